@@ -1,0 +1,41 @@
+# The two commands that a newcomer needs: `make demo` and `make test`. Everything lives in .venv; nothing needs root.
+SHELL := /bin/bash
+UV_VERSION := 0.13.8
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test unit lint bench lock docs clean
+
+# requirements.lock is uv's lock file in its form without registry addresses: names, versions, hashes.
+.venv/.installed: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	@$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --group dev --group example pyproject.toml -o requirements.lock
+
+test: .venv/.installed lint
+	$(BIN)/pytest
+
+unit: .venv/.installed
+	$(BIN)/pytest tests/unit
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+demo: .venv/.installed
+	$(BIN)/python examples/warehouse/demo.py
+
+bench: .venv/.installed
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .cache

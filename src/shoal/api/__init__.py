@@ -1,0 +1,1 @@
+"""The controller's HTTP API. Law: a client of control, no logic of its own."""

@@ -1,0 +1,1 @@
+"""Arguments and output. Law: commands import lazily; data on stdout, progress on stderr."""

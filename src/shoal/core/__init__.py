@@ -1,0 +1,1 @@
+"""Pure decisions. Law: no clock, no I/O, no async; `now` is an argument."""

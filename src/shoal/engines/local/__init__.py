@@ -1,0 +1,1 @@
+"""This machine as an engine: supervised process groups."""
