@@ -1,0 +1,63 @@
+"""What control asks of an engine. Each is idempotent: said twice, it is done once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shoal.core.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureRevision:
+    """Make the revision known, with no replica yet if it is new.
+
+    `environment` is what Shoal adds for this engine (SHOAL_URL_*, SHOAL_QUEUE_*): not part of the revision, so a
+    replica that runs keeps what it was started with.
+    """
+
+    agent: str
+    revision: str
+    template: Template
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Set how many replicas a revision has. `victims` are the ids to stop, drained already, where the engine lets us
+    choose; elsewhere it is empty."""
+
+    agent: str
+    revision: str
+    count: int
+    victims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """Run a job once under this id; an id that ran before does not run again. `retries` failed attempts are repeated."""
+
+    agent: str
+    revision: str
+    run_id: str
+    timeout_s: float | None = None
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Forget a revision, or with `None` the agent, stopping what is left of it."""
+
+    agent: str
+    revision: str | None = None
+
+
+Action = EnsureRevision | Scale | RunJob | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class ActionFailure:
+    """One action that did not work; the others of the same call were still tried."""
+
+    action: Action
+    reason: str

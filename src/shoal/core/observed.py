@@ -1,0 +1,85 @@
+"""What an engine says that there is. Values only: an engine builds them, control and core read them.
+
+An engine gives the *same object* again for an agent of which nothing changed, so that a pass over 1,000 quiet agents
+costs a comparison of identities each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Where a replica is in its life. `ready` is a fact of its own."""
+
+    PENDING = "pending"  # wanted, not placed or not started yet; `reason` says why
+    RUNNING = "running"  # its process lives; ready or not
+    STOPPING = "stopping"  # told to end, may still finish what it has
+    BACKOFF = "backoff"  # ended by itself and waits to be started again
+    FAILED = "failed"  # ended and will not be started again
+    SUCCEEDED = "succeeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica.
+
+    `id` is unique in the fleet and stable for one life of the replica (a restart in place keeps it); times are epoch
+    seconds. `host` and `port` are where the gateway reaches it; `source` is the address it calls from where the engine
+    tells callers apart by address.
+    """
+
+    id: str
+    agent: str
+    revision: str
+    phase: Phase
+    ready: bool = False
+    host: str | None = None
+    port: int | None = None
+    source: str | None = None
+    node: str | None = None
+    ordinal: int | None = None
+    created_at: float = 0.0
+    started_at: float | None = None
+    ready_at: float | None = None
+    restarts: int = 0
+    exit_code: int | None = None
+    reason: str = ""
+    last_log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """One run of a job. `attempt` counts from 1."""
+
+    run_id: str
+    agent: str
+    revision: str
+    phase: Phase
+    attempt: int = 1
+    started_at: float | None = None
+    finished_at: float | None = None
+    exit_code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentObserved:
+    """One agent as the engine has it: `counts` is how many replicas each revision is set to have there."""
+
+    agent: str
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    replicas: tuple[Replica, ...] = ()
+    runs: tuple[JobRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything of one fleet. `complete` is false while the engine could not look everywhere: nothing that is merely
+    absent from it may then be taken as gone."""
+
+    at: float
+    agents: Mapping[str, AgentObserved]
+    complete: bool = True

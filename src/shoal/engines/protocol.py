@@ -1,0 +1,88 @@
+"""The port that control knows of an engine. Small, so that the fourth engine is as easy as the second.
+
+Two ports: `Engine` runs the fleet, `Inspector` lets people look into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from shoal.core.action import Action, ActionFailure
+from shoal.core.observed import Observed
+from shoal.core.signals import Usage
+
+
+class Support(StrEnum):
+    """Who does it: the engine itself, Shoal in its stead, Shoal without enforcing it, or nobody."""
+
+    NATIVE = "native"
+    BY_SHOAL = "by Shoal"
+    ADVISORY = "advisory"
+    IMPOSSIBLE = "impossible"
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """How an engine supports one feature, and what people should know of it."""
+
+    support: Support
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do. `chooses_victims`: a scale-down takes the replicas that it is told to take.
+
+    `table` is by feature, a dotted key of the spec (`agents.gpu`, `agents.calls`); `plan` and the documentation are
+    made from it.
+    """
+
+    engine: str
+    chooses_victims: bool
+    runs_images: bool
+    table: Mapping[str, Ability] = field(default_factory=dict[str, Ability])
+
+
+class Engine(Protocol):
+    """Runs replicas. Every method may raise EngineError; EngineUnavailable when it can't be reached at all."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def observe(self) -> Observed:
+        """Everything of this fleet that the engine has, whoever made it."""
+        ...
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yields when it is worth to observe again; it may yield too often, never too seldom."""
+        ...
+
+    async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
+        """Carries the actions out in order, goes on past one that fails, and returns what failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a replica wrote. `stream` is `stdout` or `stderr`; `at` is epoch seconds where known."""
+
+    replica: str
+    agent: str
+    text: str
+    stream: str = "stdout"
+    at: float | None = None
+
+
+class Inspector(Protocol):
+    """Lets people look into replicas, and sources measure them."""
+
+    def logs(
+        self, agent: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
+    ) -> AsyncIterator[LogLine]: ...
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Use by replica id; replicas that could not be measured are absent."""
+        ...
