@@ -35,7 +35,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class RunJob:
-    """Run a job once under this id; an id that ran before does not run again. `retries` failed attempts are repeated."""
+    """Run a job once under this id, repeating up to `retries` failed attempts; an id that ran does not run again."""
 
     agent: str
     revision: str

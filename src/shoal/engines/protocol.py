@@ -1,6 +1,7 @@
 """The port that control knows of an engine. Small, so that the fourth engine is as easy as the second.
 
-Two ports: `Engine` runs the fleet, `Inspector` lets people look into it.
+Three ports: `Engine` runs the fleet, `Platform` runs what Shoal itself needs beside it (gateways, the embedded
+broker), `Inspector` lets people look into it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Protocol
 from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import Observed
 from shoal.core.signals import Usage
+from shoal.core.wiring import Wiring
+from shoal.spec.model import Fleet
 
 
 class Support(StrEnum):
@@ -74,6 +77,18 @@ class LogLine:
     text: str
     stream: str = "stdout"
     at: float | None = None
+
+
+class Platform(Protocol):
+    """Runs gateways and the embedded broker, and knows by which addresses agents reach them."""
+
+    async def ensure(self, fleet: Fleet) -> Wiring:
+        """Starts or adapts what the fleet needs and is not there yet; idempotent, and quick when nothing is to do."""
+        ...
+
+    async def remove(self, *, data: bool) -> None:
+        """Stops gateways and broker; with `data` their data goes too."""
+        ...
 
 
 class Inspector(Protocol):

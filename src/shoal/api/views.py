@@ -1,0 +1,162 @@
+"""The shapes that the API speaks, as values: the server fills them, the client reads them back, JSON in between.
+
+Over HTTP/1.1 on a Unix socket (mode 0600) locally. Answers are these classes as JSON objects; errors are
+`{"error": <class of ShoalError>, "message": ...}` with 404 (NotFound), 409 (Conflict), 400 (others) or 500. Streams
+(`follow`, `watch`) are one JSON object a line.
+
+    GET  /v1/status                                            StatusView
+    GET  /v1/watch                                             a stream of StatusView, one at once, then on change
+    GET  /v1/explain/{agent}?last=N                            {"decisions": [DecisionView]}, the newest first
+    GET  /v1/events?since=EPOCH&follow=0|1                     a stream of EventView, the oldest first
+    GET  /v1/logs?agent=A&agent=B&follow=0|1&since=EPOCH&tail=N   a stream of LogView
+    POST /v1/scale        {"agent", "count": N | null, "for_s": S | null}     null count releases the pin -> AgentView
+    POST /v1/run          {"agent"}                             {"run_id"}
+    GET  /v1/queues                                             {"queues": [QueueView]}
+    GET  /v1/queues/{queue}/tasks?dead=0|1&limit=N              {"tasks": [TaskView]}
+    POST /v1/queues/{queue}/purge     {"dead": bool}            {"purged": N}
+    POST /v1/queues/{queue}/redrive   {"ids": [..] | null}      {"redriven": N}     null: all dead letters
+    POST /v1/apply        {}                                    {"generation"}      look at the stored fleet now
+    POST /v1/down         {"volumes": bool}                     {}                  answered once all is stopped
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica; `phase` and times as in `shoal.core.observed.Replica`, CPU in cores."""
+
+    id: str
+    revision: str
+    phase: str
+    ready: bool
+    address: str | None
+    started_at: float | None
+    restarts: int
+    reason: str
+    cpu_cores: float | None = None
+    memory_bytes: int | None = None
+    last_log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run of a job."""
+
+    run_id: str
+    phase: str
+    attempt: int
+    started_at: float | None
+    finished_at: float | None
+    exit_code: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionView:
+    """One decision of the autoscaler, as `shoal.core.decision.Decision`."""
+
+    at: float
+    current: int
+    count: int
+    reason: str
+    capped_by: str
+    due_at: float | None
+    proposals: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """One agent. `state` is `ok`, `progressing`, `asleep` (at zero, wakes by itself), `degraded` or `failed`, with its
+    `reason`; `desired`, `ready` and `starting` count replicas apart."""
+
+    name: str
+    kind: str
+    revision: str
+    state: str
+    reason: str
+    desired: int
+    ready: int
+    starting: int
+    stopping: int
+    min: int
+    max: int
+    pin: int | None = None
+    pin_until: float | None = None
+    url: str | None = None
+    concurrency: float | None = None
+    rps: float | None = None
+    p95_s: float | None = None
+    queue_depth: float | None = None
+    cpu_cores: float | None = None
+    memory_bytes: int | None = None
+    next_run_at: float | None = None
+    decision: DecisionView | None = None
+    replicas: tuple[ReplicaView, ...] = ()
+    runs: tuple[RunView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """The fleet. `generation` is what is wished, `observed_generation` what is carried out and settled."""
+
+    fleet: str
+    engine: str
+    at: float
+    generation: int
+    observed_generation: int
+    settled: bool
+    gateway_url: str | None
+    gateways: tuple[str, ...]
+    controller_pid: int
+    agents: tuple[AgentView, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """Something that happened: `kind` is a short word (`scaled`, `ready`, `crashed`, `run-failed`, ...)."""
+
+    at: float
+    agent: str | None
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """One line of a replica's output."""
+
+    replica: str
+    agent: str
+    text: str
+    stream: str = "stdout"
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """A queue: tasks that wait, that are being worked on, and dead letters."""
+
+    name: str
+    broker: str
+    waiting: int
+    in_progress: int
+    dead: int
+    consumers: tuple[str, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task or dead letter, its payload as text (or base64 where it is not)."""
+
+    id: str
+    queue: str
+    attempts: int
+    payload: str
+    at: float | None
+    reason: str = ""
+    encoding: str = "utf-8"

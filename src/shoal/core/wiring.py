@@ -1,0 +1,58 @@
+"""By which addresses agents reach the gateway and the broker on one engine, and the variables that tell them.
+
+An engine's platform makes the `Wiring`; everything that an agent is told follows from it here, the same on all engines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shoal.spec.model import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Addresses. `call_url` is by calling agent: the base under which it reaches the agent `b` as `<base>/b`.
+
+    `caller_ports` is by calling agent where each has a listener of its own; `broker_url` is by agent, with credentials
+    that reach only the queues that it declares; `broker_admin_url` is Shoal's own.
+    """
+
+    bind: str
+    public_port: int
+    internal_port: int | None = None
+    caller_ports: Mapping[str, int] = field(default_factory=dict[str, int])
+    call_url: Mapping[str, str] = field(default_factory=dict[str, str])
+    broker_url: Mapping[str, str] = field(default_factory=dict[str, str])
+    broker_admin_url: str | None = None
+
+
+def variable_name(name: str) -> str:
+    """An agent's or queue's name as part of a variable: `image-processing` is `IMAGE_PROCESSING`."""
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def stream_name(fleet: str, queue: str) -> str:
+    """The JetStream stream of a queue; its dead letters are in `<stream>_DEAD`."""
+    return f"{variable_name(fleet)}_{variable_name(queue)}"
+
+
+def environment_for(fleet: str, name: str, agent: Agent, wiring: Wiring) -> dict[str, str]:
+    """The variables that Shoal adds for one agent: who it is, whom it may call, its queues."""
+    environment = {"SHOAL_FLEET": fleet, "SHOAL_AGENT": name}
+    base = wiring.call_url.get(name)
+    if base is not None:
+        for callee in agent.calls:
+            environment[f"SHOAL_URL_{variable_name(callee)}"] = f"{base}/{callee}"
+    url = wiring.broker_url.get(name)
+    if url is not None:
+        for queue in dict.fromkeys((*([agent.queue] if agent.queue else []), *agent.publishes)):
+            prefix = f"SHOAL_QUEUE_{variable_name(queue)}"
+            environment[f"{prefix}_URL"] = url
+            environment[f"{prefix}_STREAM"] = stream_name(fleet, queue)
+            environment[f"{prefix}_CONSUMER"] = "workers"
+        if agent.queue:
+            environment["SHOAL_QUEUE"] = agent.queue
+    return environment

@@ -1,0 +1,35 @@
+"""The port that control knows of the gateways: one snapshot down, acknowledgements and statistics up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from shoal.core.routing import Snapshot, Traffic
+
+
+class Gateways(Protocol):
+    """All gateways of a fleet, as the controller sees them."""
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Names of the gateways that are connected now."""
+        ...
+
+    def push(self, snapshot: Snapshot) -> int:
+        """Sends what differs from the last snapshot to every live gateway, and all of it to those that come later.
+        Returns the snapshot's version."""
+        ...
+
+    async def wait_acknowledged(self, version: int, timeout_s: float = 5.0) -> tuple[str, ...]:
+        """Waits until every live gateway's Envoy uses this version or a later one. Returns who did not in time: the
+        drain barrier."""
+        ...
+
+    def traffic(self) -> Mapping[str, Traffic]:
+        """The newest counts by agent, merged over the live gateways. The same object for an agent without change."""
+        ...
+
+    async def changed(self) -> None:
+        """Returns when statistics, held requests, or the set of live gateways have changed since the last call."""
+        ...
