@@ -48,7 +48,8 @@ def environment_for(fleet: str, name: str, agent: Agent, wiring: Wiring) -> dict
             environment[f"SHOAL_URL_{variable_name(callee)}"] = f"{base}/{callee}"
     url = wiring.broker_url.get(name)
     if url is not None:
-        for queue in dict.fromkeys((*([agent.queue] if agent.queue else []), *agent.publishes)):
+        own = (agent.queue,) if agent.queue else ()
+        for queue in dict.fromkeys(own + agent.publishes):
             prefix = f"SHOAL_QUEUE_{variable_name(queue)}"
             environment[f"{prefix}_URL"] = url
             environment[f"{prefix}_STREAM"] = stream_name(fleet, queue)
