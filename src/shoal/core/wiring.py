@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from shoal.spec.model import Agent
 
+CONSUMER = "workers"  # the one durable consumer of every queue
+
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
@@ -39,6 +41,21 @@ def stream_name(fleet: str, queue: str) -> str:
     return f"{variable_name(fleet)}_{variable_name(queue)}"
 
 
+def dead_stream_name(fleet: str, queue: str) -> str:
+    """The JetStream stream of a queue's dead letters."""
+    return f"{stream_name(fleet, queue)}_DEAD"
+
+
+def subject_name(fleet: str, queue: str) -> str:
+    """The subject under which a queue's tasks are published."""
+    return f"shoal.{fleet}.{queue}"
+
+
+def dead_subject_name(fleet: str, queue: str) -> str:
+    """The subject under which a queue's dead letters are published."""
+    return f"{subject_name(fleet, queue)}.dead"
+
+
 def environment_for(fleet: str, name: str, agent: Agent, wiring: Wiring) -> dict[str, str]:
     """The variables that Shoal adds for one agent: who it is, whom it may call, its queues."""
     environment = {"SHOAL_FLEET": fleet, "SHOAL_AGENT": name}
@@ -53,7 +70,9 @@ def environment_for(fleet: str, name: str, agent: Agent, wiring: Wiring) -> dict
             prefix = f"SHOAL_QUEUE_{variable_name(queue)}"
             environment[f"{prefix}_URL"] = url
             environment[f"{prefix}_STREAM"] = stream_name(fleet, queue)
-            environment[f"{prefix}_CONSUMER"] = "workers"
+            environment[f"{prefix}_CONSUMER"] = CONSUMER
+            environment[f"{prefix}_SUBJECT"] = subject_name(fleet, queue)
         if agent.queue:
             environment["SHOAL_QUEUE"] = agent.queue
+            environment["SHOAL_STOP_GRACE_PERIOD_S"] = f"{agent.stop_grace_period_s:g}"
     return environment
