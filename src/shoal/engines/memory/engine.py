@@ -1,0 +1,224 @@
+"""The memory engine: the whole of `Engine` and `Inspector` as values, on the caller's clock.
+
+Time passes when somebody looks: `observe`, `act` and `tick` take every step that is due by then, each at its own
+instant, so that a simulation may jump from `next_due` to `next_due`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.observed import AgentObserved, Observed
+from shoal.core.signals import Usage
+from shoal.engines.memory.agent import MemoryAgent
+from shoal.engines.memory.behaviour import Behaviour
+from shoal.engines.memory.timeline import Timeline
+from shoal.engines.protocol import Ability, Capabilities, LogLine, Support
+from shoal.errors import EngineError, EngineUnavailable, NotFound
+
+CAPABILITIES = Capabilities(
+    engine="memory",
+    chooses_victims=True,
+    runs_images=True,
+    table={"agents": Ability(Support.NATIVE, "values only: no process runs")},
+)
+
+
+class MemoryEngine:
+    """A fake engine. `clock` gives epoch seconds; nothing happens between two looks at it.
+
+    What a test sets: `behave` (how replicas and jobs go), `crash`, `set_ready`, `lose`, `finish_run`, `fail_next` (an
+    action's failure), `unavailable`, `incomplete`, `put_log`, `put_usage`; `acted` holds every action that was asked.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, behaviour: Behaviour | None = None) -> None:
+        self.unavailable: str | None = None
+        self.incomplete = False
+        self.acted: list[Action] = []
+        self.capabilities: Capabilities = CAPABILITIES
+        self._clock = clock
+        self._timeline = Timeline(clock)
+        self._behaviour = behaviour or Behaviour()
+        self._behaviours: dict[str, Behaviour] = {}
+        self._agents: dict[str, MemoryAgent] = {}
+        self._dirty: set[str] = set()
+        self._view: Mapping[str, AgentObserved] = {}
+        self._failures: list[tuple[Callable[[Action], bool], str]] = []
+        self._logs: list[LogLine] = []
+        self._usage: dict[str, Usage] = {}
+        self._version = 0
+        self._changed = asyncio.Event()
+        self._addresses = 0
+
+    # The port.
+
+    async def observe(self) -> Observed:
+        """Every agent; the same object again for one of which nothing changed."""
+        self._reach()
+        self._timeline.advance()
+        if self._dirty:
+            view = dict(self._view)
+            for name in self._dirty:
+                agent = self._agents.get(name)
+                if agent is None or agent.empty:
+                    self._agents.pop(name, None)
+                    view.pop(name, None)
+                else:
+                    view[name] = agent.view
+            self._dirty.clear()
+            self._view = view
+        return Observed(self._clock(), self._view, complete=not self.incomplete)
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yields after every change since the call; time that passes is a change once `observe` or `tick` saw it."""
+        return self._changes_since(self._version)
+
+    async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
+        """Carries out each action at once, save those that `fail_next` named."""
+        self._reach()
+        self._timeline.advance()
+        failures: list[ActionFailure] = []
+        for action in actions:
+            self.acted.append(action)
+            try:
+                self._refuse(action)
+                self._carry_out(action)
+            except EngineError as error:
+                failures.append(ActionFailure(action, str(error)))
+        return tuple(failures)
+
+    async def logs(
+        self, agent: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
+    ) -> AsyncIterator[LogLine]:
+        """What `put_log` gave for the agent, oldest first."""
+        position = len(self._logs)
+        found = [line for line in self._logs if line.agent == agent and (since is None or (line.at or 0.0) >= since)]
+        for line in found if tail is None else found[max(0, len(found) - tail) :]:
+            yield line
+        changes = self.changes()
+        while follow:
+            while position < len(self._logs):
+                position += 1
+                if self._logs[position - 1].agent == agent:
+                    yield self._logs[position - 1]
+            await anext(changes)
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """What `put_usage` gave."""
+        self._reach()
+        return dict(self._usage)
+
+    # What a test or a simulation does to it.
+
+    @property
+    def next_due(self) -> float | None:
+        """The instant of the next change that time alone will bring."""
+        return self._timeline.next_due
+
+    def tick(self) -> None:
+        """Takes the steps that are due, and so wakes `changes`."""
+        self._timeline.advance()
+
+    def behave(self, agent: str, behaviour: Behaviour) -> None:
+        """How replicas and runs of the agent go that start from now on."""
+        self._behaviours[agent] = behaviour
+        if agent in self._agents:
+            self._agents[agent].behaviour = behaviour
+
+    def crash(self, replica: str, exit_code: int = 1, reason: str = "", last_log: tuple[str, ...] = ()) -> None:
+        """The replica ends by itself, waits in BACKOFF and is started again. Raises NotFound."""
+        self._holder(replica).crash(replica, exit_code, reason, last_log)
+
+    def set_ready(self, replica: str, ready: bool, reason: str = "") -> None:
+        """The replica's probe flips. Raises NotFound."""
+        self._holder(replica).set_ready(replica, ready, reason)
+
+    def lose(self, replica: str) -> None:
+        """The replica is gone at once, with its node; another takes its place. Raises NotFound."""
+        self._holder(replica).lose(replica)
+
+    def finish_run(self, agent: str, run_id: str, exit_code: int = 0, reason: str = "") -> None:
+        """Ends the attempt of the run that goes on."""
+        self._timeline.advance()
+        self._agents[agent].finish_run(run_id, exit_code, reason)
+
+    def fail_next(self, reason: str, when: Callable[[Action], bool] = lambda action: True) -> None:
+        """The next action for which `when` holds fails with the reason, once."""
+        self._failures.append((when, reason))
+
+    def put_log(self, line: LogLine) -> None:
+        """The replica wrote a line."""
+        self._logs.append(line)
+        self._wake()
+
+    def put_usage(self, replica: str, usage: Usage | None) -> None:
+        """What the replica uses; `None`: it can't be measured."""
+        if usage is None:
+            self._usage.pop(replica, None)
+        else:
+            self._usage[replica] = usage
+
+    # Within.
+
+    async def _changes_since(self, seen: int) -> AsyncIterator[None]:
+        while True:
+            while seen == self._version:
+                await self._changed.wait()
+            seen = self._version
+            yield
+
+    def _wake(self) -> None:
+        self._version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _touch(self, agent: str) -> None:
+        self._dirty.add(agent)
+        self._wake()
+
+    def _reach(self) -> None:
+        if self.unavailable is not None:
+            raise EngineUnavailable(self.unavailable)
+
+    def _refuse(self, action: Action) -> None:
+        for position, (when, reason) in enumerate(self._failures):
+            if when(action):
+                del self._failures[position]
+                raise EngineError(reason)
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case EnsureRevision():
+                self._agent(action.agent).ensure(action)
+            case Scale():
+                self._known(action.agent).scale(action)
+            case RunJob():
+                self._known(action.agent).run(action)
+            case Remove():
+                if action.agent in self._agents:
+                    self._agents[action.agent].remove(action.revision)
+
+    def _agent(self, name: str) -> MemoryAgent:
+        if name not in self._agents:
+            agent = MemoryAgent(name, self._timeline, self._next_address, lambda: self._touch(name))
+            agent.behaviour = self._behaviours.get(name, self._behaviour)
+            self._agents[name] = agent
+        return self._agents[name]
+
+    def _known(self, name: str) -> MemoryAgent:
+        if name not in self._agents:
+            raise EngineError(f"agents.{name}: not known; ensure a revision first")
+        return self._agents[name]
+
+    def _holder(self, replica: str) -> MemoryAgent:
+        self._timeline.advance()
+        agent = self._agents.get(replica.rpartition("-")[0])
+        if agent is None or all(value.id != replica for value in agent.view.replicas):
+            raise NotFound(f"no replica {replica}")
+        return agent
+
+    def _next_address(self) -> str:
+        self._addresses += 1
+        return f"10.{self._addresses >> 16 & 255}.{self._addresses >> 8 & 255}.{self._addresses & 255}"
