@@ -1,0 +1,166 @@
+"""The store of one machine: a SQLite file that survives the power being cut (WAL, every commit synced).
+
+One thread of its own does all the work, so that a slow disk never holds the loop up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from shoal.control.store import DECISIONS_KEPT, StoredFleet, generation_conflict
+from shoal.core.decision import Decision
+from shoal.core.record import AgentRecord
+from shoal.errors import NewerState, StoreError
+from shoal.spec.model import Fleet
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS fleet (
+  id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL, document TEXT, directory TEXT NOT NULL,
+  stored_by TEXT NOT NULL, stored_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS record (agent TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS decision (id INTEGER PRIMARY KEY, agent TEXT NOT NULL, document BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS decision_agent ON decision (agent, id);
+"""
+_RECORD = TypeAdapter(AgentRecord)
+_DECISION = TypeAdapter(Decision)
+T = TypeVar("T")
+
+
+@contextlib.asynccontextmanager
+async def open_store(path: Path) -> AsyncGenerator[SqliteStore]:
+    """Opens or makes the file (mode 0600). Raises NewerState when a newer Shoal wrote it, StoreError when it can't be
+    read."""
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+class SqliteStore:
+    """See `shoal.control.store.Store`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        await self._run(lambda: None, connect=True)
+
+    async def read_fleet(self) -> StoredFleet | None:
+        row = await self._run(
+            lambda: self._db.execute(
+                "SELECT generation, document, directory, stored_by, stored_at FROM fleet"
+            ).fetchone()
+        )
+        if row is None:
+            return None
+        fleet = Fleet.from_document(json.loads(row[1])) if row[1] is not None else None
+        return StoredFleet(row[0], fleet, row[2], row[3], row[4])
+
+    async def write_fleet(
+        self, fleet: Fleet | None, *, directory: str, by: str, at: float, expected_generation: int
+    ) -> int:
+        document = None if fleet is None else json.dumps(fleet.to_document())
+        return await self._run(lambda: self._swap_fleet(document, directory, by, at, expected_generation))
+
+    def _swap_fleet(self, document: str | None, directory: str, by: str, at: float, expected: int) -> int:
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            row = self._db.execute("SELECT generation, stored_by FROM fleet").fetchone()
+            found, who = row or (0, "nobody")
+            if found != expected:
+                raise generation_conflict(found, who, expected)
+            self._db.execute(
+                "REPLACE INTO fleet (id, generation, document, directory, stored_by, stored_at) VALUES (1,?,?,?,?,?)",
+                (expected + 1, document, directory, by, at),
+            )
+        return expected + 1
+
+    async def read_records(self) -> Mapping[str, AgentRecord]:
+        rows = await self._run(lambda: self._db.execute("SELECT agent, document FROM record").fetchall())
+        return {agent: _RECORD.validate_json(document) for agent, document in rows}
+
+    async def write(self, records: Mapping[str, AgentRecord | None], decisions: Sequence[Decision]) -> None:
+        kept = [(agent, _RECORD.dump_json(record)) for agent, record in records.items() if record is not None]
+        forgotten = [(agent,) for agent, record in records.items() if record is None]
+        added = [(decision.agent, _DECISION.dump_json(decision)) for decision in decisions]
+        await self._run(lambda: self._write(kept, forgotten, added))
+
+    def _write(
+        self, kept: Sequence[tuple[str, bytes]], forgotten: Sequence[tuple[str]], added: Sequence[tuple[str, bytes]]
+    ) -> None:
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("REPLACE INTO record (agent, document) VALUES (?,?)", kept)
+            self._db.executemany("DELETE FROM record WHERE agent = ?", forgotten)
+            self._db.executemany("DELETE FROM decision WHERE agent = ?", forgotten)
+            self._db.executemany("INSERT INTO decision (agent, document) VALUES (?,?)", added)
+            self._db.executemany(
+                "DELETE FROM decision WHERE agent = ?1 AND id <= (SELECT id FROM decision WHERE agent = ?1 "
+                f"ORDER BY id DESC LIMIT 1 OFFSET {DECISIONS_KEPT})",
+                sorted({(agent,) for agent, _ in added}),
+            )
+
+    async def read_decisions(self, agent: str, last: int = DECISIONS_KEPT) -> tuple[Decision, ...]:
+        rows = await self._run(
+            lambda: self._db.execute(
+                "SELECT document FROM decision WHERE agent = ? ORDER BY id DESC LIMIT ?", (agent, last)
+            ).fetchall()
+        )
+        return tuple(_DECISION.validate_json(document) for (document,) in rows)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._run(self._connection.close)
+            self._connection = None
+        self._thread.shutdown()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"{self._path}: the state is closed")
+        return self._connection
+
+    async def _run(self, work: Callable[[], T], *, connect: bool = False) -> T:
+        def guarded() -> T:
+            try:
+                if connect:
+                    self._connect()
+                return work()
+            except sqlite3.Error as error:
+                raise StoreError(
+                    f"{self._path}: the state can't be used: {error}; expected a writable SQLite file; "
+                    "`shoal doctor` looks at disk space and rights"
+                ) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+    def _connect(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.touch(mode=0o600)
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            connection.close()
+            raise NewerState(
+                f"{self._path}: written by a newer Shoal (state version {version}, this one knows {SCHEMA_VERSION}); "
+                "use that Shoal, or remove the file to start with what runs"
+            )
+        connection.executescript(_SCHEMA)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._connection = connection

@@ -1,0 +1,64 @@
+"""What outlives the controller: the port that control needs of a store, on every engine.
+
+The command line writes the fleet, by compare-and-set on its generation; only the controller writes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shoal.core.decision import Decision
+from shoal.core.record import AgentRecord
+from shoal.errors import Conflict
+from shoal.spec.model import Fleet
+
+DECISIONS_KEPT = 50  # an agent
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFleet:
+    """A resolved fleet as it was stored. `generation` grows by one with each write; `fleet` is `None` after `down`.
+
+    `directory` is where the spec's relative paths start; `by` says who stored it, for the message of a conflict.
+    """
+
+    generation: int
+    fleet: Fleet | None
+    directory: str
+    by: str
+    at: float
+
+
+def generation_conflict(found: int, by: str, expected: int) -> Conflict:
+    """The error of a lost compare-and-set, in the words that a person needs."""
+    return Conflict(
+        f"the fleet changed meanwhile: generation {found} was stored by {by}, expected generation {expected}; "
+        "look at `shoal plan` again, then `shoal up`"
+    )
+
+
+class Store(Protocol):
+    """Durable state of one fleet. Every method may raise StoreError."""
+
+    async def read_fleet(self) -> StoredFleet | None: ...
+
+    async def write_fleet(
+        self, fleet: Fleet | None, *, directory: str, by: str, at: float, expected_generation: int
+    ) -> int:
+        """Stores it as generation `expected_generation + 1` (0: there is none yet) and returns that.
+        Raises Conflict, naming who was first, when another generation is there."""
+        ...
+
+    async def read_records(self) -> Mapping[str, AgentRecord]: ...
+
+    async def write(self, records: Mapping[str, AgentRecord | None], decisions: Sequence[Decision]) -> None:
+        """In one transaction: these records (`None` forgets the agent, its decisions too) and these decisions."""
+        ...
+
+    async def read_decisions(self, agent: str, last: int = DECISIONS_KEPT) -> tuple[Decision, ...]:
+        """The newest first."""
+        ...
+
+    async def close(self) -> None: ...
