@@ -1,0 +1,200 @@
+"""The client of the controller's API: one method a route of `shoal.api.views`, errors as the classes they were.
+
+Streams are async generators; close them (`contextlib.aclosing`) where you stop early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from shoal.api.decode import decode as decode_view
+from shoal.api.unix_http import ProtocolError, Response, parse_json, request
+from shoal.api.views import AgentView, DecisionView, EventView, LogView, QueueView, StatusView, TaskView
+from shoal.errors import ControllerUnavailable, Problem, ShoalError, SpecError
+
+SOCKET_PATH_LIMIT_BYTES = 100  # the kernel's is 108 on Linux, 104 elsewhere, with the closing zero
+ANSWER_TIMEOUT_S = 30.0
+
+View = TypeVar("View")
+
+
+def socket_path(directory: Path) -> Path:
+    """Where the controller of the fleet in `directory` listens; a short path where that one would be too long."""
+    path = directory / "controller.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT_BYTES:
+        return path
+    name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+    return Path("/tmp") / f"shoal-{os.getuid()}" / f"{name}.sock"  # nosec - see check_socket_directory
+
+
+def check_socket_directory(socket: Path) -> None:
+    """Refuse a socket's directory that another user could have put there (one under /tmp can be anybody's)."""
+    entry = socket.parent.lstat()
+    if not stat.S_ISDIR(entry.st_mode) or entry.st_uid != os.getuid():
+        raise ControllerUnavailable(
+            f"{socket.parent} does not belong to you, so its socket can't be trusted; set SHOAL_HOME to a shorter path"
+        )
+
+
+def make_socket_directory(socket: Path) -> None:
+    """Make the directory that the controller's socket goes into, for its owner alone."""
+    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_socket_directory(socket)
+
+
+class Client:
+    """Speaks with the controller that listens on a Unix socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+
+    async def status(self) -> StatusView:
+        """The fleet as it is now."""
+        return decode(StatusView, await self._call("GET", "/v1/status"))
+
+    def watch(self) -> AsyncGenerator[StatusView, None]:
+        """The fleet as it is now, then again whenever something changed."""
+        return self._stream(StatusView, "/v1/watch")
+
+    async def explain(self, agent: str, last: int | None = None) -> tuple[DecisionView, ...]:
+        """The last decisions about an agent's count, the newest first."""
+        target = _target("/v1/explain", agent, query=[] if last is None else [("last", last)])
+        answer = await self._call("GET", target)
+        return tuple(decode(DecisionView, each) for each in answer["decisions"])
+
+    def events(self, since: float | None = None, *, follow: bool = False) -> AsyncGenerator[EventView, None]:
+        """What happened, the oldest first, from an epoch second on."""
+        query: list[tuple[str, Any]] = [("follow", int(follow))]
+        if since is not None:
+            query.append(("since", since))
+        return self._stream(EventView, _target("/v1/events", query=query))
+
+    def logs(
+        self,
+        agents: Sequence[str] = (),
+        *,
+        follow: bool = False,
+        since: float | None = None,
+        tail: int | None = None,
+    ) -> AsyncGenerator[LogView, None]:
+        """Lines of the replicas' output: of all agents, or of those named."""
+        query: list[tuple[str, Any]] = [("agent", agent) for agent in agents]
+        query.append(("follow", int(follow)))
+        query += [(name, value) for name, value in (("since", since), ("tail", tail)) if value is not None]
+        return self._stream(LogView, _target("/v1/logs", query=query))
+
+    async def scale(self, agent: str, count: int | None, for_s: float | None = None) -> AgentView:
+        """Pin an agent's count, for a time or until released; `None` releases it."""
+        body = {"agent": agent, "count": count, "for_s": for_s}
+        return decode(AgentView, await self._call("POST", "/v1/scale", body))
+
+    async def run(self, agent: str) -> str:
+        """Start one run of a job now; gives its id."""
+        return str((await self._call("POST", "/v1/run", {"agent": agent}))["run_id"])
+
+    async def queues(self) -> tuple[QueueView, ...]:
+        """Every queue of the fleet."""
+        answer = await self._call("GET", "/v1/queues")
+        return tuple(decode(QueueView, each) for each in answer["queues"])
+
+    async def tasks(self, queue: str, *, dead: bool = False, limit: int = 10) -> tuple[TaskView, ...]:
+        """The next tasks of a queue, or its dead letters, without taking them."""
+        target = _target("/v1/queues", queue, "tasks", query=[("dead", int(dead)), ("limit", limit)])
+        answer = await self._call("GET", target)
+        return tuple(decode(TaskView, each) for each in answer["tasks"])
+
+    async def purge(self, queue: str, *, dead: bool = False) -> int:
+        """Throw away what waits in a queue, or its dead letters; says how many."""
+        return int((await self._call("POST", _target("/v1/queues", queue, "purge"), {"dead": dead}))["purged"])
+
+    async def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        """Put dead letters, all or those named, back into their queue; says how many."""
+        body = {"ids": None if ids is None else list(ids)}
+        return int((await self._call("POST", _target("/v1/queues", queue, "redrive"), body))["redriven"])
+
+    async def apply(self) -> int:
+        """Have the controller look at the stored fleet now; gives the generation that it found."""
+        return int((await self._call("POST", "/v1/apply", {}))["generation"])
+
+    async def down(self, *, volumes: bool = False) -> None:
+        """Stop everything, however long that takes; the controller ends with it."""
+        await self._call("POST", "/v1/down", {"volumes": volumes}, timeout_s=None)
+
+    async def _call(
+        self, method: str, target: str, body: object = None, timeout_s: float | None = ANSWER_TIMEOUT_S
+    ) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s), self._request(method, target, body) as response:
+                return parse_json(await response.read())
+        except TimeoutError as error:
+            raise ControllerUnavailable(
+                f"the controller on {self.socket} took the request, but did not answer within {ANSWER_TIMEOUT_S:g}s; "
+                f"see {self.socket.parent / 'controller.log'}"
+            ) from error
+
+    async def _stream(self, view: type[View], target: str) -> AsyncGenerator[View, None]:
+        async with self._request("GET", target) as response, aclosing(response.lines()) as lines:
+            async for line in lines:
+                yield decode(view, parse_json(line))
+
+    @asynccontextmanager
+    async def _request(self, method: str, target: str, body: object = None) -> AsyncGenerator[Response]:
+        try:
+            check_socket_directory(self.socket)
+            async with request(self.socket, method, target, body) as response:
+                if response.status >= 400:
+                    raise _parse_error(response.status, await response.read())
+                yield response
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise ControllerUnavailable(
+                f"no controller answers on {self.socket}; start the fleet with `shoal up`, or `shoal up -d` to leave "
+                "it in the background"
+            ) from error
+        except PermissionError as error:
+            raise ControllerUnavailable(f"{self.socket} may not be opened; it belongs to another user") from error
+        except (ProtocolError, ConnectionError) as error:
+            raise ControllerUnavailable(
+                f"the controller on {self.socket} went away in the middle of an answer; `shoal up` starts it again"
+            ) from error
+
+
+def decode(view: type[View], value: Any) -> View:
+    """The view that an answer holds; an answer that holds another is that of another version."""
+    try:
+        return decode_view(view, value)
+    except ValueError as error:
+        raise ShoalError(
+            f"the controller's answer does not fit this version of Shoal ({error}); `shoal up` with the version "
+            "that you have starts the controller anew"
+        ) from error
+
+
+def _target(*parts: str, query: Sequence[tuple[str, Any]] = ()) -> str:
+    root, *segments = parts
+    path = "/".join([root, *(quote(segment, safe="") for segment in segments)])
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def _parse_error(status: int, body: bytes) -> ShoalError:
+    try:
+        answer = parse_json(body)
+        name, message = str(answer["error"]), str(answer["message"])
+    except (ProtocolError, KeyError, TypeError):
+        text = body[:200].decode(errors="replace")
+        return ShoalError(f"the controller answered {status}, which this version does not understand: {text}")
+    if name == SpecError.__name__:
+        return SpecError([Problem(None, "", message)])
+    kinds = {kind.__name__: kind for kind in _error_kinds(ShoalError)}
+    return kinds.get(name, ShoalError)(message)
+
+
+def _error_kinds(root: type[ShoalError]) -> list[type[ShoalError]]:
+    return [root, *(kind for child in root.__subclasses__() for kind in _error_kinds(child))]

@@ -1,0 +1,55 @@
+"""`shoal events`: what happened, the oldest first."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import click
+
+from shoal.cli.options import FOLLOW_FLEET_OPTIONS, Common, decorate, output_option, pass_common
+from shoal.cli.output import NONE, agent_colour, emit_line, format_moment
+from shoal.cli.since import Since
+
+if TYPE_CHECKING:
+    from shoal.api.client import Client
+    from shoal.api.views import EventView
+
+_ALARMING = ("crash", "fail", "refus", "error", "unhealthy", "backoff")
+
+
+@click.command(short_help="Show what happened.")
+@click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
+@click.option("--since", type=Since(), help="From then on: 10m, or 2025-06-15T02:00.")
+@decorate(FOLLOW_FLEET_OPTIONS)
+@output_option("text", "json")
+@pass_common
+def events(common: Common, follow: bool, since: float | None) -> None:
+    """Show what happened: replicas that got ready or ended, changes of count, runs of jobs.
+
+    `-o json` gives an object a line.
+    """
+    asyncio.run(_print(common.client(), since, follow, common.output))
+
+
+async def _print(client: Client, since: float | None, follow: bool, form: str) -> None:
+    async with aclosing(client.events(since, follow=follow)) as stream:
+        async for event in stream:
+            if form == "json":
+                emit_line(event)
+            else:
+                click.echo(render_event(event))
+
+
+def render_event(event: EventView) -> str:
+    """When, which agent, what kind, and the message."""
+    agent = f"{event.agent or NONE:<16}"
+    kind = f"{event.kind:<12}"
+    alarming = any(word in event.kind for word in _ALARMING)
+    return " ".join([
+        format_moment(event.at),
+        click.style(agent, fg=agent_colour(event.agent)) if event.agent else agent,
+        click.style(kind, fg="red") if alarming else kind,
+        event.message,
+    ])  # fmt: skip

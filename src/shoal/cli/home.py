@@ -1,0 +1,23 @@
+"""Where a fleet keeps its state on this machine. The environment decides, and it is read in the command line alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def state_home(environ: Mapping[str, str]) -> Path:
+    """The directory that holds one directory a fleet: `$SHOAL_HOME`, else the state directory of XDG."""
+    if environ.get("SHOAL_HOME"):
+        return Path(environ["SHOAL_HOME"]).expanduser().absolute()
+    # XDG's own rule: a relative path in the variable is to be ignored.
+    base = Path(environ.get("XDG_STATE_HOME") or "")
+    if not base.is_absolute():
+        base = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+        base = base / ".local" / "state"
+    return base / "shoal"
+
+
+def fleet_directory(environ: Mapping[str, str], fleet: str) -> Path:
+    """Where the fleet of that name keeps its state."""
+    return state_home(environ) / fleet

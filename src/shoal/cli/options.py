@@ -1,0 +1,203 @@
+"""What every command shares: which fleet is meant, and how to answer.
+
+The same options may stand before the command or after it (`shoal -e prod up`, `shoal up -e prod`). They end up in one
+`Common`, which also knows how to load the file, find the state and reach the controller.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from shoal.cli.home import fleet_directory
+from shoal.errors import ShoalError
+
+if TYPE_CHECKING:
+    from shoal.api.client import Client
+    from shoal.spec import Loaded
+
+FILE_NAMES = ("shoal.yaml", "shoal.yml")
+OUTPUTS = ("text", "wide", "json", "yaml")
+
+_PLAIN_NAME = re.compile(r"^fleet:[ \t]+([a-z0-9][a-z0-9-]*)[ \t]*(?:#.*)?$", re.MULTILINE)
+_ANY_NAME = re.compile(r"^[\"']?fleet[\"']?[ \t]*:", re.MULTILINE)
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Common:
+    """The options that all commands share, filled while the command line is read."""
+
+    files: list[str] = field(default_factory=list[str])
+    environment: str | None = None
+    sets: list[str] = field(default_factory=list[str])
+    fleet: str | None = None
+    output: str = "text"
+
+    def paths(self) -> list[Path]:
+        """The files that make the spec: those given, else the nearest one from here upward."""
+        return [Path(name) for name in self.files] or [find_file(Path.cwd())]
+
+    def project_directory(self) -> Path:
+        """Where relative paths of the spec start: beside the first file."""
+        return self.paths()[0].absolute().parent
+
+    def load(self) -> Loaded:
+        """Read, overlay and validate. Raises SpecError with every problem."""
+        from shoal.spec import load
+
+        return load(self.paths(), environment=self.environment, sets=self.sets, variables=os.environ)
+
+    def fleet_name(self) -> str:
+        """The name of the fleet, without reading more of the file than it takes."""
+        return self.fleet or self._plain_name() or self.load().fleet.fleet
+
+    def directory(self) -> Path:
+        """Where the fleet keeps its state."""
+        return fleet_directory(os.environ, self.fleet_name())
+
+    def client(self) -> Client:
+        """The controller's API."""
+        from shoal.api.client import Client, socket_path
+
+        return Client(socket_path(self.directory()))
+
+    def _plain_name(self) -> str | None:
+        """Validating costs ten times what `shoal status` takes: read a plain `fleet: name` as text where nothing can
+        change it, and leave the rest to `load`."""
+        if self.environment or self.sets or len(self.files) > 1:
+            return None
+        try:
+            text = self.paths()[0].read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        found = _PLAIN_NAME.findall(text)
+        return found[0] if len(found) == 1 and len(_ANY_NAME.findall(text)) == 1 else None
+
+
+def find_file(start: Path) -> Path:
+    """The nearest shoal.yaml from a directory upward, as a path that reads well from there."""
+    for directory in (start, *start.parents):
+        for name in FILE_NAMES:
+            if (directory / name).is_file():
+                return Path(os.path.relpath(directory / name, start))
+    raise ShoalError(
+        f"no {' or '.join(FILE_NAMES)} in {start} or above it; `shoal init` writes a first one, -f names another, and "
+        "--fleet NAME is enough for a fleet that runs"
+    )
+
+
+def _extend(attribute: str) -> Callable[[click.Context, click.Parameter, Sequence[str]], None]:
+    def callback(ctx: click.Context, _parameter: click.Parameter, value: Sequence[str]) -> None:
+        getattr(ctx.ensure_object(Common), attribute).extend(value)
+
+    return callback
+
+
+def _replace(attribute: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    def callback(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            setattr(ctx.ensure_object(Common), attribute, value)
+
+    return callback
+
+
+def _check_fleet(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None and not _NAME.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is not a fleet's name; expected lower case letters, digits and dashes")
+    _replace("fleet")(ctx, parameter, value)
+
+
+def _check_sets(ctx: click.Context, parameter: click.Parameter, value: Sequence[str]) -> None:
+    for each in value:
+        if "=" not in each:
+            raise click.BadParameter(f"{each!r} has no value; expected a key and a value: agents.ingest.port=8000")
+    _extend("sets")(ctx, parameter, value)
+
+
+def _drop_colour(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    # NO_COLOR: set and not empty, as no-color.org has it.
+    if value or os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+def file_option(*names: str) -> Callable[[Function], Function]:
+    """`--file`; commands that need `-f` for --follow leave the short name out."""
+    return click.option(
+        *(names or ("-f", "--file")),
+        multiple=True,
+        metavar="FILE",
+        expose_value=False,
+        callback=_extend("files"),
+        type=click.Path(dir_okay=False),
+        help="The fleet's file; repeat it to lay one over the other. Default: shoal.yaml, from here upward.",
+    )
+
+
+_ENVIRONMENT = click.option(
+    "-e",
+    "--environment",
+    metavar="ENV",
+    expose_value=False,
+    callback=_replace("environment"),
+    help="One of the file's `environments`.",
+)
+_SET = click.option(
+    "--set",
+    multiple=True,
+    metavar="KEY=VALUE",
+    expose_value=False,
+    callback=_check_sets,
+    help="Set one key on top of the files, such as agents.ingest.scale.max=4.",
+)
+_FLEET = click.option(
+    "--fleet",
+    metavar="NAME",
+    expose_value=False,
+    callback=_check_fleet,
+    help="The fleet by its name, instead of by its file.",
+)
+_COLOUR = click.option(
+    "--no-color", is_flag=True, expose_value=False, callback=_drop_colour, help="No colours. So does NO_COLOR."
+)
+
+SPEC_OPTIONS = (file_option(), _ENVIRONMENT, _SET)
+FLEET_OPTIONS = (*SPEC_OPTIONS, _FLEET)
+FOLLOW_FLEET_OPTIONS = (file_option("--file"), _ENVIRONMENT, _SET, _FLEET)
+
+
+def output_option(*choices: str) -> Callable[[Function], Function]:
+    """`-o`, with the forms that a command has."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(choices or OUTPUTS),
+        expose_value=False,
+        callback=_replace("output"),
+        help="The form of the answer. Default: text.",
+    )
+
+
+GLOBAL_OPTIONS = (*FLEET_OPTIONS, output_option(), _COLOUR)
+
+
+def decorate(options: Sequence[Callable[[Any], Any]]) -> Callable[[Function], Function]:
+    """Several options at once, listed by --help in the order given."""
+
+    def apply(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+pass_common = click.make_pass_decorator(Common, ensure=True)

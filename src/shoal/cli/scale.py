@@ -1,0 +1,49 @@
+"""`shoal scale`: a person's count goes before the autoscaler's, for a time or until it is released."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from shoal.cli.agent_names import complete_agents
+from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
+from shoal.cli.output import emit
+from shoal.cli.since import Span
+from shoal.units import format_duration
+
+
+class _Count(click.ParamType[int | None]):
+    name = "COUNT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        text = str(value)
+        if text == "auto":
+            return None
+        if not text.isdecimal():
+            self.fail(f"{text!r} is no count; expected a number of replicas, or `auto` to release it", param, ctx)
+        return int(text)
+
+
+@click.command(short_help="Pin an agent's count, or release it.")
+@click.argument("agent", shell_complete=complete_agents)
+@click.argument("count", metavar="N|auto", type=_Count())
+@click.option("--for", "for_s", type=Span(), help="Release it by itself after this time, such as 1h.")
+@decorate(FLEET_OPTIONS)
+@output_option("text", "json", "yaml")
+@pass_common
+def scale(common: Common, agent: str, count: int | None, for_s: float | None) -> None:
+    """Pin an agent to N replicas, or give it back to the autoscaler with `auto`.
+
+    A pin holds over `shoal up` and over a restart of the controller; `shoal status` shows it.
+    """
+    if count is None and for_s is not None:
+        raise click.UsageError("--for says how long a pin holds; `auto` releases it now")
+    view = asyncio.run(common.client().scale(agent, count, for_s))
+    if common.output != "text":
+        emit(view, common.output)
+    elif count is None:
+        click.echo(f"{agent}: released, between {view.min} and {view.max} replicas again")
+    else:
+        how_long = f"for {format_duration(for_s)}" if for_s is not None else f"until `shoal scale {agent} auto`"
+        click.echo(f"{agent}: pinned to {count} {how_long} ({view.ready} ready now)")

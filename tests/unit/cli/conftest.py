@@ -1,0 +1,39 @@
+"""What the tests of the command line share: a home of their own, and a fake controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_controller import FakeController, serve
+
+from shoal.api.client import socket_path
+from shoal.cli.home import fleet_directory
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project to stand in, and a state directory of its own."""
+    monkeypatch.setenv("SHOAL_HOME", str(tmp_path / "state"))
+    for name in ("NO_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.fixture
+def directory(home: Path) -> Path:
+    """The state directory of the fleet `warehouse`, and a file that names it."""
+    (home / "shoal.yaml").write_text("fleet: warehouse\nagents: {}\n")
+    return fleet_directory({"SHOAL_HOME": str(home.parent / "state")}, "warehouse")
+
+
+@pytest.fixture
+def fake(directory: Path) -> Iterator[FakeController]:
+    """A controller of the fleet `warehouse` that answers."""
+    controller = FakeController()
+    with serve(controller, socket_path(directory)):
+        yield controller
