@@ -1,0 +1,154 @@
+"""One delivered task and how it is answered for, by JetStream's acknowledgement protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nats import errors
+from nats.aio.msg import Msg
+
+from shoal.sdk.link import Link
+from shoal.sdk.outcome import Again, Dead, dead_letter_headers, dead_letter_key, outcome_of, retry_delay_s, task_id
+from shoal.sdk.sending import publish_confirmed
+from shoal.sdk.settings import QueueSettings
+from shoal.sdk.task import QueueError, Task
+
+log = logging.getLogger("shoal.sdk")
+
+_ANSWER_TIMEOUT_S = 5.0
+_ANSWER_TRIES = 20
+_DEAD_LETTER_TIMEOUT_S = 30.0
+_HEADERS_BYTES = 2048  # names, ids and times, beside reason and traceback
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The queue's rules, as its consumer holds them."""
+
+    ack_wait_s: float = 30.0
+    max_attempts: int = 5
+
+    @classmethod
+    def from_consumer(cls, info: Mapping[str, Any]) -> Policy:
+        """From the answer of JetStream's `CONSUMER.INFO`."""
+        config: Mapping[str, Any] = info["config"]
+        metadata: Mapping[str, str] = config.get("metadata") or {}
+        attempts = metadata.get("shoal.max_attempts", "")
+        return cls(
+            ack_wait_s=config.get("ack_wait", 30_000_000_000) / 1e9,
+            max_attempts=int(attempts) if attempts.isdigit() else cls.max_attempts,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A task as it was delivered; `reply` is the subject on which it is answered for."""
+
+    task: Task
+    reply: str
+    sequence: int
+    started: bool = False
+
+    @classmethod
+    def from_message(cls, message: Msg, settings: QueueSettings, policy: Policy) -> Delivery:
+        """Raises nats' `NotJSMessageError` when `message` is not a delivery."""
+        metadata = message.metadata
+        headers = message.headers or {}
+        sequence = metadata.sequence.stream
+        task = Task(
+            task_id(headers, settings.stream, sequence),
+            message.data,
+            queue=settings.queue,
+            attempt=metadata.num_delivered,
+            max_attempts=policy.max_attempts,
+            published_at=metadata.timestamp.timestamp(),
+            headers=headers,
+        )
+        return cls(task, message.reply, sequence)
+
+
+class Answers:
+    """Answers for deliveries over one link. `held` are those that still need one, and heartbeats until then."""
+
+    def __init__(self, link: Link, settings: QueueSettings, *, retry_delay_s: float, retry_delay_max_s: float) -> None:
+        self._link = link
+        self._settings = settings
+        self._first_s = retry_delay_s
+        self._max_s = retry_delay_max_s
+        self.held: set[Delivery] = set()
+
+    async def done(self, delivery: Delivery) -> None:
+        """Acknowledges, and waits until the broker says that it has heard.
+
+        Without that wait, an acknowledgement that is lost with the connection would have the task done again.
+        """
+        wait_s = 0.25
+        for _ in range(_ANSWER_TRIES):
+            await self._link.client()
+            try:
+                await self._link.request(delivery.reply, b"+ACK", timeout_s=_ANSWER_TIMEOUT_S)
+            except errors.NoRespondersError:
+                wait_s = min(wait_s * 2, _ANSWER_TIMEOUT_S)  # JetStream is not up yet, or the queue is gone
+            except (TimeoutError, OSError, errors.Error):
+                pass
+            else:
+                self.held.discard(delivery)
+                return
+            await asyncio.sleep(wait_s)
+        self.held.discard(delivery)
+        log.error("%s: done, but the broker does not take the acknowledgement; it may be done again", delivery.task)
+
+    async def heartbeat(self) -> None:
+        """Starts the `ack_wait` of everything held anew."""
+        for delivery in tuple(self.held):
+            await self._link.send(delivery.reply, b"+WPI")
+
+    async def hand_back(self, delivery: Delivery, delay_s: float = 0.0) -> None:
+        """Has the task delivered again after `delay_s`. If this is lost, that happens after `ack_wait`."""
+        self.held.discard(delivery)  # first: a heartbeat after this would undo the delay
+        delay = b" " + json.dumps({"delay": int(delay_s * 1e9)}).encode() if delay_s > 0 else b""
+        await self._link.send(delivery.reply, b"-NAK" + delay)
+
+    async def failed(self, delivery: Delivery, error: BaseException) -> None:
+        """Hands back with a growing delay, or moves to the dead letters after the last attempt or a Reject."""
+        task = delivery.task
+        delay_s = retry_delay_s(task.attempt, first_s=self._first_s, max_s=self._max_s, jitter=random.random())
+        match outcome_of(error, task, delay_s):
+            case Again(delay_s=again_s):
+                log.warning(
+                    "%s: attempt %d of %d failed, again in %.1f s: %r",
+                    task, task.attempt, task.max_attempts, again_s, error, exc_info=error,
+                )  # fmt: skip
+                await self.hand_back(delivery, again_s)
+            case Dead() as dead:
+                await self.dead(delivery, dead, error)
+
+    async def dead(self, delivery: Delivery, dead: Dead, error: BaseException | None = None) -> None:
+        """Writes the dead letter, waits until it is safe, and only then acknowledges the task."""
+        task = delivery.task
+        log.error("%s: to the dead letters: %s", task, dead.reason, exc_info=error)
+        try:
+            room = (await self._link.client()).max_payload - len(task.data) - _HEADERS_BYTES
+            headers = dead_letter_headers(
+                task,
+                dead.reason,
+                error,
+                key=dead_letter_key(self._settings.stream, delivery.sequence, task.published_at),
+                agent=os.environ.get("SHOAL_AGENT", ""),
+                room_bytes=room - sum(len(name) + len(value) + 4 for name, value in task.headers.items()),
+            )
+            await publish_confirmed(
+                self._link, self._settings.dead_subject, task.data, headers, timeout_s=_DEAD_LETTER_TIMEOUT_S
+            )
+        except QueueError as refused:
+            log.error("%s: the dead letter could not be written, the task stays in the queue: %s", task, refused)  # noqa: TRY400 - its text says all
+            await self.hand_back(delivery, self._max_s)
+            return
+        await self.done(delivery)
