@@ -1,0 +1,169 @@
+"""The controller's state as the API shows it. Pure: it reads, and changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+
+from shoal.api.views import AgentView, DecisionView, ReplicaView, RunView, StatusView
+from shoal.control.agent_state import AgentState
+from shoal.control.controller import Controller
+from shoal.core.decision import Decision
+from shoal.core.observed import JobRun, Phase, Replica
+from shoal.core.signals import Reading
+from shoal.spec.model import Agent, Kind
+
+CRASHES_UNTIL_FAILED = 3  # restarts without having been ready, after which a start counts as failed
+
+
+def status_view(controller: Controller) -> StatusView:
+    """The whole fleet, what is unwell first, then by name."""
+    stored, wired = controller.stored, controller.wired
+    agents = [agent_view(state, gateway_url(controller)) for state in controller.states.values()]
+    rank = {"failed": 0, "degraded": 1, "progressing": 2, "asleep": 3, "ok": 3}
+    generation = stored.generation if stored is not None else 0
+    return StatusView(
+        fleet=wired.fleet if wired is not None else "",
+        engine=controller.parts.engine.capabilities.engine,
+        at=controller.parts.clock(),
+        generation=generation,
+        observed_generation=wired.generation if wired is not None and controller.settled else max(0, generation - 1),
+        settled=controller.settled,
+        gateway_url=gateway_url(controller),
+        gateways=controller.parts.gateways.live,
+        controller_pid=os.getpid(),
+        agents=tuple(sorted(agents, key=lambda view: (rank[view.state], view.name))),
+        problems=tuple(controller.problems.values()),
+    )
+
+
+def gateway_url(controller: Controller) -> str | None:
+    """Where the outside reaches the fleet."""
+    if controller.wired is None:
+        return None
+    wiring = controller.wired.wiring
+    host = "127.0.0.1" if wiring.bind in ("0.0.0.0", "::") else wiring.bind
+    return f"http://{host}:{wiring.public_port}"
+
+
+def agent_view(state: AgentState, base_url: str | None) -> AgentView:
+    """One agent."""
+    spec, replicas = state.spec, state.observed.replicas
+    health, reason = _health(state)
+    pin = state.record.pin
+    usage = state.usage.values()
+    return AgentView(
+        name=state.name,
+        kind=spec.kind.value if spec is not None else "removed",
+        revision=state.revision,
+        state=health,
+        reason=reason,
+        desired=0 if spec is None else state.record.desired,
+        ready=sum(1 for r in replicas if r.ready and r.phase is Phase.RUNNING),
+        starting=sum(1 for r in replicas if not r.ready and r.phase in (Phase.PENDING, Phase.RUNNING, Phase.BACKOFF)),
+        stopping=sum(1 for r in replicas if r.phase is Phase.STOPPING),
+        min=spec.scale.min if spec is not None else 0,
+        max=spec.scale.max if spec is not None else 0,
+        pin=pin.count if pin is not None else None,
+        pin_until=pin.until if pin is not None else None,
+        url=_public_url(spec, base_url),
+        concurrency=_value(state.signals.concurrency),
+        rps=_value(state.signals.rps),
+        p95_s=_value(state.signals.p95_s),
+        queue_depth=_value(state.depth),
+        cpu_cores=sum(u.cpu_cores for u in usage) if usage else None,
+        memory_bytes=sum(u.memory_bytes for u in usage) if usage else None,
+        next_run_at=state.next_run_at,
+        decision=decision_view(state.decision) if state.decision is not None else None,
+        replicas=tuple(_replica_view(state, replica) for replica in replicas),
+        runs=tuple(_run_view(run) for run in state.observed.runs),
+    )
+
+
+def decision_view(decision: Decision) -> DecisionView:
+    """One decision of the autoscaler."""
+    return DecisionView(
+        at=decision.at,
+        current=decision.current,
+        count=decision.count,
+        reason=decision.reason,
+        capped_by=decision.capped_by,
+        due_at=decision.due_at,
+        proposals=tuple(dataclasses.asdict(proposal) for proposal in decision.proposals),
+    )
+
+
+def _health(state: AgentState) -> tuple[str, str]:
+    """The agent's state in one word, and why."""
+    spec, replicas = state.spec, state.observed.replicas
+    if state.failure:
+        return "failed", state.failure
+    if spec is None:
+        return "progressing", "is being removed"
+    new = [r for r in replicas if r.revision == state.revision]
+    crashing = next(_crashing(new), None)
+    ready = sum(1 for r in replicas if r.ready)
+    if crashing is not None:
+        return ("failed" if ready < state.record.desired or crashing in new else "degraded"), _reason(crashing)
+    if spec.kind is Kind.JOB:
+        return _job_health(state)
+    if not state.settled:
+        unready = next((r for r in new if not r.ready and r.reason), None)
+        return "progressing", _reason(unready) if unready is not None else state.waiting_for
+    if state.record.desired == 0:
+        return "asleep", "wakes with the next request" if spec.kind is Kind.SERVICE else "wakes with the next task"
+    return "ok", state.decision.reason if state.decision is not None else ""
+
+
+def _job_health(state: AgentState) -> tuple[str, str]:
+    finished = [run for run in state.observed.runs if run.finished_at is not None]
+    if finished and finished[-1].phase is Phase.FAILED:
+        return "degraded", f"the last run failed: {finished[-1].run_id}: {finished[-1].reason}"
+    return "ok", ""
+
+
+def _crashing(replicas: Iterable[Replica]) -> Iterator[Replica]:
+    return (
+        replica
+        for replica in replicas
+        if replica.phase is Phase.FAILED or (replica.phase is Phase.BACKOFF and replica.restarts >= CRASHES_UNTIL_FAILED)
+    )
+
+
+def _reason(replica: Replica) -> str:
+    last = f"; last said: {replica.last_log[-1]}" if replica.last_log else ""
+    return f"{replica.id}: {replica.reason}{last}"
+
+
+def _replica_view(state: AgentState, replica: Replica) -> ReplicaView:
+    usage = state.usage.get(replica.id)
+    return ReplicaView(
+        id=replica.id,
+        revision=replica.revision,
+        phase=replica.phase.value,
+        ready=replica.ready,
+        address=f"{replica.host}:{replica.port}" if replica.host is not None and replica.port is not None else None,
+        started_at=replica.started_at,
+        restarts=replica.restarts,
+        reason=replica.reason,
+        cpu_cores=usage.cpu_cores if usage is not None else None,
+        memory_bytes=usage.memory_bytes if usage is not None else None,
+        last_log=replica.last_log,
+    )
+
+
+def _run_view(run: JobRun) -> RunView:
+    return RunView(run.run_id, run.phase.value, run.attempt, run.started_at, run.finished_at, run.exit_code, run.reason)
+
+
+def _public_url(spec: Agent | None, base_url: str | None) -> str | None:
+    if spec is None or spec.public is None or base_url is None:
+        return None
+    if spec.public.host is not None:
+        return f"http://{spec.public.host}:{base_url.rsplit(':', 1)[1]}{spec.public.path or ''}"
+    return f"{base_url}{spec.public.path or ''}"
+
+
+def _value(reading: Reading | None) -> float | None:
+    return None if reading is None else reading.value

@@ -1,0 +1,154 @@
+"""One agent's part of a pass: from signals to a decision, from a decision to a step, from a step to its route.
+
+Everything here works on one `AgentState` and values; the controller gathers what comes out of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from shoal.control.agent_state import AgentState, Event, Wired
+from shoal.core.action import Action
+from shoal.core.autoscaler import decide, record_scaling
+from shoal.core.decision import Decision
+from shoal.core.observed import AgentObserved, Observed, Replica
+from shoal.core.reconcile import Step, Wanted, reconcile, reconcile_removed, takes_requests
+from shoal.core.routes import route_for
+from shoal.core.signals import Signals
+from shoal.core.template import Template
+from shoal.core.traffic import concurrency, quantile_s, rate
+from shoal.core.wiring import environment_for
+from shoal.spec.model import Agent, Kind
+
+SCRAPE_INTERVAL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an agent's step wants done beside what it wrote into its state."""
+
+    actions: tuple[Action, ...] = ()
+    decision: Decision | None = None  # only where the count changes
+    events: tuple[Event, ...] = ()
+
+
+def read_signals(state: AgentState, spec: Agent, now: float) -> Signals:
+    """What is known of the agent's demand now."""
+    if spec.port is None or state.traffic is None:
+        return Signals(queue_depth=state.depth, usage=state.usage)
+    return Signals(
+        concurrency=concurrency(state.series, now),
+        rps=rate(state.series, now),
+        p95_s=quantile_s(state.series, now),
+        queue_depth=state.depth,
+        held=state.traffic.held,
+        usage=state.usage,
+    )
+
+
+def scale_agent(state: AgentState, spec: Agent, now: float) -> Outcome:
+    """Asks the autoscaler, and writes the answer into the state."""
+    current = state.record.desired
+    state.signals = read_signals(state, spec, now)
+    decision, state.history = decide(
+        state.name,
+        spec.scale,
+        spec.resources,
+        state.observed.replicas,
+        current,
+        state.signals,
+        state.history,
+        state.record.pin,
+        now,
+    )
+    state.decision = decision
+    state.due_at = _earliest(decision.due_at, None if state.series.quiet_after(now) else now + SCRAPE_INTERVAL_S)
+    if decision.count == current:
+        return Outcome()
+    state.history = record_scaling(state.history, spec.scale, current, decision.count, now)
+    state.record = replace(state.record, desired=decision.count, ups=state.history.ups, downs=state.history.downs)
+    said = Event(now, state.name, "scaled", f"{current} to {decision.count}: {decision.reason}")
+    return Outcome(decision=decision, events=(said,))
+
+
+def step_agent(
+    state: AgentState, spec: Agent, template: Template, wired: Wired, *, chooses_victims: bool
+) -> tuple[Action, ...]:
+    """The next actions of a service or worker; its route and what leaves go into the state."""
+    wanted = Wanted(
+        agent=state.name,
+        revision=state.revision,
+        template=template,
+        count=state.record.desired,
+        environment=environment_for(wired.fleet, state.name, spec, wired.wiring),
+        ensure=state.ensure,
+    )
+    step = reconcile(
+        wanted,
+        state.observed,
+        leaving=state.leaving,
+        left=state.left,
+        healthy=state.healthy,
+        chooses_victims=chooses_victims,
+    )
+    hold = _holds(state, spec, step)
+    serving, leaving = step.serving, step.leaving
+    if hold and leaving and not state.hold_acknowledged:
+        # The last replica goes only once the hold is in force: else a request between the two would fail.
+        serving, leaving = tuple(r for r in state.observed.replicas if takes_requests(r)), frozenset[str]()
+    _remember(state, step, serving, leaving)
+    if spec.kind is Kind.SERVICE:
+        route = route_for(state.name, spec, serving, hold=hold)
+        if route != state.route:
+            state.route = route
+        if not hold:
+            state.hold_acknowledged = False
+    return step.actions
+
+
+def step_removed(state: AgentState, *, chooses_victims: bool) -> tuple[Action, ...]:
+    """The next actions of an agent that left the fleet."""
+    step = reconcile_removed(
+        state.name, state.observed, leaving=state.leaving, left=state.left, chooses_victims=chooses_victims
+    )
+    if state.route is not None:
+        state.route = replace(state.route, endpoints=(), hold=False)
+    _remember(state, step, (), step.leaving | frozenset(r.id for r in state.observed.replicas if takes_requests(r)))
+    state.due_at = None
+    return step.actions
+
+
+def take_in(state: AgentState, observed: Observed) -> bool:
+    """Takes the agent's observation in; says whether it is another one than before."""
+    there = observed.agents.get(state.name)
+    if there is None:
+        if not observed.complete or state.observed == AgentObserved(state.name):
+            return False
+        there = AgentObserved(state.name)
+    if there is state.observed:
+        return False
+    state.observed = there
+    return True
+
+
+def _holds(state: AgentState, spec: Agent, step: Step) -> bool:
+    """Requests are held while nobody can serve them and a request is what wakes the agent; until the gateway itself
+    sees a healthy endpoint, not only the engine."""
+    if spec.kind is not Kind.SERVICE or spec.scale.min > 0:
+        return False
+    if state.record.desired == 0 or not step.serving:
+        return True
+    return state.route is not None and state.route.hold and (state.healthy or 0) < 1
+
+
+def _remember(state: AgentState, step: Step, serving: tuple[Replica, ...], leaving: frozenset[str]) -> None:
+    state.serving = serving
+    state.leaving = leaving
+    state.left &= leaving
+    state.settled = step.settled
+    state.waiting_for = step.waiting_for
+    state.ensure = False
+
+
+def _earliest(*instants: float | None) -> float | None:
+    return min((instant for instant in instants if instant is not None), default=None)

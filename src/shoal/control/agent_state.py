@@ -1,0 +1,82 @@
+"""What the controller knows of one agent between two passes. Kept in memory; `record` is the durable part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shoal.core.decision import Decision, Recommendation, ScalingHistory
+from shoal.core.observed import AgentObserved, JobRun, Replica
+from shoal.core.record import AgentRecord
+from shoal.core.routing import AgentRoute, Traffic
+from shoal.core.signals import Reading, Signals, Usage
+from shoal.core.traffic import Series
+from shoal.core.wiring import Wiring
+from shoal.spec.model import Agent
+
+
+@dataclass(slots=True)
+class AgentState:
+    """One agent. `spec` is `None` once it left the fleet and only has to be drained and forgotten."""
+
+    name: str
+    spec: Agent | None
+    observed: AgentObserved
+    record: AgentRecord = field(default_factory=AgentRecord)
+    revision: str = ""
+    ensure: bool = True
+    history: ScalingHistory = field(default_factory=ScalingHistory)
+    decision: Decision | None = None
+    traffic: Traffic | None = None
+    series: Series = field(default_factory=Series)
+    depth: Reading | None = None
+    usage: Mapping[str, Usage] = field(default_factory=dict[str, Usage])
+    signals: Signals = field(default_factory=Signals)
+    route: AgentRoute | None = None
+    hold_acknowledged: bool = False
+    serving: tuple[Replica, ...] = ()
+    leaving: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
+    due_at: float | None = 0.0
+    settled: bool = False
+    waiting_for: str = ""
+    next_run_at: float | None = None
+    manual_runs: tuple[str, ...] = ()
+    failure: str = ""
+    saved: AgentRecord | None = None
+
+    def take_over(self, now: float) -> None:
+        """Starts the autoscaler's memory: what is durable, and the wanted count as a first recommendation, so that
+        who takes over does not scale down on an empty window."""
+        seed = (Recommendation(now, self.record.desired),) if self.record.desired else ()
+        self.history = ScalingHistory(seed, self.record.ups, self.record.downs)
+
+    @property
+    def healthy(self) -> int | None:
+        """How many endpoints the gateways take for healthy; `None` while no gateway told."""
+        return self.traffic.healthy if self.traffic is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for people: `kind` is a short word, `agent` `None` for the fleet as a whole."""
+
+    at: float
+    agent: str | None
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """A generation that is being carried out, and the addresses on which it runs."""
+
+    fleet: str
+    generation: int
+    directory: str
+    wiring: Wiring
+
+
+def runs_by_id(observed: AgentObserved) -> dict[str, JobRun]:
+    """A job's runs, by their id."""
+    return {run.run_id: run for run in observed.runs}

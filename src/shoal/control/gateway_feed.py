@@ -1,0 +1,84 @@
+"""What the gateways are sent, and the barrier: nobody is stopped, and no hold relied upon, before they acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+from shoal.control.agent_state import AgentState, Event, Wired
+from shoal.core.observed import Observed
+from shoal.core.routes import callers_for, externals_for
+from shoal.core.routing import Snapshot
+from shoal.proxy.protocol import Gateways
+from shoal.spec.model import Fleet
+
+BARRIER_S = 5.0  # how long a drain waits for a gateway that does not answer
+RECONNECT_LOOK_S = 0.05
+
+
+class GatewayFeed:
+    """Composes snapshots out of the agents' routes, pushes them where they differ, and keeps the barrier."""
+
+    def __init__(
+        self,
+        gateways: Gateways,
+        *,
+        states: Mapping[str, AgentState],
+        clock: Callable[[], float],
+        note: Callable[[Event], None],
+        wake: Callable[[str], None],
+    ) -> None:
+        self._gateways, self._states, self._clock, self._note, self._wake = gateways, states, clock, note, wake
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the number of gateways is another than the one by which limits were divided."""
+        return self._snapshot is not None and self._snapshot.gateways != max(1, len(self._gateways.live))
+
+    def compose(self, fleet: Fleet | None, wired: Wired, observed: Observed) -> Snapshot:
+        """The whole of what the gateways should know now. Without a fleet nobody may call anybody any more."""
+        wiring = wired.wiring
+        return Snapshot(
+            fleet=wired.fleet,
+            bind=wiring.bind,
+            public_port=wiring.public_port,
+            internal_port=wiring.internal_port,
+            gateways=max(1, len(self._gateways.live)),
+            agents={name: state.route for name, state in self._states.items() if state.route is not None},
+            callers=callers_for(fleet, wiring, observed) if fleet else {},
+            externals=externals_for(fleet.external) if fleet else {},
+        )
+
+    def push(self, snapshot: Snapshot, tasks: asyncio.TaskGroup | None) -> None:
+        """Sends it where it differs from the last; a barrier follows for what must be acknowledged first."""
+        if snapshot == self._snapshot:
+            return
+        self._snapshot = snapshot
+        version = self._gateways.push(snapshot)
+        waiting = {name: state.leaving - state.left for name, state in self._states.items() if _must_wait(state)}
+        if waiting and tasks is not None:
+            tasks.create_task(self._barrier(version, waiting))
+
+    async def _barrier(self, version: int, waiting: Mapping[str, frozenset[str]]) -> None:
+        if not self._gateways.live:  # one may still serve from its last snapshot, and be about to come back
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BARRIER_S):
+                    while not self._gateways.live:  # noqa: ASYNC110 - `changed` has its reader, the loop
+                        await asyncio.sleep(RECONNECT_LOOK_S)
+        silent = await self._gateways.wait_acknowledged(version, BARRIER_S)
+        if silent:
+            message = f"went on after {BARRIER_S:g} s without the acknowledgement of {', '.join(silent)}"
+            self._note(Event(self._clock(), None, "drain", message))
+        for name, leaving in waiting.items():
+            state = self._states.get(name)
+            if state is not None:
+                state.left |= leaving & state.leaving
+                state.hold_acknowledged = state.route is not None and state.route.hold
+                self._wake(name)
+
+
+def _must_wait(state: AgentState) -> bool:
+    unacknowledged_hold = state.route is not None and state.route.hold and not state.hold_acknowledged
+    return bool(state.leaving - state.left) or unacknowledged_hold

@@ -1,0 +1,42 @@
+"""A job's part of a pass: which runs are due, and the revision that they run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from shoal.control.agent_state import AgentState, Wired
+from shoal.core.action import Action, EnsureRevision, Remove, RunJob
+from shoal.core.observed import Phase
+from shoal.core.schedule import due_fires
+from shoal.core.template import Template
+from shoal.core.wiring import environment_for
+from shoal.spec.model import Agent
+
+_ENDED = (Phase.SUCCEEDED, Phase.FAILED)
+
+
+def step_job(
+    state: AgentState, spec: Agent, template: Template, wired: Wired, now: float
+) -> tuple[Action, ...]:
+    """The next actions of a job. A run's id names its scheduled time, and the last one is remembered only after the
+    engine took it, so that a controller that dies between the two neither loses a run nor starts it twice."""
+    assert spec.schedule is not None
+    due = due_fires(state.name, spec.schedule, state.record.last_fire_at, now)
+    runs = [*(fire.run_id for fire in due.fires), *state.manual_runs]
+    actions: list[Action] = []
+    if state.ensure or state.revision not in state.observed.counts:
+        environment = environment_for(wired.fleet, state.name, spec, wired.wiring)
+        actions.append(EnsureRevision(state.name, state.revision, template, environment))
+    actions += [RunJob(state.name, state.revision, run_id, spec.timeout_s, spec.retries) for run_id in runs]
+    busy = {run.revision for run in state.observed.runs if run.phase not in _ENDED}
+    actions += [
+        Remove(state.name, revision)
+        for revision in state.observed.counts
+        if revision != state.revision and revision not in busy
+    ]
+    state.record = replace(state.record, last_fire_at=due.last_fire_at)
+    state.next_run_at = state.due_at = due.due_at
+    state.manual_runs, state.ensure = (), False
+    state.settled = not actions
+    state.waiting_for = "" if state.settled else "its revision to be known"
+    return tuple(actions)

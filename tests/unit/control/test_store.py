@@ -1,0 +1,114 @@
+"""One contract for every store."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shoal.control.memory_store import MemoryStore
+from shoal.control.sqlite_store import SqliteStore, open_store
+from shoal.control.store import DECISIONS_KEPT, Store
+from shoal.core.decision import Decision, Pin, Proposal, ScaleEvent
+from shoal.core.record import AgentRecord
+from shoal.errors import Conflict, NewerState, StoreError
+from shoal.spec.model import Fleet
+
+FLEET = Fleet.model_validate({"fleet": "f", "agents": {"a": {"command": "serve", "port": 80, "scale": {"max": 3}}}})
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    async with open_store(tmp_path / "state.db") as opened:
+        yield opened
+
+
+async def put(store: Store, fleet: Fleet | None = FLEET, expected: int = 0, by: str = "ann") -> int:
+    return await store.write_fleet(fleet, directory="/p", by=by, at=1.0, expected_generation=expected)
+
+
+async def test_fleet_comes_back_as_it_went(store: Store) -> None:
+    """A stored fleet is equal to what was stored, with generation, place and author."""
+    assert await store.read_fleet() is None
+    assert await put(store) == 1
+    stored = await store.read_fleet()
+    assert stored is not None
+    assert (stored.generation, stored.fleet, stored.directory, stored.by) == (1, FLEET, "/p", "ann")
+
+
+async def test_second_writer_gets_a_conflict_that_says_who(store: Store) -> None:
+    """Compare-and-set: who comes second learns who was first, and changes nothing."""
+    await put(store)
+    with pytest.raises(Conflict, match="generation 1 was stored by ann"):
+        await put(store, None, expected=0, by="bob")
+    stored = await store.read_fleet()
+    assert stored is not None and stored.fleet == FLEET
+
+
+async def test_generations_go_on_after_down(store: Store) -> None:
+    """A fleet that was taken down keeps counting, so that an old plan can't be applied to a new fleet."""
+    await put(store)
+    assert await put(store, None, expected=1) == 2
+    assert await put(store, expected=2) == 3
+
+
+async def test_records_are_kept_and_forgotten(store: Store) -> None:
+    """A record comes back equal; `None` forgets it and its decisions."""
+    record = AgentRecord(3, Pin(3, 9.0), (ScaleEvent(1.0, 2),), (), 7.5)
+    await store.write({"a": record, "b": AgentRecord()}, [decision("a", 1)])
+    assert await store.read_records() == {"a": record, "b": AgentRecord()}
+    await store.write({"a": None}, [])
+    assert await store.read_records() == {"b": AgentRecord()}
+    assert await store.read_decisions("a") == ()
+
+
+async def test_the_last_decisions_are_kept(store: Store) -> None:
+    """The newest first, and no more than are kept."""
+    await store.write({"a": AgentRecord()}, [decision("a", n) for n in range(DECISIONS_KEPT + 7)])
+    kept = await store.read_decisions("a")
+    assert [d.count for d in kept] == list(range(DECISIONS_KEPT + 6, 6, -1))
+    assert await store.read_decisions("a", last=2) == kept[:2]
+
+
+def decision(agent: str, count: int) -> Decision:
+    return Decision(agent, float(count), 0, count, "because", "max", None, (Proposal("rps", count, 1.5, 2.0),))
+
+
+async def test_sqlite_survives_its_process(tmp_path: Path) -> None:
+    """What was written is there for the next one who opens the file, which only its owner can read."""
+    path = tmp_path / "deep" / "state.db"
+    async with open_store(path) as store:
+        await put(store)
+    async with open_store(path) as store:
+        assert (await store.read_fleet()) is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_state_of_a_newer_shoal_is_refused(tmp_path: Path) -> None:
+    """A file of a later schema is left alone."""
+    path = tmp_path / "state.db"
+    async with open_store(path):
+        pass
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    store = SqliteStore(path)
+    with pytest.raises(NewerState, match="99"):
+        await store.open()
+    await store.close()
+
+
+async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    """A corrupt state is an error of ours that names the file."""
+    path = tmp_path / "state.db"
+    path.write_bytes(b"nonsense" * 1000)
+    store = SqliteStore(path)
+    with pytest.raises(StoreError, match=r"state\.db"):
+        await store.open()
+    await store.close()
