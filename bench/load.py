@@ -289,15 +289,16 @@ class Generator:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Prints the summary as JSON."""
+    defaults = Bounds()
     parser = argparse.ArgumentParser(prog="python -m bench.load", description="Send a schedule of requests on time.")
     parser.add_argument("--target", required=True, metavar="URL", help="http://127.0.0.1:PORT[/PREFIX]")
     parser.add_argument("--schedule", required=True, type=Path, help="JSON lines, by at_s")
     parser.add_argument("--out", required=True, type=Path, help="outcomes, JSON lines")
     parser.add_argument("--allow-network", action="append", default=[], metavar="CIDR", help="a private test network")
-    parser.add_argument("--max-requests", type=int, default=Bounds.requests)
-    parser.add_argument("--max-seconds", type=float, default=Bounds.seconds)
-    parser.add_argument("--max-in-flight", type=int, default=Bounds.in_flight)
-    parser.add_argument("--timeout", type=float, default=Bounds.timeout_s, help="of one request, seconds")
+    parser.add_argument("--max-requests", type=int, default=defaults.requests)
+    parser.add_argument("--max-seconds", type=float, default=defaults.seconds)
+    parser.add_argument("--max-in-flight", type=int, default=defaults.in_flight)
+    parser.add_argument("--timeout", type=float, default=defaults.timeout_s, help="of one request, seconds")
     options = parser.parse_args(arguments)
     try:
         target = parse_target(options.target, options.allow_network)

@@ -1,4 +1,4 @@
-"""forecasting: a job that fits the season of demand and leaves its forecast with inventory, where reporting finds it."""
+"""forecasting: a job that fits the season of demand and leaves the result with inventory, where reporting looks."""
 
 from __future__ import annotations
 

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
-from shoal.sdk import close, publish
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from shoal.sdk import close, publish
 
 from . import inventory_client
 from .readings import BadBatch, Batch, parse_batch

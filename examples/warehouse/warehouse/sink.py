@@ -10,18 +10,17 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One thing that was done: `kind` and `id` say what, `agent` and `pid` by whom, `at` (epoch seconds) when."""
+    """One thing that was done: `kind` and `id` say what, `replica` by which replica, `at` (epoch seconds) when."""
 
     kind: str
     id: str
-    agent: str
-    pid: int
+    replica: str
     at: float
 
 
@@ -30,16 +29,11 @@ def record(kind: str, identity: str) -> None:
     path = os.environ.get("WAREHOUSE_SINK")
     if not path:
         return
-    effect = {
-        "kind": kind,
-        "id": identity,
-        "agent": os.environ.get("SHOAL_AGENT", ""),
-        "pid": os.getpid(),
-        "at": time.time(),
-    }
+    replica = os.environ.get("SHOAL_REPLICA", str(os.getpid()))
+    effect = Effect(kind, identity, replica, time.time())
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(file, json.dumps(effect).encode() + b"\n")
+        os.write(file, json.dumps(asdict(effect)).encode() + b"\n")
     finally:
         os.close(file)
 
