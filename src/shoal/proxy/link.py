@@ -1,0 +1,194 @@
+"""The controller's side of the line to its gateways: what control knows as `Gateways`.
+
+Gateways call us. Each is told what differs from what it was last told, so a slow one gets fewer, larger changes, and
+one that comes (back) gets the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from shoal.core.routing import Snapshot, Traffic
+from shoal.errors import GatewayError
+from shoal.proxy.codec import PROTOCOL, diff, dumps, loads
+from shoal.proxy.ledger import Ledger
+from shoal.proxy.sockets import grpc_address
+from shoal.proxy.wire import KEEPALIVE, METHOD, SERVICE, Report
+
+log = logging.getLogger(__name__)
+
+_HELLO_S = 5.0
+_STOP_S = 1.0
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@asynccontextmanager
+async def serve_gateways(address: str, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[GatewayLink]:
+    """Listens at `unix:PATH` (only this user may connect; a long path gets a short stand-in) or `HOST:PORT`.
+
+    Raises GatewayError if the address can't be listened at.
+    """
+    link = GatewayLink()
+    server = grpc.aio.server(options=KEEPALIVE)
+    server.add_generic_rpc_handlers((link.handler(),))
+    place = grpc_address(address)
+    try:
+        if credentials is None:
+            server.add_insecure_port(place)
+        else:
+            server.add_secure_port(place, credentials)
+    except RuntimeError as error:
+        raise GatewayError(f"can't listen for gateways at {address}: {error}") from error
+    await server.start()
+    if place.startswith("unix:"):
+        Path(place.removeprefix("unix:")).chmod(0o600)
+    try:
+        yield link
+    finally:
+        link.close()
+        await server.stop(_STOP_S)
+
+
+class _Session:
+    """One gateway on the line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.wake = asyncio.Event()
+        self.acknowledged = 0
+        self.refused = ""
+
+
+class GatewayLink:
+    """All gateways of a fleet, as the controller sees them; implements `Gateways`."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._version = 0
+        self._sessions: dict[str, _Session] = {}
+        self._ledger = Ledger()
+        self._changed = asyncio.Event()
+        self._acknowledgement = asyncio.Event()
+        self._closing = asyncio.Event()
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Names of the gateways that are connected now."""
+        return tuple(sorted(self._sessions))
+
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """By gateway: Envoy's own words on what it refuses of the newest snapshot. It goes on with the last good one.
+        Empty when all is well."""
+        return {name: session.refused for name, session in self._sessions.items() if session.refused}
+
+    def push(self, snapshot: Snapshot) -> int:
+        """Sends what differs from the last snapshot to every live gateway, and all of it to those that come later.
+        Returns the snapshot's version."""
+        self._snapshot = snapshot
+        self._version += 1
+        self._ledger.retain(snapshot.agents)
+        for session in self._sessions.values():
+            session.refused = ""
+            session.wake.set()
+        return self._version
+
+    async def wait_acknowledged(self, version: int, timeout_s: float = 5.0) -> tuple[str, ...]:
+        """Waits until every live gateway's Envoy uses this version or a later one. Returns who did not in time, at
+        once where Envoy refused it (see `refusals`)."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while any(not session.refused for session in self._behind(version)):
+                    self._acknowledgement.clear()
+                    await self._acknowledgement.wait()
+        except TimeoutError:
+            pass
+        return tuple(sorted(session.name for session in self._behind(version)))
+
+    def traffic(self) -> Mapping[str, Traffic]:
+        """The newest counts by agent, merged over the live gateways; sums never fall while the controller lives."""
+        return self._ledger.merged
+
+    async def changed(self) -> None:
+        """Returns when statistics, held requests, refusals, or the set of live gateways have changed since the last
+        call."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def close(self) -> None:
+        """Lets the streams end, so that gateways see it at once."""
+        self._closing.set()
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        method = grpc.stream_stream_rpc_method_handler(self._connect)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+
+    def _behind(self, version: int) -> list[_Session]:
+        return [session for session in self._sessions.values() if session.acknowledged < version]
+
+    async def _connect(self, _requests: Any, context: _Context) -> None:
+        session = await self._admit(context)
+        self._sessions[session.name] = session  # an older one of this name is the same gateway's lost connection
+        self._changed.set()
+        log.info("gateway %s is connected", session.name)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                others = [tasks.create_task(self._tell(session, context)), tasks.create_task(self._closing.wait())]
+                reader = tasks.create_task(self._listen(session, context))
+                await asyncio.wait((reader, others[1]), return_when=asyncio.FIRST_COMPLETED)
+                for task in (reader, *others):
+                    task.cancel()
+        finally:
+            if self._sessions.get(session.name) is session:
+                del self._sessions[session.name]
+                self._ledger.lose(session.name)
+                log.info("gateway %s is gone", session.name)
+            self._changed.set()
+            self._acknowledgement.set()
+
+    async def _admit(self, context: _Context) -> _Session:
+        async with asyncio.timeout(_HELLO_S):
+            message = await context.read()
+        hello = loads(Report, b"{}" if message is grpc.aio.EOF else message)
+        if hello.protocol != PROTOCOL or not hello.name:
+            found = f"gateway {hello.name!r} speaks protocol {hello.protocol}, this controller {PROTOCOL}"
+            log.error("%s: restart the gateway with the controller's version of Shoal", found)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, found)
+        return _Session(hello.name)
+
+    async def _tell(self, session: _Session, context: _Context) -> None:
+        told: Snapshot | None = None
+        told_version = 0
+        while True:
+            session.wake.clear()
+            if self._snapshot is not None and told_version != self._version:
+                snapshot, told_version = self._snapshot, self._version
+                await context.write(dumps(diff(told, snapshot, told_version)))
+                told = snapshot
+            await session.wake.wait()
+
+    async def _listen(self, session: _Session, context: _Context) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:
+            if self._sessions.get(session.name) is not session:
+                return
+            self._hear(session, loads(Report, message))
+
+    def _hear(self, session: _Session, report: Report) -> None:
+        if report.acknowledged > session.acknowledged or report.refused != session.refused:
+            session.acknowledged = max(session.acknowledged, report.acknowledged)
+            if report.refused != session.refused:
+                self._changed.set()
+            session.refused = report.refused
+            if report.refused:
+                log.error("gateway %s: Envoy refuses what it was sent: %s", session.name, report.refused)
+            self._acknowledgement.set()
+        if self._ledger.update(session.name, report.traffic, report.gone):
+            self._changed.set()

@@ -1,0 +1,82 @@
+"""Where Envoy listens, and the limits that keep one client from exhausting it or smuggling requests past it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal.proxy.messages import TYPE_PREFIX, Json
+from shoal.proxy.render_clusters import ADS, seconds
+from shoal.proxy.render_routes import HOLD_FILTER, STREAM_IDLE
+
+GATEWAY_CLUSTER = "shoal-gateway"  # the gateway process: ADS and the hold
+_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+def render_listener(name: str, address: str, port: int, hold_s: float) -> Json:
+    """A listener whose routes are the route configuration of the same name."""
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": address, "port_value": port}},
+        "per_connection_buffer_limit_bytes": 256 * 1024,
+        "filter_chains": [
+            {
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.http_connection_manager",
+                        "typed_config": _connection_manager(name, hold_s),
+                    }
+                ]
+            }
+        ],
+    }
+
+
+def _connection_manager(name: str, hold_s: float) -> Json:
+    nobody = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+    return {
+        "@type": TYPE_PREFIX + _MANAGER,
+        "stat_prefix": name,
+        "rds": {"route_config_name": name, "config_source": ADS},
+        "http_filters": [_hold_filter(hold_s), _ROUTER],
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "use_remote_address": True,
+        # No address is trusted with x-envoy-* headers, which would turn retries and time-outs on and off.
+        "internal_address_config": {"cidr_ranges": [nobody]},
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        "normalize_path": True,
+        "stream_idle_timeout": STREAM_IDLE,
+        "request_headers_timeout": "10s",
+        "max_request_headers_kb": 60,
+        "common_http_protocol_options": {
+            "idle_timeout": "900s",
+            "max_headers_count": 100,
+            # WSGI can't tell `x_user` from `x-user`: whoever may not send the one could send the other.
+            "headers_with_underscores_action": "DROP_HEADER",
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": 1000,
+            "initial_stream_window_size": 256 * 1024,
+            "initial_connection_window_size": 1024 * 1024,
+        },
+        "http_protocol_options": {},
+    }
+
+
+def _hold_filter(hold_s: float) -> Json:
+    """Off, unless a route turns it on; asks the gateway process, which answers when there is someone to serve."""
+    config: dict[str, Any] = {
+        "@type": TYPE_PREFIX + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": GATEWAY_CLUSTER}, "timeout": seconds(hold_s + 5)},
+        "status_on_error": {"code": "ServiceUnavailable"},
+        # The decision needs no header: what clients send stays in Envoy.
+        "allowed_headers": {"patterns": [{"exact": "x-shoal-none"}]},
+    }
+    return {"name": HOLD_FILTER, "disabled": True, "typed_config": config}
+
+
+_ROUTER: Json = {
+    "name": "envoy.filters.http.router",
+    "typed_config": {"@type": TYPE_PREFIX + "envoy.extensions.filters.http.router.v3.Router"},
+}

@@ -1,0 +1,43 @@
+"""Where Unix sockets lie: a path of more than about 100 bytes can't be bound, so a long one gets a short stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from shoal.errors import GatewayError
+
+_LONGEST = 100  # the kernel's limit is 108 on Linux and 104 on macOS, with the closing zero
+
+
+def reachable_socket(path: Path) -> Path:
+    """The path itself where it is short enough, else one that depends only on it: /tmp/shoal-UID/HASH/NAME.
+
+    Makes the directory (0700). Raises GatewayError if somebody else owns it.
+    """
+    absolute = path.absolute()
+    if len(os.fsencode(absolute)) <= _LONGEST:
+        return absolute
+    root = Path(f"/tmp/shoal-{os.getuid()}")
+    directory = root / hashlib.sha256(os.fsencode(absolute.parent)).hexdigest()[:16]
+    for made in (root, directory):
+        made.mkdir(mode=0o700, exist_ok=True)
+        _check_private(made)
+    return directory / absolute.name
+
+
+def grpc_address(address: str) -> str:
+    """`unix:PATH` with a path that can be bound; any other address as it is."""
+    if not address.startswith("unix:"):
+        return address
+    return f"unix:{reachable_socket(Path(address.removeprefix('unix:')))}"
+
+
+def _check_private(directory: Path) -> None:
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise GatewayError(f"{directory} must be a directory of user {os.getuid()}: remove it")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        directory.chmod(0o700)
