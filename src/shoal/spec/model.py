@@ -3,42 +3,66 @@
 One set of models serves both: a validated `Fleet` is frozen and complete, `to_document` gives its canonical JSON form,
 which is stored, hashed and diffed. Keys are Compose's where Compose has the concept, else Kubernetes', in snake_case;
 attributes carry their unit (`timeout_s`) where the key does not (`timeout`).
+
+A model says what one value may be. What two values may be together is said by `shoal.spec.checks`, and what people may
+write beside this by `shoal.spec.written`.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shoal.units import parse_cpu_cores, parse_duration_s, parse_memory_bytes
+from shoal.spec.values import (
+    Argv,
+    Assignments,
+    Boolean,
+    CpuCores,
+    DurationS,
+    Integer,
+    MemoryBytes,
+    Names,
+    Number,
+    Percent,
+    StringMap,
+)
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
 
 SPEC_VERSION = 1
 
-DurationS = Annotated[float, BeforeValidator(parse_duration_s)]
-MemoryBytes = Annotated[int, BeforeValidator(parse_memory_bytes)]
-CpuCores = Annotated[float, BeforeValidator(parse_cpu_cores)]
-
-
-def _split_argv(value: object) -> object:
-    """A string is split as a shell would split it, and never run by a shell."""
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-
-Argv = Annotated[tuple[str, ...], BeforeValidator(_split_argv)]
-StringMap = Annotated[
-    Mapping[str, str],
-    PlainSerializer(lambda value: dict(sorted(value.items())), return_type=dict[str, str]),
-]
-
 
 class Model(BaseModel):
-    """Frozen, and strict about keys: what is not known is refused."""
+    """Frozen, and strict about keys: what is not known is refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=False)
+    `shorthand` names the keys that a bare value stands for; empty: only a mapping will do.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    shorthand: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, value: object) -> object:
+        if cls.shorthand and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return dict.fromkeys(cls.shorthand, value)
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """A mapping, or what the first key of the shorthand takes."""
+        block = handler.resolve_ref_schema(handler(schema))
+        properties = cast("dict[str, dict[str, Any]]", block.get("properties", {}))
+        if not cls.shorthand or not properties:
+            return block
+        short = {key: value for key, value in properties[cls.shorthand[0]].items() if key not in ("default", "title")}
+        return {"title": cls.__name__, "description": block.pop("description", ""), "anyOf": [short, block]}
 
 
 class Kind(StrEnum):
@@ -52,193 +76,284 @@ class Kind(StrEnum):
 class Health(Model):
     """How the gateway and the engine see that a replica can take traffic. `health: /healthz` is short for `path`."""
 
-    path: str | None = None  # None: a TCP connection is enough
-    interval_s: DurationS = Field(default=2.0, alias="interval")
-    timeout_s: DurationS = Field(default=2.0, alias="timeout")
-    retries: int = Field(default=3, ge=1)  # failures in a row until unhealthy
-    start_period_s: DurationS = Field(default=60.0, alias="start_period")  # how long a start may take
+    shorthand: ClassVar[tuple[str, ...]] = ("path",)
+
+    path: str | None = Field(
+        default=None,
+        pattern=r"^/[^\s#]*$",
+        description="The HTTP path that answers 2xx when the replica is well; without it a TCP connection is enough.",
+    )
+    interval_s: Annotated[DurationS, Field(gt=0)] = Field(
+        default=2.0, alias="interval", description="The time between two checks."
+    )
+    timeout_s: Annotated[DurationS, Field(gt=0)] = Field(
+        default=2.0, alias="timeout", description="How long a check may take."
+    )
+    retries: Integer = Field(default=3, ge=1, le=1000, description="Failures in a row until a replica is unhealthy.")
+    start_period_s: DurationS = Field(default=60.0, alias="start_period", description="How long a start may take.")
 
 
 class Resources(Model):
-    """Requests; memory is also the limit."""
+    """What a replica asks for; memory is also its limit."""
 
-    cpu: CpuCores | None = None
-    memory_bytes: MemoryBytes | None = Field(default=None, alias="memory")
-    gpu: int = Field(default=0, ge=0)
+    cpu: Annotated[CpuCores, Field(gt=0)] | None = Field(
+        default=None, description="The cores a replica asks for, such as `500m` or `2`."
+    )
+    memory_bytes: Annotated[MemoryBytes, Field(ge=4 * 2**20)] | None = Field(
+        default=None, alias="memory", description="The memory a replica asks for and may not exceed, such as `256Mi`."
+    )
+    gpu: Integer = Field(default=0, ge=0, le=1024, description="The GPUs a replica has for itself.")
 
 
 class ScalingPolicy(Model):
     """As in HPA v2: at most `value` replicas or percent within `period`."""
 
-    type: Literal["pods", "percent"]
-    value: int = Field(gt=0)
-    period_s: DurationS = Field(alias="period")
+    type: Literal["pods", "percent"] = Field(description="What `value` counts: replicas, or percent of the replicas.")
+    value: Integer = Field(gt=0, le=10**6, description="How much may be added or removed within `period`.")
+    period_s: Annotated[DurationS, Field(gt=0, le=1800)] = Field(
+        alias="period", description="The window that `value` holds for, at most 30 minutes."
+    )
 
 
 class ScalingRules(Model):
-    """One direction of HPA v2's behaviour. `None` means the default of that direction."""
+    """One direction of HPA v2's behaviour; what is not given is that direction's default."""
 
-    stabilization_window_s: DurationS | None = Field(default=None, alias="stabilization_window")
-    select_policy: Literal["max", "min", "disabled"] = "max"
-    policies: tuple[ScalingPolicy, ...] | None = None
-    tolerance: float | None = Field(default=None, ge=0)
+    stabilization_window_s: Annotated[DurationS, Field(le=3600)] | None = Field(
+        default=None,
+        alias="stabilization_window",
+        description="How far back recommendations count: the most cautious one of the window wins; at most 1 hour.",
+    )
+    select_policy: Literal["max", "min", "disabled"] = Field(
+        default="max", description="Which policy wins, the one that allows the most or the least; or no change at all."
+    )
+    policies: tuple[ScalingPolicy, ...] | None = Field(
+        default=None, min_length=1, description="How fast the count may change."
+    )
+    tolerance: Annotated[Number, Field(ge=0, le=1)] | None = Field(
+        default=None, description="How far off the target a measured value may be before anything happens; 0.1 is 10 %."
+    )
 
 
 class Behavior(Model):
     """HPA v2's behaviour, with its defaults: up at once (4 replicas or 100 % in 15 s), down after 300 s."""
 
-    scale_up: ScalingRules = ScalingRules()
-    scale_down: ScalingRules = ScalingRules()
+    scale_up: ScalingRules = Field(default=ScalingRules(), description="How replicas are added.")
+    scale_down: ScalingRules = Field(default=ScalingRules(), description="How replicas are removed.")
 
 
 class Target(Model):
     """What a replica should bear. Several targets: the largest count wins."""
 
-    cpu: float | None = Field(default=None, gt=0)  # percent of the request, as in HPA; `70%` or 70
-    memory: float | None = Field(default=None, gt=0)  # percent of the request
-    concurrency: float | None = Field(default=None, gt=0)  # requests in flight a replica
-    rps: float | None = Field(default=None, gt=0)  # requests a second a replica
-    p95_s: Annotated[DurationS, Field(gt=0)] | None = Field(default=None, alias="p95")
-    queue_depth: float | None = Field(default=None, gt=0)  # waiting and unacknowledged tasks a replica
+    cpu: Annotated[Percent, Field(gt=0)] | None = Field(
+        default=None, description="CPU use in percent of `resources.cpu`, such as `70%`."
+    )
+    memory: Annotated[Percent, Field(gt=0)] | None = Field(
+        default=None, description="Memory use in percent of `resources.memory`, such as `80%`."
+    )
+    concurrency: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="Requests in flight a replica."
+    )
+    rps: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(default=None, description="Requests a second a replica.")
+    p95_s: Annotated[DurationS, Field(gt=0)] | None = Field(
+        default=None, alias="p95", description="The time within which 95 % of the requests are answered."
+    )
+    queue_depth: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="Tasks waiting or being worked on a replica."
+    )
 
 
 class CronWindow(Model):
     """At least `replicas` between two cron times."""
 
-    start: str
-    end: str
-    time_zone: str = "UTC"
-    replicas: int = Field(ge=0)
+    start: str = Field(description="The cron time at which the window opens.")
+    end: str = Field(description="The cron time at which the window closes.")
+    time_zone: str = Field(default="UTC", description="The time zone of both, such as `Europe/Berlin`.")
+    replicas: Integer = Field(ge=0, le=10**6, description="The least number of replicas within the window.")
 
 
 class Scale(Model):
-    """`scale: 3` is short for min and max 3."""
+    """How many replicas there are. `scale: 3` is short for `min` and `max` of 3."""
 
-    min: int = Field(default=1, ge=0)
-    max: int = Field(default=1, ge=1)
-    target: Target = Target()
-    cron: tuple[CronWindow, ...] = ()
-    behavior: Behavior = Behavior()
+    shorthand: ClassVar[tuple[str, ...]] = ("min", "max")
+
+    min: Integer = Field(default=1, ge=0, le=10**6, description="The least number of replicas.")
+    max: Integer = Field(default=1, ge=1, le=10**6, description="The largest number of replicas.")
+    target: Target = Field(default=Target(), description="What a replica should bear; the count follows from it.")
+    cron: tuple[CronWindow, ...] = Field(default=(), description="Times at which more replicas are kept than `min`.")
+    behavior: Behavior = Field(default=Behavior(), description="How fast the count follows.")
 
 
 class Public(Model):
-    """How the outside reaches a service. `public: /ingest` is short for `path`. The path is stripped by default."""
+    """How the outside reaches a service. `public: /ingest` is short for `path`."""
 
-    path: str | None = None
-    host: str | None = None
-    strip_path: bool = True
+    shorthand: ClassVar[tuple[str, ...]] = ("path",)
+
+    path: str | None = Field(
+        default=None,
+        pattern=r"^/[^\s?#]*$",
+        description="The path under which the gateway serves it, with all that is below.",
+    )
+    host: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$",
+        max_length=253,
+        description="The host name for which the gateway serves it, in lower case; without it any.",
+    )
+    strip_path: Boolean = Field(default=True, description="Whether the service sees the request without `path`.")
 
 
 class Sticky(Model):
-    """Requests with the same key reach the same replica, as long as it lives."""
+    """Requests with the same key reach the same replica, as long as it lives. One of `header` and `cookie`."""
 
-    header: str | None = None
-    cookie: str | None = None
+    header: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", description="The request header that holds the key."
+    )
+    cookie: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", description="The cookie that holds the key."
+    )
 
 
 class Placement(Model):
     """Labels that a node must have, or should have."""
 
-    require: StringMap = Field(default_factory=dict)
-    prefer: StringMap = Field(default_factory=dict)
+    require: StringMap = Field(default_factory=dict, description="Labels that a node must have.")
+    prefer: StringMap = Field(default_factory=dict, description="Labels that a node should have.")
 
 
 class Schedule(Model):
     """When a job runs. `schedule: "0 2 * * *"` is short for `cron`."""
 
-    cron: str
-    time_zone: str = "UTC"
-    catch_up: Literal["none", "one", "all"] = "none"  # runs missed while nothing could fire
+    shorthand: ClassVar[tuple[str, ...]] = ("cron",)
+
+    cron: str = Field(description="The cron expression: minute, hour, day of month, month, day of week.")
+    time_zone: str = Field(default="UTC", description="The time zone of the expression, such as `Europe/Berlin`.")
+    catch_up: Literal["none", "one", "all"] = Field(
+        default="none", description="Which of the runs missed while nothing could start them are made up for."
+    )
 
 
 class Secret(Model):
-    """`- NAME` is short for a file `NAME` in `$SHOAL_SECRETS`; `as: env` adds a variable."""
+    """`- NAME` is short for a file `NAME` in the directory `$SHOAL_SECRETS`."""
 
-    name: str
-    as_: Literal["file", "env"] = Field(default="file", alias="as")
+    shorthand: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: str = Field(description="The name of the secret, and of the file that the agent finds it in.")
+    as_: Literal["file", "env"] = Field(
+        default="file", alias="as", description="`env` gives the agent a variable of that name beside the file."
+    )
 
 
 class Agent(Model):
-    """One agent: a service (it has a port), a worker (a queue) or a job (a schedule)."""
+    """One agent: a service (it has a `port`), a worker (a `queue`) or a job (a `schedule`)."""
 
-    image: str | None = None
-    command: Argv | None = None
-    working_dir: str | None = None
-    environment: StringMap = Field(default_factory=dict)  # env_file is read into it, environment wins
-    port: int | None = Field(default=None, ge=1, le=65535)
-    protocol: Literal["http", "grpc"] = "http"
-    public: Public | None = None
-    health: Health = Health()
-    idempotent: tuple[str, ...] = ()  # HTTP methods that may be sent again
-    max_requests: int | None = Field(default=None, ge=1)  # in flight, fleet-wide; more get 503
-    request_timeout_s: DurationS | None = Field(default=None, alias="request_timeout")  # None: streams may last
-    sticky: Sticky | None = None
-    resources: Resources = Resources()
-    placement: Placement = Placement()
-    scale: Scale = Scale()
-    calls: tuple[str, ...] = ()
-    queue: str | None = None
-    publishes: tuple[str, ...] = ()
-    secrets: tuple[Secret, ...] = ()
-    stateful: bool = False
-    volumes: tuple[str, ...] = ()  # NAME:PATH
-    schedule: Schedule | None = None
-    timeout_s: DurationS | None = Field(default=None, alias="timeout")  # of one run of a job
-    retries: int = Field(default=0, ge=0)  # of one run of a job
-    stop_grace_period_s: DurationS = Field(default=10.0, alias="stop_grace_period")
+    image: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$",
+        description="The container image; the fleet's `image` where an agent gives none.",
+    )
+    command: Argv | None = Field(
+        default=None,
+        description="The program and its arguments; a string is split as a shell would split it. "
+        "`$PORT` and other variables without braces are put in when a replica starts.",
+    )
+    working_dir: str | None = Field(default=None, min_length=1, description="The directory the command runs in.")
+    environment: Assignments = Field(
+        default_factory=dict, description="Variables of the agent, over those of `env_file` and those of the fleet."
+    )
+    port: Integer | None = Field(
+        default=None, ge=1, le=65535, description="The port a service listens on; a local replica has its own `$PORT`."
+    )
+    protocol: Literal["http", "grpc"] = Field(default="http", description="What a service speaks on its port.")
+    public: Public | None = Field(default=None, description="How the outside reaches a service; without it nobody can.")
+    health: Health = Field(default=Health(), description="How it is seen that a replica of a service can take traffic.")
+    idempotent: Names = Field(default=(), description="HTTP methods that may be sent again when a replica fails.")
+    max_requests: Integer | None = Field(
+        default=None, ge=1, le=10**9, description="Requests in flight, fleet-wide; one more gets a 503."
+    )
+    request_timeout_s: Annotated[DurationS, Field(gt=0)] | None = Field(
+        default=None, alias="request_timeout", description="How long a request may take; without it streams may last."
+    )
+    sticky: Sticky | None = Field(default=None, description="Which requests reach the same replica.")
+    resources: Resources = Field(default=Resources(), description="What a replica asks for.")
+    placement: Placement = Field(default=Placement(), description="Which nodes replicas run on.")
+    scale: Scale = Field(default=Scale(), description="How many replicas there are; a job has none.")
+    calls: Names = Field(default=(), description="The services of the fleet and the externals that the agent calls.")
+    queue: str | None = Field(default=None, description="The queue a worker takes its tasks from.")
+    publishes: Names = Field(default=(), description="The queues that the agent puts tasks into.")
+    secrets: tuple[Secret, ...] = Field(default=(), description="The secrets that the agent may read.")
+    stateful: Boolean = Field(
+        default=False, description="Whether each replica keeps its name and its volumes for good, as in a StatefulSet."
+    )
+    volumes: tuple[str, ...] = Field(default=(), description="`NAME:PATH`: what each replica keeps, and where.")
+    schedule: Schedule | None = Field(default=None, description="When a job runs.")
+    timeout_s: Annotated[DurationS, Field(gt=0)] | None = Field(
+        default=None, alias="timeout", description="How long one run of a job may take."
+    )
+    retries: Integer = Field(default=0, ge=0, le=1000, description="How often a failed run of a job is tried again.")
+    stop_grace_period_s: DurationS = Field(
+        default=10.0, alias="stop_grace_period", description="The time between SIGTERM and SIGKILL."
+    )
 
     @property
     def kind(self) -> Kind:
-        """Inferred; a validated agent has exactly one of schedule, queue and port, or a queue and a port (worker)."""
+        """Inferred; a validated agent has exactly one of schedule, queue and port."""
         if self.schedule is not None:
             return Kind.JOB
         return Kind.WORKER if self.queue is not None else Kind.SERVICE
 
 
 class Queue(Model):
-    """A queue and what happens to tasks that fail. `main: {}` on the default broker needs no entry but its name."""
+    """A queue and what happens to tasks that fail. A queue on the default broker needs no entry."""
 
-    broker: str = "main"
-    max_attempts: int = Field(default=5, ge=1)
-    ack_wait_s: DurationS = Field(default=30.0, alias="ack_wait")  # a silent worker loses the task after this
+    broker: str = Field(default="main", description="The broker that holds the queue.")
+    max_attempts: Integer = Field(default=5, ge=1, le=10**6, description="How often a task is tried in all.")
+    ack_wait_s: Annotated[DurationS, Field(gt=0)] = Field(
+        default=30.0, alias="ack_wait", description="A worker that is silent for this long loses its task."
+    )
 
 
 class Broker(Model):
-    """`embedded` is NATS run by Shoal."""
+    """What holds queues."""
 
-    type: Literal["embedded"] = "embedded"
+    type: Literal["embedded"] = Field(default="embedded", description="`embedded` is NATS run by Shoal.")
 
 
 class External(Model):
-    """A service outside of the fleet, reached through the gateway: `url` and how many requests may be in flight."""
+    """A service outside of the fleet, reached through the gateway."""
 
-    url: str
-    max_requests: int | None = Field(default=None, ge=1)
+    url: str = Field(
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", description="Where it is, such as `https://api.openai.com`."
+    )
+    max_requests: Integer | None = Field(
+        default=None, ge=1, le=10**9, description="Requests in flight, fleet-wide; one more gets a 503."
+    )
 
 
 class LocalOptions(Model):
     """What the local engine offers: GPUs that it can't see by itself, labels for placement, where the gateway binds."""
 
-    gpus: int | None = Field(default=None, ge=0)
-    labels: StringMap = Field(default_factory=dict)
-    bind: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)  # 0: any free one
+    gpus: Integer | None = Field(default=None, ge=0, le=999, description="The GPUs there are; without it those found.")
+    labels: StringMap = Field(default_factory=dict, description="The labels of this machine, for `placement`.")
+    bind: str = Field(default="127.0.0.1", description="The address the gateway binds.")
+    port: Integer = Field(default=8080, ge=0, le=65535, description="The port of the gateway; 0 is any free one.")
 
 
 class Fleet(Model):
     """The whole spec, resolved for one environment."""
 
-    fleet: str
-    agents: Mapping[str, Agent]
-    queues: Mapping[str, Queue] = Field(default_factory=dict)
-    brokers: Mapping[str, Broker] = Field(default_factory=dict)
-    external: Mapping[str, External] = Field(default_factory=dict)
-    engine: Literal["local", "swarm", "kubernetes"] = "local"
-    local: LocalOptions = LocalOptions()
-    docker_context: str | None = None
-    context: str | None = None
-    namespace: str | None = None
-    spec_version: int = SPEC_VERSION
+    fleet: str = Field(description="The name of the fleet.")
+    agents: Mapping[str, Agent] = Field(description="The agents by name.")
+    queues: Mapping[str, Queue] = Field(default_factory=dict, description="The queues by name.")
+    brokers: Mapping[str, Broker] = Field(default_factory=dict, description="The brokers by name.")
+    external: Mapping[str, External] = Field(default_factory=dict, description="Services outside of the fleet by name.")
+    engine: Literal["local", "swarm", "kubernetes"] = Field(default="local", description="What runs the fleet.")
+    local: LocalOptions = Field(default=LocalOptions(), description="What the local engine offers.")
+    docker_context: str | None = Field(default=None, description="The Docker context of the engine `swarm`.")
+    context: str | None = Field(default=None, description="The kubeconfig context of the engine `kubernetes`.")
+    namespace: str | None = Field(
+        default=None, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="The namespace on Kubernetes."
+    )
+    spec_version: int = Field(default=SPEC_VERSION, description="Under which version's defaults it was resolved.")
 
     def to_document(self) -> dict[str, Any]:
         """The canonical JSON form: complete, by the keys that people write, stable to the byte once sorted."""

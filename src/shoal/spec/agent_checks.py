@@ -1,0 +1,263 @@
+"""What the values of one agent may be together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from shoal.spec.model import Agent, CronWindow
+from shoal.spec.nodes import Key, Loc
+from shoal.spec.suggestions import did_you_mean
+from shoal.spec.times import check_cron, check_time_zone
+from shoal.spec.validation import Finding
+from shoal.spec.values import shown
+
+NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
+NAME_RULE = "expected small letters, digits and hyphens, a letter first, at most 40"
+QUEUE = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
+QUEUE_RULE = "expected small letters, digits, hyphens and underscores, at most 40"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_VOLUME = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?):(/[^:\0]*)")
+_PORT_IN_COMMAND = re.compile(r"(?<!\$)(?:\$\$)*\$(?:PORT\b|\{PORT\})")
+_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH")
+
+# By attribute: the key that people write.
+_OF_SERVICES = {
+    "public": "public",
+    "health": "health",
+    "sticky": "sticky",
+    "protocol": "protocol",
+    "idempotent": "idempotent",
+    "max_requests": "max_requests",
+    "request_timeout_s": "request_timeout",
+}
+_OF_JOBS = {"timeout_s": "timeout", "retries": "retries"}
+_KINDS = {"port": "service", "queue": "worker", "schedule": "job"}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The names of the fleet: all agents, those that can be called (or are too wrong to tell), and the externals."""
+
+    agents: frozenset[str]
+    callable: frozenset[str]
+    external: frozenset[str]
+
+
+def check_agent(name: str, agent: Agent, known: Known) -> Iterator[Finding]:
+    """What is wrong with one agent whose values are right one by one."""
+    at: Loc = ("agents", name)
+    if not NAME.fullmatch(name):
+        yield Finding(at, f"{shown(name)} can't be the name of an agent", NAME_RULE, key=True)
+    for check in _CHECKS:
+        yield from check(agent, at)
+    yield from _calls(agent, at, known)
+
+
+def warn_of_agent(name: str, agent: Agent) -> Iterator[Finding]:
+    """What is not wrong, but hardly meant."""
+    at: Loc = ("agents", name, "scale")
+    scale = agent.scale
+    targets = scale.target.model_dump(exclude_none=True)
+    if scale.max > scale.min and not targets and not scale.cron:
+        yield Finding(at, f"nothing changes the count between {scale.min} and {scale.max}", "give a target or cron")
+    if scale.min == 0 and agent.queue and targets and scale.target.queue_depth is None:
+        yield Finding(at, "with no replica left nothing wakes the worker", "give target.queue_depth, or a min of 1")
+
+
+def _kind(agent: Agent, at: Loc) -> Iterator[Finding]:
+    given = [key for key in _KINDS if getattr(agent, key) is not None]
+    about = tuple(_KINDS)
+    if not given:
+        message = "found neither `port`, `queue` nor `schedule`; expected one of them"
+        remedy = "a port makes a service, a queue a worker, a schedule a job"
+        yield Finding(at, message, remedy, key=True, about=about)
+    for extra in given[1:]:
+        message = f"found `{given[0]}` and `{extra}`; expected one of them"
+        remedy = f"`{given[0]}` makes a {_KINDS[given[0]]}, `{extra}` a {_KINDS[extra]}"
+        yield Finding((*at, extra), message, remedy, key=True, about=about)
+
+
+def _keys_of_kinds(agent: Agent, at: Loc) -> Iterator[Finding]:
+    given = {name for name in agent.model_fields_set if getattr(agent, name) not in (None, ())}
+    if agent.port is None:
+        for name in sorted(given & set(_OF_SERVICES)):
+            key = _OF_SERVICES[name]
+            yield Finding((*at, key), "only an agent with a `port` has this", key=True, about=("port", key))
+    if agent.schedule is None:
+        for name in sorted(given & set(_OF_JOBS)):
+            key = _OF_JOBS[name]
+            yield Finding((*at, key), "only an agent with a `schedule` has this", key=True, about=("schedule", key))
+    else:
+        for key in sorted(given & {"scale", "stateful"}):
+            if getattr(agent, key) is not False:
+                yield Finding((*at, key), "a job can't have this: it runs and ends", key=True, about=("schedule", key))
+
+
+def _program(agent: Agent, at: Loc) -> Iterator[Finding]:
+    about = ("image", "command", "port")
+    if agent.image is None and agent.command is None:
+        yield Finding(at, "found neither `command` nor `image`; expected what to run", key=True, about=about)
+    for index, part in enumerate(agent.command or ()):
+        if agent.port is None and _PORT_IN_COMMAND.search(part):
+            message = "$PORT is set only for an agent with a `port`"
+            yield Finding((*at, "command", index), message, "write $$PORT for the text", about=about)
+
+
+def _environment(agent: Agent, at: Loc) -> Iterator[Finding]:
+    for name, value in agent.environment.items():
+        here = (*at, "environment", name)
+        if not _VARIABLE.fullmatch(name):
+            message = f"{shown(name)} can't be the name of a variable"
+            yield Finding(here, message, "expected letters, digits and underscores, no digit first", key=True)
+        elif name.startswith("SHOAL_"):
+            yield Finding(here, "names that start with SHOAL_ are Shoal's own", "choose another name", key=True)
+        elif name == "PORT" and agent.port is not None:
+            yield Finding(here, "PORT is set when a replica starts, from `port`", "leave it out", key=True)
+        if "\0" in value:
+            yield Finding(here, "there is a NUL character in it, which no variable can hold")
+
+
+def _methods(agent: Agent, at: Loc) -> Iterator[Finding]:
+    for index, method in enumerate(agent.idempotent):
+        if method not in _METHODS:
+            remedy = did_you_mean(method, _METHODS)
+            yield Finding((*at, "idempotent", index), f"found {shown(method)}; expected an HTTP method", remedy)
+
+
+def _traffic(agent: Agent, at: Loc) -> Iterator[Finding]:
+    if agent.public is not None and agent.public.path is None and agent.public.host is None:
+        yield Finding((*at, "public"), "found neither `path` nor `host`; expected one of them or both")
+    if agent.sticky is not None and (agent.sticky.header is None) == (agent.sticky.cookie is None):
+        yield Finding((*at, "sticky"), "expected one of `header` and `cookie`")
+
+
+def _scale(agent: Agent, at: Loc) -> Iterator[Finding]:
+    scale = agent.scale
+    targets = scale.target.model_dump(exclude_none=True, by_alias=True)
+    explicit = "max" in scale.model_fields_set
+    here = (*at, "scale")
+    if targets and not explicit and scale.max <= scale.min:
+        yield Finding((*here, "target"), "a target needs a `max` to scale to", "give scale.max", key=True)
+    elif scale.min > scale.max:
+        found = f"min is {scale.min} and max is {scale.max}{'' if explicit else ' by default'}"
+        yield Finding((*here, "min"), f"{found}; expected min to be at most max", "" if explicit else "give scale.max")
+    for key in ("concurrency", "rps", "p95"):
+        if key in targets and agent.port is None:
+            message = "only an agent with a `port` has requests to measure"
+            yield Finding((*here, "target", key), message, key=True, about=("port", "scale"))
+    if "queue_depth" in targets and agent.queue is None:
+        message = "only an agent with a `queue` has tasks to count"
+        yield Finding((*here, "target", "queue_depth"), message, key=True, about=("queue", "scale"))
+    for key, request in (("cpu", agent.resources.cpu), ("memory", agent.resources.memory_bytes)):
+        if key in targets and request is None:
+            message = f"a percentage of what? expected `resources.{key}` beside it"
+            yield Finding((*here, "target", key), message, key=True, about=("resources", "scale"))
+    for index, window in enumerate(scale.cron):
+        yield from _cron_window(window, scale.max, (*here, "cron", index))
+
+
+def _cron_window(window: CronWindow, most: int, at: Loc) -> Iterator[Finding]:
+    for key, expression in (("start", window.start), ("end", window.end)):
+        yield from _time((*at, key), check_cron(expression))
+    yield from _time((*at, "time_zone"), check_time_zone(window.time_zone))
+    if window.replicas > most:
+        yield Finding((*at, "replicas"), f"found {window.replicas}; expected at most the max of {most}")
+
+
+def _schedule(agent: Agent, at: Loc) -> Iterator[Finding]:
+    if agent.schedule is not None:
+        yield from _time((*at, "schedule", "cron"), check_cron(agent.schedule.cron))
+        yield from _time((*at, "schedule", "time_zone"), check_time_zone(agent.schedule.time_zone))
+
+
+def _time(at: Loc, refusal: tuple[str, str] | None) -> Iterator[Finding]:
+    if refusal is not None:
+        yield Finding(at, *refusal)
+
+
+def _secrets(agent: Agent, at: Loc) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, secret in enumerate(agent.secrets):
+        here = (*at, "secrets", index, "name")
+        if not _SECRET.fullmatch(secret.name):
+            message = f"{shown(secret.name)} can't be the name of a secret"
+            yield Finding(here, message, "expected letters, digits, `_`, `-` and `.`, at most 64")
+        elif secret.name in seen:
+            yield Finding(here, f"the secret {secret.name} stands here a second time")
+        elif secret.as_ == "env" and (not _VARIABLE.fullmatch(secret.name) or secret.name.startswith("SHOAL_")):
+            yield Finding(here, f"{shown(secret.name)} can't be the name of a variable", "leave out `as: env`")
+        elif secret.as_ == "env" and secret.name in agent.environment:
+            message = f"the variable {secret.name} is in `environment` too"
+            yield Finding(here, message, "leave out one of them", about=("secrets", "environment"))
+        seen.add(secret.name)
+
+
+def _volumes(agent: Agent, at: Loc) -> Iterator[Finding]:
+    here = (*at, "volumes")
+    if agent.volumes and not agent.stateful:
+        message = "only an agent with `stateful: true` has volumes: a replica must keep its name to find its own again"
+        yield Finding(here, message, key=True, about=("stateful", "volumes"))
+    names: set[str] = set()
+    paths: set[str] = set()
+    for index, volume in enumerate(agent.volumes):
+        match = _VOLUME.fullmatch(volume)
+        if match is None:
+            remedy = "a directory of the host can't be mounted" if volume.startswith((".", "/", "~")) else ""
+            message = f"found {shown(volume)}; expected NAME:PATH with an absolute path, such as stock:/data"
+            yield Finding((*here, index), message, remedy)
+            continue
+        path = match[2].rstrip("/") or "/"
+        if match[1] in names or path in paths:
+            what = f"volume {match[1]}" if match[1] in names else f"path {path}"
+            yield Finding((*here, index), f"the {what} stands here a second time")
+        if path == "/" or "/../" in f"{path}/":
+            yield Finding((*here, index), f"found the path {shown(match[2])}; expected a directory below /")
+        names.add(match[1])
+        paths.add(path)
+
+
+def _queues(agent: Agent, at: Loc) -> Iterator[Finding]:
+    named: list[tuple[tuple[Key, ...], str]] = [(("publishes", i), name) for i, name in enumerate(agent.publishes)]
+    if agent.queue is not None:
+        named.insert(0, (("queue",), agent.queue))
+    for loc, name in named:
+        if not QUEUE.fullmatch(name):
+            yield Finding((*at, *loc), f"{shown(name)} can't be the name of a queue", QUEUE_RULE)
+    yield from _repeated(agent.publishes, (*at, "publishes"))
+
+
+def _calls(agent: Agent, at: Loc, known: Known) -> Iterator[Finding]:
+    for index, name in enumerate(agent.calls):
+        here = (*at, "calls", index)
+        if name in known.external:
+            continue
+        if name not in known.agents:
+            message = f"{shown(name)} is neither an agent nor an external"
+            yield Finding(here, message, did_you_mean(name, known.callable | known.external))
+        elif name not in known.callable:
+            yield Finding(here, f"{name} has no `port`, so nobody can call it")
+    yield from _repeated(agent.calls, (*at, "calls"))
+
+
+def _repeated(names: tuple[str, ...], at: Loc) -> Iterator[Finding]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Finding((*at, index), f"{name} stands here a second time")
+
+
+_CHECKS: tuple[Callable[[Agent, Loc], Iterator[Finding]], ...] = (
+    _kind,
+    _keys_of_kinds,
+    _program,
+    _environment,
+    _methods,
+    _traffic,
+    _scale,
+    _schedule,
+    _secrets,
+    _volumes,
+    _queues,
+)

@@ -1,0 +1,128 @@
+"""What the parts of a fleet may be together: names that must exist, routes that must not meet, one kind an agent."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from shoal.spec.agent_checks import NAME, NAME_RULE, QUEUE, QUEUE_RULE, Known, check_agent, warn_of_agent
+from shoal.spec.model import Broker, Fleet, Queue
+from shoal.spec.nodes import Loc
+from shoal.spec.suggestions import did_you_mean
+from shoal.spec.validation import Draft, Finding
+from shoal.spec.values import shown
+
+MAIN = "main"
+
+
+def check_draft(draft: Draft) -> Iterator[Finding]:
+    """Everything that is wrong between values that are right one by one."""
+    known = _known(draft)
+    for name, agent in draft.agents.items():
+        broken = draft.broken.get(name, frozenset())
+        for finding in check_agent(name, agent, known):
+            about = finding.about or tuple(str(key) for key in finding.loc[2:3])
+            if broken.isdisjoint(about):
+                yield finding
+    yield from _names(draft)
+    yield from _queues(draft)
+    yield from _routes(draft)
+    yield from _bind(draft)
+
+
+def warn_of_draft(draft: Draft) -> Iterator[Finding]:
+    """What is not wrong, but hardly meant. Asked only where nothing is wrong."""
+    for name, agent in draft.agents.items():
+        yield from warn_of_agent(name, agent)
+    consumed = {agent.queue for agent in draft.agents.values()}
+    for name, agent in draft.agents.items():
+        for index, queue in enumerate(agent.publishes):
+            if queue not in consumed and queue not in draft.queues:
+                remedy = did_you_mean(queue, [name for name in consumed if name])
+                message = f"nobody takes tasks from the queue {queue}, and it is not under `queues`"
+                yield Finding(("agents", name, "publishes", index), message, remedy)
+
+
+def finished(draft: Draft) -> Fleet:
+    """The fleet, with queues and the broker `main` that are used without being written."""
+    queues = dict(draft.queues)
+    for agent in draft.agents.values():
+        for name in (*([agent.queue] if agent.queue else []), *agent.publishes):
+            queues.setdefault(name, Queue())
+    brokers = dict(draft.brokers)
+    if any(queue.broker == MAIN for queue in queues.values()):
+        brokers.setdefault(MAIN, Broker())
+    blocks = {"agents": draft.agents, "queues": queues, "brokers": brokers, "external": draft.external}
+    return Fleet.model_validate({**draft.rest, **blocks})
+
+
+def _known(draft: Draft) -> Known:
+    agents = draft.names["agents"]
+    unclear = {name for name in agents if name not in draft.agents or "port" in draft.broken.get(name, ())}
+    services = {name for name, agent in draft.agents.items() if agent.port is not None}
+    return Known(agents, frozenset(services | unclear), draft.names["external"])
+
+
+def _names(draft: Draft) -> Iterator[Finding]:
+    fleet = draft.rest.get("fleet")
+    if isinstance(fleet, str) and not NAME.fullmatch(fleet):
+        yield Finding(("fleet",), f"{shown(fleet)} can't be the name of a fleet", NAME_RULE)
+    for name in sorted(draft.names["external"]):
+        if not NAME.fullmatch(name):
+            yield Finding(("external", name), f"{shown(name)} can't be the name of an external", NAME_RULE, key=True)
+        if name in draft.names["agents"]:
+            message = "there is an agent of that name, so `calls` could mean either"
+            yield Finding(("external", name), message, "choose another name", key=True)
+    for name in sorted(draft.names["brokers"]):
+        if not NAME.fullmatch(name):
+            yield Finding(("brokers", name), f"{shown(name)} can't be the name of a broker", NAME_RULE, key=True)
+
+
+def _queues(draft: Draft) -> Iterator[Finding]:
+    brokers = draft.names["brokers"] | {MAIN}
+    for name, queue in draft.queues.items():
+        if not QUEUE.fullmatch(name):
+            yield Finding(("queues", name), f"{shown(name)} can't be the name of a queue", QUEUE_RULE, key=True)
+        if queue.broker not in brokers:
+            message = f"there is no broker {shown(queue.broker)}"
+            yield Finding(("queues", name, "broker"), message, did_you_mean(queue.broker, brokers))
+    used: dict[str, tuple[str, Loc]] = {}
+    for name, loc in _used_queues(draft):
+        variable = name.upper().replace("-", "_")
+        other, _ = used.setdefault(variable, (name, loc))
+        if other != name:
+            message = f"{name} and {other} would share the variables SHOAL_QUEUE_{variable}_..."
+            yield Finding(loc, message, "choose names that differ in more than - and _")
+
+
+def _used_queues(draft: Draft) -> Iterator[tuple[str, Loc]]:
+    for name in draft.queues:
+        yield name, ("queues", name)
+    for name, agent in draft.agents.items():
+        if agent.queue is not None:
+            yield agent.queue, ("agents", name, "queue")
+        for index, queue in enumerate(agent.publishes):
+            yield queue, ("agents", name, "publishes", index)
+
+
+def _routes(draft: Draft) -> Iterator[Finding]:
+    """Two agents can't be public under the same host and path."""
+    taken: dict[tuple[str | None, str], str] = {}
+    for name, agent in draft.agents.items():
+        if agent.public is None or (agent.public.path is None and agent.public.host is None):
+            continue
+        route = (agent.public.host, (agent.public.path or "/").rstrip("/") or "/")
+        other = taken.setdefault(route, name)
+        if other != name:
+            where = f"{route[0] or ''}{route[1]}"
+            yield Finding(("agents", name, "public"), f"the agent {other} is public under {where} already")
+
+
+def _bind(draft: Draft) -> Iterator[Finding]:
+    local = draft.rest.get("local")
+    bind = local.get("bind") if isinstance(local, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - any data
+    if isinstance(bind, str):
+        try:
+            ipaddress.ip_address(bind)
+        except ValueError:
+            yield Finding(("local", "bind"), f"found {shown(bind)}; expected an IP address, such as 127.0.0.1")
