@@ -7,22 +7,20 @@ import fcntl
 import hashlib
 import hmac
 import os
-import secrets
 import time
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
 from shoal.api.client import socket_path
-from shoal.api.queues import JetStreamAdmin
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller, Parts, QueueBroker
 from shoal.control.sqlite_store import open_store
 from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.platform import LocalPlatform
-from shoal.errors import Conflict, NotFound, ShoalError
+from shoal.errors import Conflict, NotFound
 from shoal.proxy.link import serve_gateways
-from shoal.proxy.sockets import socket_address
 from shoal.sources.jetstream import JetStreamQueues
+from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.spec.model import LocalOptions
 
 
@@ -37,9 +35,10 @@ async def run_controller(directory: Path, fleet: str) -> None:
             stored = await store.read_fleet()
             options = stored.fleet.local if stored is not None and stored.fleet is not None else LocalOptions()
             project = Path(stored.directory) if stored is not None else Path.cwd()
-            link = socket_address(directory / "gateways.sock")
+            link = f"unix:{directory / 'gateways.sock'}"
+            secrets = _secret_reader(directory)
             async with (
-                LocalEngine(directory, fleet, options, project_directory=project, secrets=_secrets(directory)) as engine,
+                LocalEngine(directory, fleet, options, project_directory=project, secrets=secrets) as engine,
                 serve_gateways(link) as gateways,
             ):
                 controller = Controller(
@@ -51,11 +50,32 @@ async def run_controller(directory: Path, fleet: str) -> None:
                         store=store,
                         open_queues=_open_queues,
                         clock=time.time,
-                        secret_digest=_digest(directory),
+                        secret_digest=_digester(directory, secrets),
                     )
                 )
-                async with serve_api(controller, socket_path(directory), lambda: _admin(controller)):
+                async with (
+                    _queue_admin(controller, fleet) as queue_admin,
+                    serve_api(controller, socket_path(directory), queue_admin),
+                ):
                     await controller.run()
+
+
+@contextlib.asynccontextmanager
+async def _queue_admin(controller: Controller, fleet: str) -> AsyncGenerator[Callable[[], JetStreamAdmin | None]]:
+    """One administrator's connection for all requests, opened with the first."""
+    opened: list[JetStreamAdmin] = []
+
+    def admin() -> JetStreamAdmin | None:
+        url = controller.wired.wiring.broker_admin_url if controller.wired is not None else None
+        if url is not None and not opened:
+            opened.append(JetStreamAdmin(url, fleet))
+        return opened[0] if opened else None
+
+    try:
+        yield admin
+    finally:
+        for each in opened:
+            await each.close()
 
 
 @contextlib.contextmanager
@@ -79,7 +99,7 @@ def _only_controller(directory: Path, fleet: str) -> Generator[None]:
         os.close(descriptor)
 
 
-def _secrets(directory: Path):
+def _secret_reader(directory: Path) -> Callable[[str], bytes]:
     def read(name: str) -> bytes:
         try:
             return (directory / "secrets" / name).read_bytes()
@@ -91,13 +111,12 @@ def _secrets(directory: Path):
     return read
 
 
-def _digest(directory: Path):
+def _digester(directory: Path, read: Callable[[str], bytes]) -> Callable[[str], str]:
     """HMACs of secrets' contents, by a key of the fleet's own: they tell a change, and nothing else."""
-    read = _secrets(directory)
     path = directory / "digest.key"
     if not path.exists():
         path.touch(mode=0o600)
-        path.write_bytes(secrets.token_bytes(32))
+        path.write_bytes(os.urandom(32))
     key = path.read_bytes()
 
     def digest(name: str) -> str:
@@ -107,4 +126,4 @@ def _digest(directory: Path):
 
 
 async def _open_queues(admin_url: str, fleet: str) -> QueueBroker:
-    return await JetStreamQueues.connect(admin_url, fleet)
+    return JetStreamQueues(admin_url, fleet)

@@ -127,7 +127,8 @@ def _crashing(replicas: Iterable[Replica]) -> Iterator[Replica]:
     return (
         replica
         for replica in replicas
-        if replica.phase is Phase.FAILED or (replica.phase is Phase.BACKOFF and replica.restarts >= CRASHES_UNTIL_FAILED)
+        if replica.phase is Phase.FAILED
+        or (replica.phase is Phase.BACKOFF and replica.restarts >= CRASHES_UNTIL_FAILED)
     )
 
 

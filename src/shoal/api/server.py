@@ -8,39 +8,30 @@ import dataclasses
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
 from shoal.api.client import make_socket_directory
 from shoal.api.present import agent_view, decision_view, gateway_url, status_view
-from shoal.api.views import EventView, LogView, QueueView, TaskView
+from shoal.api.views import EventView, LogView, QueueView
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
 from shoal.engines.protocol import LogLine
 from shoal.errors import Conflict, ControllerUnavailable, NotFound, ShoalError
+from shoal.sources.jetstream_admin import JetStreamAdmin
+from shoal.spec.model import Queue
 
 WATCH_INTERVAL_S = 0.2  # how often a watcher is told at most
 EVENTS_INTERVAL_S = 0.2
 LOG_QUEUE_LINES = 1000
+_STATUSES: dict[type[ShoalError], int] = {NotFound: 404, Conflict: 409, ControllerUnavailable: 503}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class QueueAdmin(Protocol):
-    """What people do to queues."""
-
-    async def list(self) -> Sequence[QueueView]: ...
-
-    async def peek(self, queue: str, *, dead: bool, limit: int) -> Sequence[TaskView]: ...
-
-    async def purge(self, queue: str, *, dead: bool) -> int: ...
-
-    async def redrive(self, queue: str, ids: Sequence[str] | None) -> int: ...
 
 
 @contextlib.asynccontextmanager
 async def serve_api(
-    controller: Controller, socket: Path, queue_admin: Callable[[], QueueAdmin | None]
+    controller: Controller, socket: Path, queue_admin: Callable[[], JetStreamAdmin | None]
 ) -> AsyncGenerator[None]:
     """Answers on the Unix socket (mode 0600) until left. A socket that a dead controller left behind is replaced."""
     application = web.Application(middlewares=[_errors_as_json])
@@ -59,7 +50,7 @@ async def serve_api(
 
 
 class _Routes:
-    def __init__(self, controller: Controller, queue_admin: Callable[[], QueueAdmin | None]) -> None:
+    def __init__(self, controller: Controller, queue_admin: Callable[[], JetStreamAdmin | None]) -> None:
         self._controller, self._queue_admin = controller, queue_admin
 
     def table(self) -> list[web.RouteDef]:
@@ -146,8 +137,22 @@ class _Routes:
 
     async def queues(self, _: web.Request) -> web.StreamResponse:
         admin = self._queue_admin()
-        queues = await admin.list() if admin is not None else ()
-        return _json({"queues": [dataclasses.asdict(queue) for queue in queues]})
+        stored = self._controller.stored
+        fleet = stored.fleet if stored is not None else None
+        if admin is None or fleet is None:
+            return _json({"queues": []})
+        views = [
+            QueueView(
+                name=counts.name,
+                broker=fleet.queues.get(counts.name, Queue()).broker,
+                waiting=counts.waiting,
+                in_progress=counts.in_progress,
+                dead=counts.dead,
+                consumers=tuple(name for name, agent in fleet.agents.items() if agent.queue == counts.name),
+            )
+            for counts in await admin.list()
+        ]
+        return _json({"queues": [dataclasses.asdict(view) for view in views]})
 
     async def tasks(self, request: web.Request) -> web.StreamResponse:
         tasks = await self._admin().peek(
@@ -175,7 +180,7 @@ class _Routes:
         await self._controller.stopped.wait()
         return _json({})
 
-    def _admin(self) -> QueueAdmin:
+    def _admin(self) -> JetStreamAdmin:
         admin = self._queue_admin()
         if admin is None:
             raise NotFound("this fleet has no queue; an agent with `queue` or `publishes` makes one")
@@ -223,7 +228,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except ShoalError as error:
-        status = {NotFound: 404, Conflict: 409, ControllerUnavailable: 503}.get(type(error), 400)
+        status = _STATUSES.get(type(error), 400)
         return web.json_response({"error": type(error).__name__, "message": str(error)}, status=status)
 
 

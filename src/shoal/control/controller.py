@@ -99,6 +99,11 @@ class Controller:
         self._reload = True
         self._wake.set()
 
+    def look(self) -> None:
+        """The engine changed: observe it in the next pass."""
+        self._look = True
+        self._wake.set()
+
     def pin(self, agent: str, count: int | None, for_s: float | None = None) -> None:
         """Sets the count, for a time or until released; `None` releases. Raises NotFound."""
         state = self.state_of(agent)
@@ -293,8 +298,7 @@ class Controller:
         if not actions:
             return
         failures = await self.parts.engine.act(actions)
-        self._look = True
-        self._wake.set()
+        self.look()
         reasons = {failure.action.agent: failure.reason for failure in reversed(failures)}
         for name in {action.agent for action in actions} & self.states.keys():
             state = self.states[name]
@@ -341,8 +345,7 @@ class Controller:
 
     async def _watch_engine(self, changes: AsyncIterator[None]) -> None:
         async for _ in changes:
-            self._look = True
-            self._wake.set()
+            self.look()
 
     async def _watch_gateways(self) -> None:
         while True:

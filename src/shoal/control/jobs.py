@@ -15,9 +15,7 @@ from shoal.spec.model import Agent
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 
-def step_job(
-    state: AgentState, spec: Agent, template: Template, wired: Wired, now: float
-) -> tuple[Action, ...]:
+def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, now: float) -> tuple[Action, ...]:
     """The next actions of a job. A run's id names its scheduled time, and the last one is remembered only after the
     engine took it, so that a controller that dies between the two neither loses a run nor starts it twice."""
     assert spec.schedule is not None
