@@ -1,0 +1,51 @@
+"""`python -m shoal.api`: the controller as a process of its own, as `shoal up -d` starts it.
+
+SIGTERM and SIGINT end the controller and leave the fleet running; `shoal down` is what ends the fleet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from shoal.api.controller import run_controller
+from shoal.errors import ShoalError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="shoal.api", description="Runs a fleet's controller.")
+    parser.add_argument("--directory", type=Path, required=True, help="the fleet's state directory")
+    parser.add_argument("--fleet", required=True, help="the fleet's name")
+    arguments = parser.parse_args()
+    try:
+        asyncio.run(_run(arguments.directory, arguments.fleet))
+    except* ShoalError as errors:
+        for error in _flat(errors):
+            print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(directory: Path, fleet: str) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await run_controller(directory, fleet)
+
+
+def _flat(group: BaseExceptionGroup[ShoalError]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _flat(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

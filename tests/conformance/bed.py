@@ -1,0 +1,148 @@
+"""Where the conformance cases run: one engine with a fleet on it, asked only through what a user has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from shoal.api.client import Client, socket_path
+from shoal.api.views import AgentView, StatusView
+from shoal.control.sqlite_store import open_store
+from shoal.errors import ControllerUnavailable
+from shoal.spec.model import Fleet
+
+AGENTS = Path(__file__).parent / "agents"
+DEADLINE_S = 60.0  # generous: a shared machine may be busy; no case waits for it when all is well
+
+
+class LocalBed:
+    """The local engine, with the controller as a process of its own."""
+
+    engine = "local"
+
+    def __init__(self, directory: Path, http: aiohttp.ClientSession) -> None:
+        self.directory, self.http = directory, http
+        self.api = Client(socket_path(directory))
+        self._controller: asyncio.subprocess.Process | None = None
+
+    def http_agent(self, **more: Any) -> dict[str, Any]:
+        """A service that runs `http_agent.py`."""
+        agent = {
+            "command": [sys.executable, str(AGENTS / "http_agent.py")],
+            "port": 8000,
+            "health": {"path": "/healthz"},
+        }
+        return {**agent, **more, "environment": {"SHOAL_LOCAL": "1", **more.get("environment", {})}}
+
+    def program(self, name: str, **more: Any) -> dict[str, Any]:
+        """An agent that runs a program of `agents/`."""
+        return {"command": [sys.executable, str(AGENTS / name)], **more}
+
+    async def store(self, spec: dict[str, Any]) -> None:
+        """Stores the fleet, as `shoal up` does, and has the controller look at it."""
+        fleet = Fleet.model_validate({"fleet": "conformance", "local": {"port": 0}, **spec})
+        async with open_store(self.directory / "state.db") as store:
+            stored = await store.read_fleet()
+            await store.write_fleet(
+                fleet,
+                directory=str(AGENTS),
+                by="the test",
+                at=time.time(),
+                expected_generation=stored.generation if stored else 0,
+            )
+        if self._controller is None or self._controller.returncode is not None:
+            await self.start_controller()
+        await self._call("POST", "/v1/apply", {})
+
+    async def up(self, spec: dict[str, Any]) -> StatusView:
+        """Stores the fleet and waits until it is carried out."""
+        await self.store(spec)
+        return await self.until(lambda status: status.settled, "the fleet to settle")
+
+    async def start_controller(self) -> None:
+        log = (self.directory / "controller.log").open("ab")
+        with log:
+            self._controller = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "shoal.api", "--directory", str(self.directory), "--fleet", "conformance",
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        await self.until(lambda _: True, "the controller to answer")
+
+    async def kill_controller(self) -> None:
+        assert self._controller is not None
+        self._controller.send_signal(signal.SIGKILL)
+        await self._controller.wait()
+
+    async def until(self, holds: Callable[[StatusView], bool], what: str) -> StatusView:
+        """Waits for a condition of the status; a time-out shows the last one."""
+        status: StatusView | None = None
+        end = time.monotonic() + DEADLINE_S
+        while time.monotonic() < end:
+            try:
+                status = await self.api.status()
+            except ControllerUnavailable:
+                if self._controller is not None and self._controller.returncode is not None:
+                    break
+            else:
+                if holds(status):
+                    return status
+            await asyncio.sleep(0.02)
+        log = (self.directory / "controller.log").read_text()[-3000:]
+        raise AssertionError(f"waited for {what}, but: {status}\ncontroller: {log}")
+
+    async def until_agent(self, name: str, holds: Callable[[AgentView], bool], what: str) -> AgentView:
+        """Waits for a condition of one agent."""
+
+        def found(status: StatusView) -> bool:
+            return any(agent.name == name and holds(agent) for agent in status.agents)
+
+        status = await self.until(found, what)
+        return next(agent for agent in status.agents if agent.name == name)
+
+    async def get(self, path: str, **options: Any) -> tuple[int, Any]:
+        """A request through the public gateway: status, and the JSON (or text) of the answer."""
+        status = await self.api.status()
+        async with self.http.request(options.pop("method", "GET"), f"{status.gateway_url}{path}", **options) as answer:
+            text = await answer.text()
+        try:
+            return answer.status, json.loads(text)
+        except json.JSONDecodeError:
+            return answer.status, text
+
+    async def url(self) -> str:
+        """Where the gateway is."""
+        url = (await self.api.status()).gateway_url
+        assert url is not None
+        return url
+
+    async def close(self) -> None:
+        """Takes the fleet down, and kills what is left of the controller."""
+        if self._controller is None:
+            return
+        try:
+            if self._controller.returncode is not None:
+                await self.start_controller()
+            async with asyncio.timeout(DEADLINE_S):
+                await self._call("POST", "/v1/down", {"volumes": True})
+                await self._controller.wait()
+        finally:
+            if self._controller.returncode is None:
+                os.killpg(self._controller.pid, signal.SIGKILL)
+                await self._controller.wait()
+
+    async def _call(self, method: str, path: str, body: dict[str, Any]) -> None:
+        connector = aiohttp.UnixConnector(str(socket_path(self.directory)))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, f"http://shoal{path}", json=body) as answer,
+        ):
+            assert answer.status == 200, await answer.text()

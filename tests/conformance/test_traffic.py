@@ -1,0 +1,144 @@
+"""Requests: deployed, changed, scaled and drained without a failure; held, stuck to, broken off, refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.conformance.bed import LocalBed
+from tests.conformance.load import load
+
+FAST_DOWN = {
+    "scale_down": {"stabilization_window": "1s", "policies": [{"type": "percent", "value": 100, "period": "1s"}]}
+}
+
+
+async def test_deploy(bed: LocalBed) -> None:
+    """A public service answers under its path once the fleet is settled; other paths are 404."""
+    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale={"min": 2, "max": 2})}})
+    answers = [await bed.get("/web/hello?x=1") for _ in range(8)]
+    assert {status for status, _ in answers} == {200}
+    assert {body["path"] for _, body in answers} == {"/hello?x=1"}
+    assert len({body["replica"] for _, body in answers}) == 2
+    assert (await bed.get("/elsewhere"))[0] == 404
+
+
+async def test_change(bed: LocalBed) -> None:
+    """A new version takes over under load without a failed request, and the old one is gone in the end."""
+    web = {"public": {"path": "/web"}, "scale": {"min": 2, "max": 2}}
+    await bed.up({"agents": {"web": bed.http_agent(**web)}})
+    async with load(f"{await bed.url()}/web/", 50) as seen:
+        await asyncio.sleep(0.5)
+        status = await bed.up({"agents": {"web": bed.http_agent(**web, environment={"VERSION": "2"})}})
+        await asyncio.sleep(0.5)
+    assert seen.failed == {}
+    assert set(seen.versions) == {"1", "2"}
+    assert {replica.revision for replica in status.agents[0].replicas} == {status.agents[0].revision}
+    assert (await bed.get("/web/"))[1]["version"] == "2"
+
+
+async def test_bad_version_leaves_the_old_one_serving(bed: LocalBed) -> None:
+    """A version that never gets ready is told with its last log lines; requests go on as before."""
+    web = {"public": {"path": "/web"}}
+    await bed.up({"agents": {"web": bed.http_agent(**web)}})
+    async with load(f"{await bed.url()}/web/", 20) as seen:
+        await bed.store({"agents": {"web": bed.http_agent(**web, environment={"BROKEN": "1"})}})
+        agent = await bed.until_agent("web", lambda a: a.state == "failed", "the bad version to be told")
+    assert seen.failed == {} and set(seen.versions) == {"1"}
+    assert "this version is broken" in agent.reason
+
+
+async def test_scale_up_and_down_under_load(bed: LocalBed) -> None:
+    """Concurrency brings replicas, its end takes them away, and no request fails on the way."""
+    scale = {"min": 1, "max": 4, "target": {"concurrency": 4}, "behavior": FAST_DOWN}
+    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale=scale)}})
+    async with load(f"{await bed.url()}/web/?ms=200", 60) as seen:
+        await bed.until_agent("web", lambda a: a.ready >= 3, "more replicas")
+    async with load(f"{await bed.url()}/web/?ms=1", 20) as after:
+        await bed.until_agent("web", lambda a: a.desired == 1 and a.ready == 1 and a.stopping == 0, "one replica")
+    assert seen.failed == {} and after.failed == {}
+    assert len(seen.replicas) >= 3
+
+
+async def test_wake_from_zero(bed: LocalBed) -> None:
+    """Requests that come while there is no replica are held and answered; then it falls asleep again."""
+    scale = {"min": 0, "max": 2, "target": {"concurrency": 10}, "behavior": FAST_DOWN}
+    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale=scale)}})
+    asleep = await bed.until_agent("web", lambda a: a.desired == 0 and a.state == "asleep", "the agent to sleep")
+    assert asleep.ready == 0
+    answers = await asyncio.gather(*(bed.get("/web/") for _ in range(10)))
+    assert [status for status, _ in answers] == [200] * 10
+    await bed.until_agent("web", lambda a: a.desired == 0 and not a.replicas, "the agent to sleep again")
+    assert (await bed.get("/web/"))[0] == 200
+
+
+async def test_drain_with_a_stream_in_flight(bed: LocalBed) -> None:
+    """A replica that is scaled away finishes its stream first."""
+    scale = {"min": 1, "max": 3}
+    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale=scale, stop_grace_period="20s")}})
+    await bed.api.scale("web", 3)
+    await bed.until_agent("web", lambda a: a.ready == 3, "three replicas")
+
+    async def stream() -> int:
+        status, body = await bed.get("/web/stream?n=30&ms=100")
+        assert status == 200
+        return body.count("data:")
+
+    async with asyncio.TaskGroup() as tasks:
+        streams = [tasks.create_task(stream()) for _ in range(6)]
+        await bed.until_agent("web", lambda a: (a.concurrency or 0) >= 4, "the streams to be seen")
+        await bed.api.scale("web", 1)
+        await bed.until_agent("web", lambda a: a.ready == 1, "the others to drain")
+    assert [each.result() for each in streams] == [30] * 6
+
+
+async def test_sticky(bed: LocalBed) -> None:
+    """Requests with the same key reach the same replica; different keys are spread."""
+    web = bed.http_agent(public={"path": "/web"}, scale={"min": 3, "max": 3}, sticky={"header": "x-user"})
+    await bed.up({"agents": {"web": web}})
+    reached: dict[str, set[str]] = {}
+    for _ in range(4):
+        for user in range(20):
+            _, body = await bed.get("/web/", headers={"x-user": f"user-{user}"})
+            reached.setdefault(f"user-{user}", set()).add(body["replica"])
+    assert all(len(replicas) == 1 for replicas in reached.values())
+    assert len(set.union(*reached.values())) == 3
+
+
+async def test_breaker(bed: LocalBed) -> None:
+    """More requests in flight than declared are refused at once, and those within are answered."""
+    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, max_requests=5)}})
+    answers = await asyncio.gather(*(bed.get("/web/?ms=1500") for _ in range(20)))
+    statuses = [status for status, _ in answers]
+    assert statuses.count(503) >= 10 and statuses.count(200) >= 5
+    assert set(statuses) == {200, 503}
+
+
+async def test_calls_declared_and_refused(bed: LocalBed) -> None:
+    """A declared call passes; an undeclared one is refused by the gateway. At the callee's own address nothing refuses
+    it here: calls are advisory on this engine, and `plan` says so."""
+    agents = {
+        "front": bed.http_agent(public={"path": "/front"}, calls=["back"]),
+        "back": bed.http_agent(),
+        "other": bed.http_agent(),
+    }
+    status = await bed.up({"agents": agents})
+    _, allowed = await bed.get("/front/call?agent=back&path=/x")
+    assert allowed["status"] == 200 and '"path": "/x"' in allowed["body"]
+    _, env = await bed.get("/front/env")
+    undeclared = env["SHOAL_URL_BACK"].removesuffix("/back") + "/other/x"
+    _, refused = await bed.get("/front/call", params={"url": undeclared})
+    assert refused["status"] == 403
+    other = next(agent for agent in status.agents if agent.name == "other")
+    _, direct = await bed.get("/front/call", params={"url": f"http://{other.replicas[0].address}/"})
+    assert direct["status"] == 200
+
+
+async def test_retry_of_what_is_idempotent(bed: LocalBed) -> None:
+    """A replica that dies under a request costs no idempotent request."""
+    web = bed.http_agent(public={"path": "/web"}, scale={"min": 3, "max": 3}, idempotent=["GET"])
+    await bed.up({"agents": {"web": web}})
+    async with load(f"{await bed.url()}/web/?ms=20", 60) as seen:
+        await asyncio.sleep(0.5)
+        await bed.get("/web/crash", method="POST")
+        await asyncio.sleep(1.0)
+    assert seen.failed == {}
