@@ -9,7 +9,7 @@ from pathlib import Path
 # A script's own directory is on the path, the repository (and with it the load generator, `bench`) is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from examples.warehouse.warehouse_demo.show import main  # noqa: E402 - needs the line above
+from examples.warehouse.warehouse_demo.show import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -39,9 +39,10 @@ def record(kind: str, identity: str) -> None:
 
 
 def read_effects(path: Path) -> Iterator[Effect]:
-    """Everything recorded so far, in the order of writing. A missing file means that nothing was done yet."""
+    """Everything recorded so far, in the order of writing; a line that is just being written is left for later."""
     if not path.exists():
         return
     with path.open() as lines:
         for line in lines:
-            yield Effect(**json.loads(line))
+            if line.endswith("\n"):
+                yield Effect(**json.loads(line))

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.load import Outcome, Request, read_outcomes, write_schedule
+from examples.warehouse.warehouse.sink import read_effects
 from shoal.api.views import AgentView
 from shoal.errors import ControllerUnavailable, ShoalError
 
-from ..warehouse.sink import read_effects
 from .fleet import DemoFleet, FleetFailed, end, kill_listener
 from .ledger import Ledger
 from .screen import Moment, Screen

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.load import Comparison, LoadSummary, Outcome, compare, summarize
+from examples.warehouse.warehouse.sink import Effect
 
-from ..warehouse.sink import Effect
 from .ledger import Ledger
 from .traffic import Traffic
 
