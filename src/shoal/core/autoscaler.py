@@ -93,7 +93,7 @@ def decide(
         answer.count,
         reason_for(answer.demand, current, answer.count, answer.capped_by, held=signals.held, proposal=answer.proposal),
         answer.capped_by,
-        _due_at(question, answer.count, record_scaling(remembered, scale, current, answer.count, now), now),
+        _due_at(question, current, answer, record_scaling(remembered, scale, current, answer.count, now), now),
         answer.demand.proposals,
     )
     return decision, remembered
@@ -193,17 +193,17 @@ def _remembered(question: _Question, history: ScalingHistory, answer: _Answer, n
     )
 
 
-def _due_at(question: _Question, count: int, history: ScalingHistory, now: float) -> float | None:
-    """The next instant at which the answer could change on equal samples, with `count` set and recorded.
+def _due_at(question: _Question, current: int, answer: _Answer, history: ScalingHistory, now: float) -> float | None:
+    """The next instant at which the answer could change on equal samples, once it is carried out and recorded.
 
     Whatever is asked in between only adds recommendations that the answer follows already, so it is enough to look at
     the instants at which something remembered stops counting.
     """
-    pin = question.pin
+    pin, count = question.pin, answer.count
     if pin is not None and (pin.until is None or now < pin.until):
         return pin.until
     edge = next_edge(question.scale.cron, question.replicas, question.scale, question.spec, now)
-    again = _answer(question, count, history, now)
+    again = answer if count == current else _answer(question, count, history, now)
     if again.count != count:
         return now
     if again.proposal in {count, None}:

@@ -154,7 +154,7 @@ def test_more_load_never_means_fewer_replicas(case: Case, trigger: str, one: flo
     assert counts[0] <= counts[1]
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(cases(), st.lists(st.floats(0, 130), min_size=1, max_size=8))
 def test_nothing_changes_before_it_is_due(case: Case, delays: list[float]) -> None:
     """Asked at any time before `due_at`, with what was decided carried out, the answer is the same."""
@@ -169,7 +169,7 @@ def test_nothing_changes_before_it_is_due(case: Case, delays: list[float]) -> No
         assert threaded.count == decision.count
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(cases(TOTALS, cron=False))
 def test_asking_only_when_due_is_as_good_as_asking_always(case: Case) -> None:
     """Every second for two minutes, or at `due_at` alone: the counts are the same at every second."""
