@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -59,6 +60,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def on_say(self, query: dict[str, str]) -> None:
         print(query["text"], flush=True)
+        self.answer({})
+
+    def on_publish(self, query: dict[str, str]) -> None:
+        """Publishes `n` tasks that each last `ms` milliseconds, or are `poison`."""
+        from shoal.sdk import close, publish
+
+        async def send() -> None:
+            for number in range(int(query.get("n", 1))):
+                task = {
+                    "name": f"{query['name']}-{number}",
+                    "ms": float(query.get("ms", 0)),
+                    "poison": "poison" in query,
+                }
+                await publish(query["queue"], task, id=task["name"])
+            await close()
+
+        asyncio.run(send())
         self.answer({})
 
     def on_crash(self, _: dict[str, str]) -> None:

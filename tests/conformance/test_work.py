@@ -1,0 +1,100 @@
+"""Tasks and jobs: scaled by what waits, retried, buried, never lost; run on time and once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.conformance.bed import LocalBed
+
+FAST_DOWN = {
+    "scale_down": {"stabilization_window": "1s", "policies": [{"type": "percent", "value": 100, "period": "1s"}]}
+}
+
+
+def effects(sink: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in sink.read_text().splitlines()] if sink.exists() else []
+
+
+def done(sink: Path) -> list[str]:
+    return [effect["name"] for effect in effects(sink) if effect["event"] == "done"]
+
+
+def queue_fleet(bed: LocalBed, sink: Path, scale: dict[str, Any], **queue: Any) -> dict[str, Any]:
+    worker = bed.program("worker_agent.py", queue="tasks", scale=scale, environment={"SINK": str(sink)})
+    return {
+        "agents": {"web": bed.http_agent(public={"path": "/web"}, publishes=["tasks"]), "worker": worker},
+        "queues": {"tasks": queue},
+        "brokers": {"main": {"type": "embedded"}},
+    }
+
+
+async def test_queue_scaling(bed: LocalBed, tmp_path: Path) -> None:
+    """A worker at zero wakes with the first tasks, grows with the depth, does each once, and goes back to zero."""
+    sink = tmp_path / "sink"
+    scale = {"min": 0, "max": 4, "target": {"queue_depth": 5}, "behavior": FAST_DOWN}
+    await bed.up(queue_fleet(bed, sink, scale))
+    await bed.until_agent("worker", lambda a: a.desired == 0, "the worker to sleep")
+    assert (await bed.get("/web/publish?queue=tasks&n=40&name=t&ms=100"))[0] == 200
+    await bed.until_agent("worker", lambda a: a.desired >= 3, "more workers")
+    await bed.until_agent("worker", lambda a: a.queue_depth == 0 and a.desired == 0 and not a.replicas, "the end")
+    assert sorted(done(sink)) == sorted(f"t-{n}" for n in range(40))
+
+
+async def test_poison_task_becomes_a_dead_letter(bed: LocalBed, tmp_path: Path) -> None:
+    """A task that fails each time is tried as often as declared, then buried with its reason; others pass by."""
+    sink = tmp_path / "sink"
+    await bed.up(queue_fleet(bed, sink, {"min": 1, "max": 1}, max_attempts=3))
+    await bed.get("/web/publish?queue=tasks&name=bad&poison=1")
+    await bed.get("/web/publish?queue=tasks&n=5&name=good")
+    await bed.until_agent("worker", lambda a: a.queue_depth == 0, "the queue to be empty")
+    letters = await bed.api.tasks("tasks", dead=True)
+    assert [letter.attempts for letter in letters] == [3] and "poison" in letters[0].reason
+    starts = [e["attempt"] for e in effects(sink) if e["event"] == "start" and e["name"] == "bad-0"]
+    assert starts == [1, 2, 3]
+    assert sorted(done(sink)) == [f"good-{n}" for n in range(5)]
+    assert await bed.api.redrive("tasks") == 1
+    await bed.until_agent("worker", lambda a: a.queue_depth == 0, "the queue to be empty again")
+    assert len(await bed.api.tasks("tasks", dead=True)) == 1
+
+
+async def test_worker_killed_in_the_middle_of_a_task(bed: LocalBed, tmp_path: Path) -> None:
+    """kill -9 of a worker: its task is given to another one after `ack_wait`, and done."""
+    sink = tmp_path / "sink"
+    await bed.up(queue_fleet(bed, sink, {"min": 1, "max": 1}, ack_wait="2s"))
+    await bed.get("/web/publish?queue=tasks&name=long&ms=1000")
+    while not effects(sink):
+        await bed.until(lambda _: True, "an answer")
+    os.kill(effects(sink)[0]["pid"], signal.SIGKILL)
+    await bed.until_agent("worker", lambda a: a.queue_depth == 0, "the task to be done")
+    starts = [e for e in effects(sink) if e["event"] == "start"]
+    assert len(starts) == 2 and starts[0]["pid"] != starts[1]["pid"]
+    assert done(sink) == ["long-0"]
+
+
+async def test_cron(bed: LocalBed, tmp_path: Path) -> None:
+    """A job runs at its times, each time once, and its history is kept."""
+    sink = tmp_path / "sink"
+    job = bed.program("job_agent.py", schedule={"cron": "*/2 * * * * *"}, environment={"SINK": str(sink)})
+    await bed.up({"agents": {"job": job}})
+    agent = await bed.until_agent("job", lambda a: len(a.runs) >= 3 and a.runs[-1].phase == "succeeded", "three runs")
+    assert len({run.run_id for run in agent.runs}) == len(agent.runs)
+    ran = [line.split()[0] for line in sink.read_text().splitlines()]
+    assert len(ran) == len(set(ran))
+
+
+async def test_run_now_with_retries(bed: LocalBed, tmp_path: Path) -> None:
+    """`run` starts a run beside the schedule; a failed attempt is repeated as often as declared."""
+    sink = tmp_path / "sink"
+    environment = {"SINK": str(sink), "FAILS": "1"}
+    job = bed.program("job_agent.py", schedule={"cron": "0 0 1 1 *"}, retries=2, environment=environment)
+    await bed.up({"agents": {"job": job}})
+    run_id = await bed.api.run("job")
+    agent = await bed.until_agent(
+        "job", lambda a: any(r.run_id == run_id and r.phase == "succeeded" for r in a.runs), "the run to succeed"
+    )
+    assert [(run.attempt, run.exit_code) for run in agent.runs] == [(2, 0)]
+    assert len(sink.read_text().splitlines()) == 2
