@@ -68,9 +68,7 @@ def test_what_is_wrong_is_said(broken, said: str) -> None:
 
 def test_a_request_that_failed_owes_no_effects() -> None:
     """It counts as failed, and its tasks not as lost besides."""
-    outcomes = [
-        outcome(request.id, "http-503" if request.id == "batch-00000" else "ok") for request in TRAFFIC.requests
-    ]
+    outcomes = [outcome("batch-00000", "http-503"), *(each for each in GOOD if each.id != "batch-00000")]
     effects = [effect for effect in effects_of(TRAFFIC) if not effect.id.startswith("batch-00000")]
     assert judge(TRAFFIC, 0.0, outcomes, effects).problems == ["1 requests failed"]
 

@@ -28,6 +28,8 @@ from bench.load import (
 )
 from bench.load_http import AnswerReader
 
+BOUNDS = Bounds()
+
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -50,7 +52,7 @@ def test_loopback_is_accepted(url: str, authority: str) -> None:
 )
 def test_everything_else_is_refused(url: str) -> None:
     """No name is resolved, and no other address taken."""
-    with pytest.raises(ValueError, match="expected|loopback"):
+    with pytest.raises(ValueError, match=r"expected|loopback"):
         parse_target(url)
 
 
@@ -151,7 +153,7 @@ async def serving(serve: Serve) -> AsyncIterator[Target]:
         yield Target(host, port)
 
 
-async def outcomes_of(target: Target, requests: list[Request], bounds: Bounds = Bounds()) -> dict[str, str]:
+async def outcomes_of(target: Target, requests: list[Request], bounds: Bounds = BOUNDS) -> dict[str, str]:
     out = io.StringIO()
     await Generator(target, bounds, out).run(requests)
     return {line["id"]: line["outcome"] for line in map(json.loads, out.getvalue().splitlines()[1:])}

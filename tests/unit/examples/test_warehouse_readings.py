@@ -1,6 +1,7 @@
 """What ingest accepts and refuses, and what follows from a batch."""
 
 import json
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -19,12 +20,12 @@ ROWS = [
 ]
 
 
-def as_csv(rows: list[dict[str, object]]) -> bytes:
+def as_csv(rows: Sequence[Mapping[str, object]]) -> bytes:
     lines = [",".join(FIELDS), *(",".join(str(row[name]) for name in FIELDS) for row in rows)]
     return "\n".join(lines).encode()
 
 
-def as_json(rows: list[dict[str, object]]) -> bytes:
+def as_json(rows: Sequence[Mapping[str, object]]) -> bytes:
     return json.dumps({"readings": rows}).encode()
 
 
@@ -75,12 +76,12 @@ def test_a_bad_batch_is_refused_with_its_reason(body: bytes, content_type: str, 
         parse_batch(body, content_type)
 
 
-@given(slope=st.floats(-5, 5), wild=st.integers(0, 8))
+@given(slope=st.floats(-5, 5), wild=st.integers(0, 4))
 def test_a_few_wild_values_do_not_look_like_drift(slope: float, wild: int) -> None:
-    """The Theil-Sen slope stays near the truth with up to a fifth of the values wrong."""
+    """The Theil-Sen slope stays near the truth with up to a tenth of the values wrong."""
     readings = [Reading("s", "X", n, 0, slope * n / 60) for n in range(40)]
     readings[: wild * 5 : 5] = [Reading("s", "X", r.minute, 0, 55.0) for r in readings[: wild * 5 : 5]]
-    assert abs(drift_c_per_hour(readings) - slope) < 1.0 if wild <= 4 else True
+    assert abs(drift_c_per_hour(readings) - slope) < 1.0
 
 
 def test_readings_of_one_instant_have_no_drift() -> None:

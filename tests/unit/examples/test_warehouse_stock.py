@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ def test_a_request_is_booked_once(stock: Stock) -> None:
 def test_a_request_is_booked_whole_or_not_at_all(stock: Stock) -> None:
     """A change that can't be booked takes the others back, and the request may come again."""
     with pytest.raises(Exception, match="NOT NULL"):
-        stock.apply("r1", [("X", 5, 10), ("Y", None, 1)] + [("Z", 1, None)])  # type: ignore[list-item]
+        stock.apply("r1", [("X", 5, 10), ("Z", 1, cast("int", None))])
     assert stock.units() == {}
     assert stock.apply("r1", [("X", 5, 10)])
 
