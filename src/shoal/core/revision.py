@@ -18,7 +18,10 @@ REVISION_LENGTH = 10  # hex digits: 40 bits, and fit for a name on every engine
 
 
 def template_of(fleet: Fleet, name: str, secret_digests: Mapping[str, str], nonce: str = "") -> Template:
-    """The template of one agent. `secret_digests` are HMACs of the contents, by the secret's name."""
+    """The template of one agent. `secret_digests` are HMACs of the contents, by the secret's name; a secret without
+    one counts as empty. What has no order to a replica (secrets, calls, queues) is sorted, so that moving a line
+    restarts nothing. Raises KeyError for an agent that the fleet does not have.
+    """
     agent = fleet.agents[name]
     return Template(
         agent=name,
@@ -47,8 +50,9 @@ def template_of(fleet: Fleet, name: str, secret_digests: Mapping[str, str], nonc
 
 
 def revision_of(template: Template) -> str:
-    """Ten hex digits. Fields that hold no value are left out, so that a field which a later Shoal adds changes the
-    revision only of agents that use it."""
+    """Ten hex digits. Fields that hold no value are left out, so that a field which a later Shoal adds, empty unless
+    it is used, changes the revision of no agent that does not use it.
+    """
     document = {key: value for key, value in _document(template).items() if value not in (None, "", [], {}, False)}
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:REVISION_LENGTH]
@@ -57,15 +61,16 @@ def revision_of(template: Template) -> str:
 def _document(template: Template) -> dict[str, Any]:
     return {
         "agent": template.agent,
+        "kind": template.kind.value,
         "image": template.image,
         "command": template.command,
         "working_dir": template.working_dir,
         "environment": dict(template.environment),
         "port": template.port,
         "protocol": template.protocol,
-        "health": template.health.model_dump(mode="json"),
-        "resources": template.resources.model_dump(mode="json"),
-        "placement": template.placement.model_dump(mode="json"),
+        "health": template.health.model_dump(mode="json", exclude_none=True),
+        "resources": template.resources.model_dump(mode="json", exclude_none=True),
+        "placement": template.placement.model_dump(mode="json", exclude_none=True),
         "stateful": template.stateful,
         "volumes": list(template.volumes),
         "secrets": [[secret.name, secret.as_env, secret.digest] for secret in template.secrets],

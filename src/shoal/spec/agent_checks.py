@@ -20,7 +20,7 @@ QUEUE_RULE = "expected small letters, digits, hyphens and underscores, at most 4
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _VOLUME = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?):(/[^:\0]*)")
-_PORT_IN_COMMAND = re.compile(r"(?<!\$)(?:\$\$)*\$(?:PORT\b|\{PORT\})")
+_PORT_IN_COMMAND = re.compile(r"\$(?:PORT\b|\{PORT\})")
 _METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH")
 
 # By attribute: the key that people write.
@@ -103,7 +103,7 @@ def _program(agent: Agent, at: Loc) -> Iterator[Finding]:
     for index, part in enumerate(agent.command or ()):
         if agent.port is None and _PORT_IN_COMMAND.search(part):
             message = "$PORT is set only for an agent with a `port`"
-            yield Finding((*at, "command", index), message, "write $$PORT for the text", about=about)
+            yield Finding((*at, "command", index), message, "give it a `port`, or choose another name", about=about)
 
 
 def _environment(agent: Agent, at: Loc) -> Iterator[Finding]:

@@ -6,8 +6,8 @@ else empty; `$$` is `$`. The texts may hold variables themselves. A variable tha
 refused, where Compose goes on with an empty one.
 
 In `command` two moments meet. What has braces is put in when the file is read, as everywhere. What has none (`$PORT`,
-`$HOME`) is left for the moment a replica starts, and so are `${PORT}` and `${SHOAL_...}`, which nobody knows earlier,
-and `$$`, which is a `$` once the replica starts. A `$` in a value that is put in here is doubled, so that it stays one.
+`$HOME`) is left as it stands: when a replica starts, `$PORT` and `$SHOAL_...` are put in, and any other `$NAME` reaches
+the program as text, for no shell reads it. `${PORT}` and `${SHOAL_...}` are left too, since nobody knows them earlier.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Template:
         text = self._text
         following = text[at + 1 : at + 2]
         if following == "$":
-            return ("$$" if self._command else "$"), at + 2
+            return "$", at + 2
         if following == "{":
             return self._braced(at, inside=inside)
         name = _NAME.match(text, at + 1)
@@ -113,7 +113,7 @@ class _Template:
             raise InterpolationError(f"the ${{{name[0]} is not closed", at, "add a }")
         self._refuse_runtime(name[0], at)
         if not wanted:
-            return self._escaped(value), end + 1
+            return value, end + 1
         if operator[0][-1] == "?":
             raise InterpolationError(f"the variable {name[0]} is missing: {other or 'it is required'}", at)
         return other, end + 1
@@ -128,7 +128,7 @@ class _Template:
             raise InterpolationError(message, at, "expected ${NAME} or ${NAME:-default}")
         if self._command and is_runtime_variable(name):
             return f"${{{name}}}", end + 1
-        return self._escaped(self._value(name, at)), end + 1
+        return self._value(name, at), end + 1
 
     def _choose(self, name: str, operator: str) -> tuple[bool, str]:
         """Whether the text after the operator is what counts, and what counts otherwise."""
@@ -153,9 +153,6 @@ class _Template:
     def _refuse_runtime(self, name: str, at: int) -> None:
         if self._command and is_runtime_variable(name):
             raise InterpolationError(f"{name} is set whenever a replica starts", at, f"write ${name} alone")
-
-    def _escaped(self, value: str) -> str:
-        return value.replace("$", "$$") if self._command else value
 
 
 def _anything(name: str) -> tuple[str, str]:

@@ -254,7 +254,7 @@ class Agent(Model):
     command: Argv | None = Field(
         default=None,
         description="The program and its arguments; a string is split as a shell would split it. "
-        "`$PORT` and other variables without braces are put in when a replica starts.",
+        "`$PORT` and `$SHOAL_...` are put in when a replica starts.",
     )
     working_dir: str | None = Field(default=None, min_length=1, description="The directory the command runs in.")
     environment: Assignments = Field(

@@ -1,0 +1,217 @@
+"""What putting a new fleet in the place of the old one would do, before anything is done. Pure.
+
+A change of an agent is *live* (nothing restarts), *rolling* (new replicas take over from old ones) or *recreate* (old
+replicas go before new ones come, because what they keep or what they are changes).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+from shoal.errors import PlanError
+from shoal.spec.model import Agent, Fleet
+
+ChangeClass = Literal["create", "recreate", "rolling", "live", "remove"]
+FieldChange = tuple[str, Any, Any]  # the dotted path below the agent, the old value, the new one
+
+HIDDEN = "(hidden)"
+SECRET_CONTENT = "(content)"
+_LIVE = frozenset(
+    ("scale", "public", "idempotent", "max_requests", "request_timeout", "sticky", "schedule", "timeout", "retries")
+)
+_RECREATE = frozenset(("stateful", "volumes"))
+_SENSITIVE = re.compile(r"SECRET|TOKEN|PASSW|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|(?:^|_)KEY$|AUTH", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
+_OF_FLEET = ("queues", "brokers", "external", "local", "docker_context", "context", "namespace")
+# A capability's key, where it is shorter than the way to the value in the spec.
+_FEATURES: Mapping[str, str] = {"gpu": "resources.gpu", "memory": "resources.memory", "cpu": "resources.cpu"}
+
+
+class Ability(Protocol):
+    """How an engine supports one feature: `support` is `native`, `by Shoal`, `advisory` or `impossible`."""
+
+    @property
+    def support(self) -> str: ...
+
+    @property
+    def note(self) -> str: ...
+
+
+class Capabilities(Protocol):
+    """What an engine can do; `table` is by dotted keys of the spec (`agents.calls`, `agents.gpu`)."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def runs_images(self) -> bool: ...
+
+    @property
+    def table(self) -> Mapping[str, Ability]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One agent's change; `agent` None is the fleet itself. `kind` is the inferred kind, empty for the fleet."""
+
+    agent: str | None
+    class_: ChangeClass
+    fields: tuple[FieldChange, ...] = ()
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Changes by agent, the fleet's own first; `notes` say what the engine can't do, or does not enforce."""
+
+    fleet: str
+    engine: str
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything would change."""
+        return bool(self.changes)
+
+
+def make_plan(old: Fleet | None, new: Fleet, capabilities: Capabilities, changed_secrets: Collection[str] = ()) -> Plan:
+    """What would change from `old` (None: nothing runs) to `new` on the engine with these `capabilities`.
+
+    `changed_secrets` are names of secrets whose content differs from what runs. Values of secrets are never in a plan,
+    nor those of variables that look like one. Raises PlanError if the engine can't run the fleet.
+    """
+    _refuse_impossible(old, new, capabilities)
+    changes = [*_fleet_changes(old, new)]
+    before: Mapping[str, Agent] = old.agents if old is not None else {}
+    for name in sorted({*before, *new.agents}):
+        change = _agent_change(name, before.get(name), new.agents.get(name), changed_secrets)
+        if change is not None:
+            changes.append(change)
+    return Plan(new.fleet, new.engine, tuple(changes), tuple(_notes(new, capabilities)))
+
+
+def _refuse_impossible(old: Fleet | None, new: Fleet, capabilities: Capabilities) -> None:
+    if old is not None and old.fleet != new.fleet:
+        raise PlanError(f"fleet: found {new.fleet}, but {old.fleet} runs here (end it first: shoal down)")
+    if old is not None and old.engine != new.engine:
+        raise PlanError(
+            f"engine: found {new.engine}, but {old.fleet} runs on {old.engine}; a fleet doesn't move between engines "
+            "(end it there first: shoal down)"
+        )
+    reasons: list[str] = []
+    for name, agent in new.agents.items():
+        if not capabilities.runs_images and agent.command is None:
+            reasons.append(
+                f"agents.{name}: found the image {agent.image} and no command; on the {capabilities.engine} engine "
+                "agents are started by their command (give it a `command`, or choose an engine that runs images: "
+                "swarm, kubernetes)"
+            )
+        elif new.engine != "local" and agent.image is None:
+            reasons.append(
+                f"agents.{name}: found no image; the {new.engine} engine runs agents in containers (give it an `image`,"
+                " or give one for the whole fleet)"
+            )
+    if reasons:
+        raise PlanError("\n".join(reasons))
+
+
+def _fleet_changes(old: Fleet | None, new: Fleet) -> Iterator[Change]:
+    if old is None:
+        return
+    before, after = (fleet.model_dump(mode="json", by_alias=True, include=set(_OF_FLEET)) for fleet in (old, new))
+    fields = tuple(_differences(before, after))
+    if fields:
+        yield Change(None, "live", fields)
+
+
+def _agent_change(name: str, old: Agent | None, new: Agent | None, changed_secrets: Collection[str]) -> Change | None:
+    if new is None:
+        return Change(name, "remove", (), old.kind.value if old else "")
+    if old is None:
+        written = new.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return Change(name, "create", tuple(_differences({}, written)), new.kind.value)
+    fields: list[FieldChange] = []
+    if old != new:
+        fields += _differences(_document(old), _document(new))
+    renewed = sorted({secret.name for secret in new.secrets} & {secret.name for secret in old.secrets})
+    fields += ((f"secrets.{secret}", SECRET_CONTENT, SECRET_CONTENT) for secret in renewed if secret in changed_secrets)
+    if not fields:
+        return None
+    return Change(name, _class_of(old, new, fields), tuple(fields), new.kind.value)
+
+
+def _document(agent: Agent) -> dict[str, Any]:
+    """What counts of an agent: what has no order to a replica is sorted, as it is for the revision."""
+    document = agent.model_dump(mode="json", by_alias=True)
+    for key in ("calls", "publishes", "idempotent"):
+        document[key] = sorted(document[key])
+    document["secrets"] = {secret["name"]: secret["as"] for secret in document["secrets"]}
+    return document
+
+
+def _class_of(old: Agent, new: Agent, fields: list[FieldChange]) -> ChangeClass:
+    keys = {path.partition(".")[0] for path, _, _ in fields}
+    if keys & _RECREATE or old.kind != new.kind:
+        return "recreate"
+    return "live" if keys <= _LIVE else "rolling"
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[FieldChange]:
+    """Where two documents differ, by dotted path: maps by their keys, lists as a whole."""
+    for key in (*old, *(key for key in new if key not in old)):
+        before, after = cast("object", old.get(key)), cast("object", new.get(key))
+        if before == after:
+            continue
+        path = f"{above}{key}"
+        if isinstance(after, dict) and (isinstance(before, dict) or (after and before is None)):
+            yield from _differences(cast("dict[str, Any]", before or {}), cast("dict[str, Any]", after), f"{path}.")
+        elif above == "environment.":
+            yield path, _masked(key, before), _masked(key, cast("object", after))
+        else:
+            yield path, before, after
+
+
+def _masked(name: str, value: object) -> object:
+    """A variable's value, unless it looks like a secret that should not have been a variable."""
+    if isinstance(value, str) and (_SENSITIVE.search(name) or _URL_PASSWORD.search(value)):
+        return HIDDEN
+    return value
+
+
+def _notes(fleet: Fleet, capabilities: Capabilities) -> Iterator[str]:
+    written = fleet.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    for key, ability in sorted(capabilities.table.items()):
+        if ability.support not in ("advisory", "impossible"):
+            continue
+        users = _users(written, key)
+        if users:
+            said = "not enforced" if ability.support == "advisory" else "impossible"
+            reason = f": {ability.note}" if ability.note else ""
+            yield f"{key} is {said} on the {capabilities.engine} engine{reason} ({', '.join(users)})"
+    if not capabilities.runs_images and any(agent.image for agent in fleet.agents.values()):
+        yield f"images are not used on the {capabilities.engine} engine: commands run as they are"
+
+
+def _users(fleet: Mapping[str, Any], feature: str) -> list[str]:
+    """The agents that use a feature, or the fleet's name where it is the fleet's; empty if nobody does.
+
+    `fleet` is a document without what is at its default.
+    """
+    section, *steps = feature.split(".")
+    if section != "agents":
+        return [fleet["fleet"]] if _uses(fleet, [section, *steps]) else []
+    steps = _FEATURES.get(".".join(steps), ".".join(steps)).split(".") if steps else []
+    return [name for name, agent in fleet["agents"].items() if _uses(agent, steps)]
+
+
+def _uses(value: object, steps: list[str]) -> bool:
+    """Whether the document says something at the path; in a list of blocks, as a key or a value of one of them."""
+    for step in steps:
+        if isinstance(value, list):
+            blocks = cast("list[object]", value)
+            return any(isinstance(block, dict) and (step in block or step in block.values()) for block in blocks)  # pyright: ignore[reportUnknownMemberType] - any document
+        value = cast("dict[str, object]", value).get(step) if isinstance(value, dict) else None
+    return value is not None

@@ -1,0 +1,79 @@
+"""A plan as text for people: one block an agent, stable to the byte, without colours. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from shoal.core.plan import SECRET_CONTENT, Change, ChangeClass, Plan
+from shoal.units import format_duration, format_memory
+
+_SIGNS: Mapping[ChangeClass, str] = {"create": "+", "recreate": "-/+", "rolling": "~", "live": "~", "remove": "-"}
+_MEANS: Mapping[ChangeClass, str] = {
+    "create": "create",
+    "recreate": "recreate: old replicas stop before new ones start",
+    "rolling": "rolling: new replicas take over from old ones",
+    "live": "live: nothing restarts",
+    "remove": "remove",
+}
+_DURATIONS = frozenset(
+    (
+        "interval", "timeout", "start_period", "period", "stabilization_window", "p95", "request_timeout",
+        "stop_grace_period", "ack_wait",
+    )
+)  # fmt: skip
+
+
+def format_plan(plan: Plan) -> str:
+    """The plan as lines, without a newline at the end."""
+    lines = [f"fleet {plan.fleet} on the {plan.engine} engine"]
+    for change in plan.changes:
+        lines += ["", *_change_lines(change, plan.fleet)]
+    if plan.notes:
+        lines += ["", *(f"note: {note}" for note in plan.notes)]
+    return "\n".join([*lines, "", _summary(plan)])
+
+
+def _change_lines(change: Change, fleet: str) -> list[str]:
+    who = f"{change.agent} ({change.kind})" if change.agent is not None else f"the fleet {fleet}"
+    means = _MEANS[change.class_]
+    if change.kind == "job" and change.class_ == "rolling":
+        means = "rolling: from the next run on"
+    lines = [f"  {_SIGNS[change.class_]} {who}: {means}"]
+    for path, old, new in change.fields:
+        if old == new == SECRET_CONTENT:
+            lines.append(f"      {path}: another content")
+        elif change.class_ == "create" or old is None:
+            lines.append(f"      {path}: {_shown(path, new)}")
+        else:
+            lines.append(f"      {path}: {_shown(path, old)} -> {_shown(path, new)}")
+    return lines
+
+
+def _shown(path: str, value: Any) -> str:
+    name = path.rpartition(".")[2]
+    if value is None:
+        return "none"
+    if path == "command":
+        return shlex.join(value)
+    if path.startswith("environment."):
+        return str(value) if str(value).startswith("(") else json.dumps(value, ensure_ascii=False)
+    if path == "resources.memory":
+        return format_memory(value)
+    if name in _DURATIONS and isinstance(value, (int, float)):
+        return format_duration(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _summary(plan: Plan) -> str:
+    if not plan.changes:
+        return "No changes."
+    counts = {each: sum(change.class_ == each for change in plan.changes) for each in _SIGNS}
+    said = ", ".join(f"{count} {each}" for each, count in counts.items() if count)
+    return f"Plan: {said}."
