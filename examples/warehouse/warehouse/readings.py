@@ -45,12 +45,14 @@ class Batch:
     drifting: Mapping[str, float]
 
     @property
-    def changes(self) -> list[tuple[str, int, int]]:
-        """Stock changes by SKU and hour: (sku, hour, units), sorted."""
-        totals: Counter[tuple[str, int]] = Counter()
+    def changes(self) -> list[tuple[str, int, int, int]]:
+        """Stock changes by SKU and hour: (sku, hour, units put in, units taken out), sorted."""
+        put_in: Counter[tuple[str, int]] = Counter()
+        taken: Counter[tuple[str, int]] = Counter()
         for reading in self.readings:
-            totals[reading.sku, reading.minute // 60] += reading.change
-        return [(sku, hour, units) for (sku, hour), units in sorted(totals.items())]
+            totals = put_in if reading.change > 0 else taken
+            totals[reading.sku, reading.minute // 60] += abs(reading.change)
+        return [(*key, put_in[key], taken[key]) for key in sorted({*put_in, *taken})]
 
     @property
     def pictures(self) -> list[tuple[str, str]]:

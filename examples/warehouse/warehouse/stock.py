@@ -34,19 +34,14 @@ class Stock:
     def close(self) -> None:
         self._db.close()
 
-    def apply(self, request: str, changes: Iterable[tuple[str, int, int]]) -> bool:
-        """Book the changes (sku, hour, units) of this request; false when that was done before."""
+    def apply(self, request: str, changes: Iterable[tuple[str, int, int, int]]) -> bool:
+        """Book the changes (sku, hour, put in, taken out) of this request; false when that was done before."""
         with self._transaction():
             if self._db.execute("INSERT OR IGNORE INTO applied VALUES (?)", (request,)).rowcount == 0:
                 return False
-            for sku, hour, units in changes:
-                self._db.execute(
-                    "INSERT INTO stock VALUES (?1, ?2) ON CONFLICT DO UPDATE SET units = units + ?2", (sku, units)
-                )
-                self._db.execute(
-                    "INSERT INTO demand VALUES (?1, ?2) ON CONFLICT DO UPDATE SET units = units + ?2",
-                    (hour, max(0, -units)),
-                )
+            for sku, hour, put_in, taken in changes:
+                self._add("stock", sku, put_in - taken)
+                self._add("demand", hour, taken)
         return True
 
     def units(self) -> dict[str, int]:
@@ -74,6 +69,11 @@ class Stock:
         """The newest forecast, if there is one yet."""
         row = self._db.execute("SELECT value FROM forecast").fetchone()
         return json.loads(row[0]) if row else None
+
+    def _add(self, table: str, key: str | int, units: int) -> None:
+        self._db.execute(
+            f"INSERT INTO {table} VALUES (?1, ?2) ON CONFLICT DO UPDATE SET units = units + ?2", (key, units)
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

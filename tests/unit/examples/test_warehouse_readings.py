@@ -36,8 +36,8 @@ def test_csv_and_json_mean_the_same() -> None:
 
 def test_changes_are_added_up_by_sku_and_hour() -> None:
     """Inventory gets one change a SKU and hour, not one a reading."""
-    batch = parse_batch(as_csv(ROWS), "text/csv")
-    assert batch.changes == [("X", 1, -sum(range(60))), ("X", 2, -sum(range(60, 70)))]
+    batch = parse_batch(as_csv([dict(ROWS[0], change=5), *ROWS]), "text/csv")
+    assert batch.changes == [("X", 1, 5, sum(range(60))), ("X", 2, 0, sum(range(60, 70)))]
 
 
 def test_pictures_are_those_named() -> None:
