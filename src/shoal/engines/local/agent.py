@@ -1,0 +1,284 @@
+"""One agent on this machine: its revisions, how many replicas each has, and the lives of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from shoal.core.action import EnsureRevision, RunJob, Scale
+from shoal.core.observed import AgentObserved, JobRun
+from shoal.engines.local.layout import append_line, directories, file_name, make_private, read_if_there, remove_tree
+from shoal.engines.local.machine import Machine
+from shoal.engines.local.process import kill_group
+from shoal.engines.local.render import check_command
+from shoal.engines.local.replica import ReplicaLife
+from shoal.engines.local.run import ENDED, RunLife
+from shoal.engines.local.state import (
+    AgentState,
+    ReplicaState,
+    RevisionState,
+    RunState,
+    load_agent,
+    load_life,
+    store_agent,
+)
+from shoal.errors import EngineError
+
+RUNS_KEPT = 20
+_GONE_LOGS_KEPT = 20
+
+
+class LocalAgent:
+    """`begin` takes a coroutine that must run on; `changed` is called after every change, `freed` when something that
+    replicas of any agent may wait for was given back. `view` is the same object until something changes."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        name: str,
+        begin: Callable[[Coroutine[Any, Any, None]], object],
+        changed: Callable[[], None],
+        freed: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self._machine = machine
+        self._begin = begin
+        self._changed = changed
+        self._freed = freed
+        self._replicas: dict[str, ReplicaLife] = {}
+        self._runs: dict[str, RunLife] = {}
+        self._history: dict[str, JobRun] = {}  # runs that have ended
+        self._view: AgentObserved | None = None
+        self._directory = make_private(machine.layout.agent(name))
+        self._state = load_agent(machine.layout.manifest(name)) or AgentState(name)
+        self._run_ids = set((read_if_there(machine.layout.run_ids(name)) or b"").decode().splitlines())
+
+    @property
+    def view(self) -> AgentObserved:
+        """What is observed of it."""
+        if self._view is None:
+            self._view = AgentObserved(
+                self.name,
+                {revision: known.count for revision, known in self._state.revisions.items() if not known.removed},
+                tuple(life.value() for life in self._replicas.values()),
+                (*self._history.values(), *(life.value() for life in self._runs.values())),
+            )
+        return self._view
+
+    @property
+    def lives(self) -> tuple[ReplicaLife | RunLife, ...]:
+        """All that may have a process."""
+        return (*self._replicas.values(), *self._runs.values())
+
+    @property
+    def gone(self) -> bool:
+        """Removed, and nothing of it is left."""
+        return self._state.removed and not self._replicas and not self._runs
+
+    def adopt(self) -> None:
+        """Takes over what an earlier controller left; once, before anything else."""
+        states = [load_life(path / "state.json") for path in directories(self._directory / "lives")]
+        for state in sorted((state for state in states if state is not None), key=lambda state: state.created_at):
+            if isinstance(state, RunState) and state.phase in ENDED:
+                self._history[state.id] = state.value()
+            elif state.revision not in self._state.revisions:
+                abandon(state)
+            elif isinstance(state, ReplicaState):
+                self._live(state)
+            else:
+                self._live_run(state)
+        if self._state.removed:
+            self.remove(None)
+        for revision, known in self._state.revisions.items():
+            self._fill(revision, known.count)
+
+    def ensure(self, action: EnsureRevision) -> None:
+        """Makes the revision known; a known one takes the new environment for what starts later.
+
+        Raises EngineError for what can't be started by a command.
+        """
+        check_command(action.template)
+        known = self._state.revisions.get(action.revision)
+        environment = dict(action.environment)
+        if known is not None and known.environment == environment and not known.removed and not self._state.removed:
+            return
+        self._state.removed = False
+        self._state.revisions[action.revision] = RevisionState(
+            action.template, environment, 0 if known is None else known.count
+        )
+        for life in self.lives:
+            if life.revision.revision == action.revision:
+                life.revision = action
+        self._store()
+
+    def scale(self, action: Scale) -> None:
+        """Stops the victims, then brings the revision to the count. Raises EngineError for an unknown revision."""
+        known = self._state.revisions.get(action.revision)
+        if known is None or known.removed:
+            raise EngineError(f"agents.{self.name}: revision {action.revision} is not known; ensure it first")
+        if known.count != action.count:
+            known.count = action.count
+            self._store()
+        for victim in action.victims:
+            life = self._replicas.get(victim)
+            if life is not None and life.state.revision == action.revision:
+                life.stop()
+        self._fill(action.revision, action.count)
+
+    def run(self, action: RunJob) -> None:
+        """Starts the run unless its id was ever seen. Raises EngineError for an unknown revision."""
+        if action.run_id in self._run_ids:
+            return
+        known = self._state.revisions.get(action.revision)
+        if known is None or known.removed:
+            raise EngineError(f"agents.{self.name}: revision {action.revision} is not known; ensure it first")
+        # Noted first and on disk: rather no run than two.
+        append_line(self._machine.layout.run_ids(self.name), action.run_id)
+        self._run_ids.add(action.run_id)
+        now = self._machine.clock()
+        state = RunState(action.run_id, self.name, action.revision, now, action.timeout_s, action.retries)
+        self._live_run(state)
+        self._touch()
+
+    def remove(self, revision: str | None) -> None:
+        """Stops and forgets the revision, or all of the agent."""
+        for life in self.lives:
+            if revision is None or life.state.revision == revision:
+                life.stop()
+        for name, known in self._state.revisions.items():
+            if revision is None or name == revision:
+                known.count, known.removed = 0, True
+        if revision is None:
+            self._state.removed = True
+            self._history.clear()
+            self._run_ids.clear()
+            self._machine.layout.run_ids(self.name).unlink(missing_ok=True)
+        self._sweep()
+        if self.gone:
+            remove_tree(self._directory)
+            self._touch()
+        else:
+            self._store()
+
+    def wake(self) -> None:
+        """Something was freed: who waits for a place looks again."""
+        for life in self.lives:
+            life.wake()
+
+    def look_at_logs(self, now: float) -> None:
+        """Notes how logs grow, and rotates them."""
+        timing = self._machine.timing
+        for life in self.lives:
+            life.logs.look(now, timing.log_bytes, timing.logs_kept)
+
+    def close(self) -> None:
+        """Stops watching; what runs runs on."""
+        for life in self.lives:
+            life.close()
+
+    def _fill(self, revision: str, count: int) -> None:
+        """Brings the revision to the count."""
+        living = [life for life in self._replicas.values() if life.state.revision == revision and not life.stopping]
+        for life in order_of_stopping(living)[: max(0, len(living) - count)]:
+            life.stop()
+        for _ in range(count - len(living)):
+            self._make(revision)
+
+    def _make(self, revision: str) -> None:
+        self._state.made += 1
+        self._store()
+        ordinal = None
+        if self._state.revisions[revision].template.stateful:
+            taken = {life.state.ordinal for life in self._replicas.values() if not life.stopping}
+            ordinal = next(number for number in range(len(taken) + 1) if number not in taken)
+        identity = f"{self.name}-{self._state.made}"
+        self._live(ReplicaState(identity, self.name, revision, self._machine.clock(), ordinal=ordinal))
+
+    def _live(self, state: ReplicaState) -> None:
+        life = ReplicaLife(self._machine, state, self._revision(state.revision), self._touch, self._ordinal_held)
+        self._replicas[state.id] = life
+        self._touch()
+        self._begin(self._follow_replica(life))
+
+    async def _follow_replica(self, life: ReplicaLife) -> None:
+        await life.run()
+        del self._replicas[life.state.id]
+        self._settle()
+
+    def _live_run(self, state: RunState) -> None:
+        life = RunLife(self._machine, state, self._revision(state.revision), self._touch)
+        self._runs[state.id] = life
+        self._begin(self._follow_run(life))
+
+    async def _follow_run(self, life: RunLife) -> None:
+        await life.run()
+        del self._runs[life.state.id]
+        if not self._state.removed:
+            self._history[life.state.id] = life.value()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Something of it has ended: forgets what nobody uses any more, and lets others have what it held."""
+        for run_id in list(self._history)[: max(0, len(self._history) - RUNS_KEPT)]:
+            del self._history[run_id]
+            remove_tree(self._machine.layout.life(self.name, run_id))
+            remove_tree(self._machine.layout.logs(self.name, run_id))
+        self._prune_logs()
+        dropped = self._sweep()
+        if self.gone:
+            remove_tree(self._directory)
+        elif dropped:
+            self._store()
+        self._touch()
+        self._freed()
+
+    def _sweep(self) -> bool:
+        """Drops removed revisions that no life needs; true if there were some."""
+        used = {life.state.revision for life in self.lives}
+        dropped = [name for name, known in self._state.revisions.items() if known.removed and name not in used]
+        for name in dropped:
+            del self._state.revisions[name]
+        return bool(dropped)
+
+    def _prune_logs(self) -> None:
+        """Keeps what the last few that are gone wrote."""
+        kept = {file_name(life.state.id) for life in self.lives} | {file_name(run_id) for run_id in self._history}
+        gone = [path for path in directories(self._machine.layout.logs(self.name)) if path.name not in kept]
+        if len(gone) > _GONE_LOGS_KEPT:
+            gone.sort(key=lambda path: path.stat().st_mtime)
+            for path in gone[: len(gone) - _GONE_LOGS_KEPT]:
+                remove_tree(path)
+
+    def _ordinal_held(self, state: ReplicaState) -> str | None:
+        """Never two holders of an identity: it starts when the one before it is gone."""
+        if state.ordinal is None:
+            return None
+        for life in self._replicas.values():
+            if life.state is not state and life.state.ordinal == state.ordinal:
+                return f"waits for {life.state.id} to give up ordinal {state.ordinal}"
+        return None
+
+    def _revision(self, revision: str) -> EnsureRevision:
+        known = self._state.revisions[revision]
+        return EnsureRevision(self.name, revision, known.template, known.environment)
+
+    def _store(self) -> None:
+        store_agent(self._machine.layout.manifest(self.name), self._state)
+        self._touch()
+
+    def _touch(self) -> None:
+        self._view = None
+        self._changed()
+
+
+def order_of_stopping(lives: Sequence[ReplicaLife]) -> list[ReplicaLife]:
+    """The highest ordinal first; where there is none, what is not ready, then the newest."""
+    newest_first = list(reversed(lives))
+    newest_first.sort(key=lambda life: (-(life.state.ordinal or 0), life.state.ready))
+    return newest_first
+
+
+def abandon(state: ReplicaState | RunState) -> None:
+    """Ends what can't be taken over, as the file that says what it was is lost."""
+    if state.start is not None and state.start.process is not None:
+        kill_group(state.start.process)

@@ -1,0 +1,36 @@
+"""What the local engine can do, feature by feature: read by `plan`, the documentation and the conformance suite."""
+
+from __future__ import annotations
+
+from shoal.engines.protocol import Ability, Capabilities, Support
+
+CAPABILITIES = Capabilities(
+    engine="local",
+    chooses_victims=True,
+    runs_images=False,
+    table={
+        "agents.command": Ability(Support.NATIVE, "argv in a process group of its own, never a shell"),
+        "agents.image": Ability(Support.IMPOSSIBLE, "give a command, or choose another engine"),
+        "agents.working_dir": Ability(Support.NATIVE, "relative to the spec's directory"),
+        "agents.environment": Ability(Support.NATIVE, "on a clean base: little of the shell's environment gets in"),
+        "agents.port": Ability(Support.BY_SHOAL, "each replica has its own $PORT on 127.0.0.1"),
+        "agents.public": Ability(Support.BY_SHOAL),
+        "agents.health": Ability(Support.BY_SHOAL),
+        "agents.resources.cpu": Ability(Support.ADVISORY, "measured for scaling, neither reserved nor limited"),
+        "agents.resources.memory": Ability(Support.ADVISORY, "measured for scaling, neither reserved nor limited"),
+        "agents.resources.gpu": Ability(Support.BY_SHOAL, "exclusive by CUDA_VISIBLE_DEVICES, from NVML or local.gpus"),
+        "agents.placement.require": Ability(Support.NATIVE, "compared with local.labels"),
+        "agents.placement.prefer": Ability(Support.NATIVE, "there is one machine: nothing to prefer"),
+        "agents.scale": Ability(Support.BY_SHOAL),
+        "agents.calls": Ability(Support.ADVISORY, "own listener a caller, but all replicas run as the same user"),
+        "agents.queue": Ability(Support.BY_SHOAL, "embedded NATS on 127.0.0.1"),
+        "agents.publishes": Ability(Support.BY_SHOAL, "embedded NATS on 127.0.0.1"),
+        "agents.secrets": Ability(Support.BY_SHOAL, "files of mode 0400 in $SHOAL_SECRETS, same user"),
+        "agents.stateful": Ability(Support.BY_SHOAL, "a directory an ordinal"),
+        "agents.volumes": Ability(Support.BY_SHOAL, "a directory, named by $SHOAL_VOLUME_<NAME>, not mounted at PATH"),
+        "agents.schedule": Ability(Support.BY_SHOAL),
+        "agents.timeout": Ability(Support.BY_SHOAL, "of each attempt"),
+        "agents.retries": Ability(Support.BY_SHOAL),
+        "agents.stop_grace_period": Ability(Support.BY_SHOAL, "SIGTERM to the process group, then SIGKILL"),
+    },
+)

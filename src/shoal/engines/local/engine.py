@@ -1,0 +1,253 @@
+"""The local engine: replicas as supervised process groups that outlive their controller.
+
+One engine at a time has a state directory. Leaving the context ends the watching and nothing else; the next engine on
+the same directory finds everything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.observed import AgentObserved, Observed
+from shoal.core.signals import Usage
+from shoal.engines.local.agent import LocalAgent
+from shoal.engines.local.capabilities import CAPABILITIES
+from shoal.engines.local.gpus import Gpus, visible_devices
+from shoal.engines.local.layout import Layout, directories, make_private
+from shoal.engines.local.logs import STREAMS, Follower, read_logs
+from shoal.engines.local.machine import Machine, Timing
+from shoal.engines.local.ports import Ports
+from shoal.engines.local.render import render_base
+from shoal.engines.local.usage import UsageMeter
+from shoal.engines.protocol import Capabilities, LogLine
+from shoal.errors import EngineError, EngineUnavailable
+from shoal.spec.model import LocalOptions
+
+_FOLLOW_S = 0.1
+
+
+def refuse_secrets(name: str) -> bytes:
+    """The default source of secrets: there is none."""
+    raise EngineError(f"the secret {name} can't be read: this engine was given no source of secrets")
+
+
+class LocalEngine:
+    """Implements `Engine` and `Inspector`; an async context manager.
+
+    `directory` holds the fleet's state; `project_directory` is what `working_dir` is relative to; `secrets` gives a
+    secret's content by name (it may raise ShoalError); `environment` is what the base of every replica's environment
+    is taken from. Entering raises EngineUnavailable while another engine has the directory.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        fleet: str,
+        options: LocalOptions,
+        *,
+        project_directory: Path | None = None,
+        secrets: Callable[[str], bytes] = refuse_secrets,
+        environment: Mapping[str, str] | None = None,
+        timing: Timing | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.capabilities: Capabilities = CAPABILITIES
+        surrounding = os.environ if environment is None else environment
+        project = (project_directory or Path()).absolute()
+        venv = project / ".venv"
+        self._machine = Machine(
+            fleet=fleet,
+            layout=Layout(directory.absolute()),
+            project_directory=project,
+            base=render_base(surrounding, venv if (venv / "bin").is_dir() else None),
+            labels=options.labels,
+            secrets=secrets,
+            ports=Ports(),
+            gpus=Gpus(visible_devices(options.gpus, surrounding.get("CUDA_VISIBLE_DEVICES"))),
+            timing=timing or Timing(),
+            clock=clock,
+        )
+        self._agents: dict[str, LocalAgent] = {}
+        self._dirty: set[str] = set()
+        self._view: Mapping[str, AgentObserved] = {}
+        self._usage = UsageMeter()
+        self._version = 0
+        self._changed = asyncio.Event()
+        self._lock: int | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        layout = self._machine.layout
+        make_private(layout.agents)
+        self._lock = _lock(layout.lock)
+        try:
+            self._group = await asyncio.TaskGroup().__aenter__()
+            for path in directories(layout.agents):
+                self._agent(path.name).adopt()
+            self._begin(self._keep_house())
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        try:
+            if self._group is not None:
+                # The body's error is not the tasks': they are cancelled already, and theirs would hide it.
+                await self._group.__aexit__(None, None, None)
+        finally:
+            for agent in self._agents.values():
+                agent.close()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    async def observe(self) -> Observed:
+        """Every agent; the same object again for one of which nothing changed."""
+        if self._dirty:
+            view = dict(self._view)
+            for name in self._dirty:
+                agent = self._agents.get(name)
+                if agent is None or agent.gone:
+                    self._agents.pop(name, None)
+                    view.pop(name, None)
+                else:
+                    view[name] = agent.view
+            self._dirty.clear()
+            self._view = view
+        return Observed(self._machine.clock(), self._view)
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yields after whatever happened since the call: an exit, a flip of readiness, a start, an action."""
+        return self._changes_since(self._version)
+
+    async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
+        """Carries the actions out in order. Starting and stopping go on after it has returned."""
+        failures: list[ActionFailure] = []
+        for action in actions:
+            try:
+                self._carry_out(action)
+            except (EngineError, OSError) as error:
+                failures.append(ActionFailure(action, str(error)))
+            await asyncio.sleep(0)  # many starts in one call leave probes and signals their turn
+        return tuple(failures)
+
+    async def logs(
+        self, agent: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
+    ) -> AsyncIterator[LogLine]:
+        """What the agent's replicas and runs wrote, those included that are gone. Times: see `local.logs`."""
+        directory = self._machine.layout.logs(agent)
+        followers: dict[tuple[str, str], Follower] = {}
+        if follow:
+            self._find_followers(agent, followers, from_end=True)
+        for line in await asyncio.to_thread(lambda: list(read_logs(agent, directories(directory), since, tail))):
+            yield line
+        while follow:
+            for follower in list(followers.values()):
+                for line in follower.read(self._machine.clock()):
+                    yield line
+            await asyncio.sleep(_FOLLOW_S)
+            self._find_followers(agent, followers, from_end=False)
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Use by replica (and run) id; CPU since the call before."""
+        sessions = {
+            life.state.id: life.session
+            for agent in self._agents.values()
+            for life in agent.lives
+            if life.session is not None
+        }
+        return await asyncio.to_thread(self._usage.measure, sessions, self._machine.clock())
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case EnsureRevision():
+                self._agent(action.agent).ensure(action)
+            case Scale():
+                self._known(action.agent).scale(action)
+            case RunJob():
+                self._known(action.agent).run(action)
+            case Remove():
+                if action.agent in self._agents:
+                    self._agents[action.agent].remove(action.revision)
+
+    def _agent(self, name: str) -> LocalAgent:
+        if name not in self._agents or self._agents[name].gone:
+            self._agents[name] = LocalAgent(
+                self._machine, name, self._begin, lambda: self._touch(name), self._wake_waiting
+            )
+        return self._agents[name]
+
+    def _known(self, name: str) -> LocalAgent:
+        if name not in self._agents:
+            raise EngineError(f"agents.{name}: not known; ensure a revision first")
+        return self._agents[name]
+
+    def _begin(self, story: Coroutine[Any, Any, None]) -> None:
+        if self._group is None:
+            story.close()
+            raise EngineUnavailable("the local engine is not open; use it by `async with`")
+        task = self._group.create_task(story)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _wake_waiting(self) -> None:
+        for agent in self._agents.values():
+            agent.wake()
+
+    def _touch(self, agent: str) -> None:
+        self._dirty.add(agent)
+        self._version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _changes_since(self, seen: int) -> AsyncIterator[None]:
+        while True:
+            while seen == self._version:
+                await self._changed.wait()
+            seen = self._version
+            yield
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(self._machine.timing.housekeeping_s)
+            for agent in list(self._agents.values()):
+                agent.look_at_logs(self._machine.clock())
+
+    def _find_followers(self, agent: str, followers: dict[tuple[str, str], Follower], *, from_end: bool) -> None:
+        for path in directories(self._machine.layout.logs(agent)):
+            for stream in STREAMS:
+                if (path.name, stream) not in followers:
+                    followers[path.name, stream] = Follower(agent, path, stream, from_end=from_end)
+
+
+def _lock(path: Path) -> int:
+    """Takes the directory for this engine; the kernel gives it back when the process ends, however it ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = os.read(handle, 32).decode(errors="replace").strip()
+        os.close(handle)
+        raise EngineUnavailable(
+            f"{path.parent}: another controller has this fleet (pid {holder or 'unknown'}); stop it, or ask it"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle

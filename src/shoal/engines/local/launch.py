@@ -1,0 +1,128 @@
+"""From a template to a running process group: the one place where what `render` made is acted on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.core.template import Template
+from shoal.engines.local.layout import make_private
+from shoal.engines.local.logs import LogPair
+from shoal.engines.local.machine import Machine
+from shoal.engines.local.process import Identity, spawn
+from shoal.engines.local.render import (
+    Facts,
+    render_argv,
+    render_environment,
+    render_leader,
+    volume_names,
+)
+from shoal.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Who is to be started, where. `number` counts the starts of this life, and names the exit file."""
+
+    id: str
+    template: Template
+    added: Mapping[str, str]
+    number: int
+    ordinal: int | None = None
+    port: int | None = None
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def agent(self) -> str:
+        return self.template.agent
+
+
+def exit_path(machine: Machine, agent: str, identity: str, number: int) -> Path:
+    """Where the leader of the start with this number stores how it ended."""
+    return machine.layout.life(agent, identity) / f"exit-{number}"
+
+
+def read_exit(path: Path) -> int | None:
+    """The stored exit status; `None` if the leader did not come to that. Asked only once the leader is gone."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def start(machine: Machine, launch: Launch, logs: LogPair) -> Identity:
+    """Starts it. Raises EngineError with what is wrong: the command, the directory, a secret, the machine."""
+    facts = _gather(machine, launch)
+    environment = render_environment(machine.base, launch.template, launch.added, facts)
+    argv = render_argv(launch.template, environment)
+    directory = _working_directory(machine, launch.template)
+    program = _find_program(launch.template, argv[0], directory, environment["PATH"])
+    status = exit_path(machine, launch.agent, launch.id, launch.number)
+    leader, plain = render_leader(program, argv, environment, status, directory)
+    try:
+        return spawn(leader, plain, logs.stdout.path, logs.stderr.path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument
+        raise EngineError(f"agents.{launch.agent}: {argv[0]!r} can't be started: {error}") from error
+
+
+def _gather(machine: Machine, launch: Launch) -> Facts:
+    template, layout = launch.template, machine.layout
+    ordinal = launch.ordinal if template.stateful else None
+    volumes = {name: str(make_private(layout.volume(launch.agent, name, ordinal))) for name in volume_names(template)}
+    directory, variables = _write_secrets(machine, launch)
+    return Facts(
+        replica=launch.id,
+        ordinal=launch.ordinal,
+        port=launch.port,
+        gpus=launch.gpus,
+        secrets_directory=directory,
+        secret_variables=variables,
+        volumes=volumes,
+    )
+
+
+def _write_secrets(machine: Machine, launch: Launch) -> tuple[str | None, dict[str, str]]:
+    if not launch.template.secrets:
+        return None, {}
+    directory = make_private(machine.layout.life(launch.agent, launch.id) / "secrets")
+    variables: dict[str, str] = {}
+    for use in launch.template.secrets:
+        content = machine.secrets(use.name)
+        path = directory / use.name
+        path.unlink(missing_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        try:
+            os.write(handle, content)
+        finally:
+            os.close(handle)
+        if use.as_env:
+            variables[use.name] = _as_variable(launch.agent, use.name, content)
+    return str(directory), variables
+
+
+def _as_variable(agent: str, name: str, content: bytes) -> str:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise EngineError(f"agents.{agent}.secrets: {name} is no text, so it can't be a variable; leave out `as: env`")
+    return text
+
+
+def _working_directory(machine: Machine, template: Template) -> Path:
+    directory = machine.project_directory / (template.working_dir or ".")
+    if not directory.is_dir():
+        raise EngineError(f"agents.{template.agent}.working_dir: {directory} is no directory")
+    return directory.resolve()
+
+
+def _find_program(template: Template, word: str, directory: Path, path: str) -> str:
+    """The program's absolute path. A word with a slash is relative to the working directory, as for exec(3)."""
+    found = shutil.which(str(directory / word)) if "/" in word else shutil.which(word, path=path)
+    if found is None:
+        raise EngineError(f"agents.{template.agent}.command: {word!r} was not found, or may not be executed")
+    return found if found.startswith("/") else str(Path(found).absolute())

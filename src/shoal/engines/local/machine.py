@@ -1,0 +1,51 @@
+"""What all replicas of one local engine share: the directory, what the machine offers, and how patient we are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.engines.local.gpus import Gpus
+from shoal.engines.local.layout import Layout
+from shoal.engines.local.ports import Ports
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, bytes and counts that tests make smaller.
+
+    `probe_s`: between two probes of a replica that has just started; `settled_s`: until a replica without a port is
+    taken for ready; `well_s`: a replica that ran so long starts its back-off anew; `wrong_port_s`: how long an unready
+    replica is left alone before Shoal looks where it listens; `housekeeping_s`: between two looks at the logs' sizes.
+    """
+
+    probe_s: float = 0.01
+    settled_s: float = 1.0
+    backoff_s: float = 0.5
+    backoff_max_s: float = 60.0
+    well_s: float = 60.0
+    wrong_port_s: float = 3.0
+    housekeeping_s: float = 1.0
+    log_bytes: int = 10 * 1024 * 1024
+    logs_kept: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and with what replicas run. `base` is the environment that every replica begins with."""
+
+    fleet: str
+    layout: Layout
+    project_directory: Path
+    base: Mapping[str, str]
+    labels: Mapping[str, str]
+    secrets: Callable[[str], bytes]
+    ports: Ports
+    gpus: Gpus
+    timing: Timing
+    clock: Callable[[], float]
+
+    def backoff_after(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row (1 and up)."""
+        return min(self.timing.backoff_max_s, self.timing.backoff_s * 2.0 ** min(failures - 1, 20))

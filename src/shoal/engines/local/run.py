@@ -1,0 +1,119 @@
+"""The life of one run of a job: started once for its id, in time or not at all, repeated as often as allowed."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+
+from shoal.core.action import EnsureRevision
+from shoal.core.observed import JobRun, Phase
+from shoal.engines.local.layout import remove_tree
+from shoal.engines.local.life import Life
+from shoal.engines.local.machine import Machine
+from shoal.engines.local.render import exit_reason
+from shoal.engines.local.state import RunState
+from shoal.errors import EngineError
+
+ENDED = (Phase.SUCCEEDED, Phase.FAILED)
+
+
+class RunLife(Life):
+    """The timeout is an attempt's: SIGTERM then, SIGKILL after the grace period, and the attempt has failed."""
+
+    def __init__(
+        self, machine: Machine, state: RunState, revision: EnsureRevision, changed: Callable[[], None]
+    ) -> None:
+        super().__init__(machine, state, revision, changed)
+        self.state = state
+
+    def value(self) -> JobRun:
+        """As it is observed."""
+        return self.state.value()
+
+    def stop(self) -> None:
+        """Ends it for good: its agent or revision was removed."""
+        if self.stopping or self.state.phase in ENDED:
+            return
+        self.stopping = True
+        if self._process is not None:
+            self._process.signal_group(signal.SIGTERM)
+        self.wake()
+
+    async def run(self) -> None:
+        """Until it has succeeded, failed for good, or was told to end."""
+        if self._adopt():
+            await self._attend()
+        while not self.stopping and self.state.phase not in ENDED:
+            await self._wait_until(self.state.next_start_at or 0.0, lambda: self.stopping)
+            await self._wait_for_a_place()
+            if not self.stopping and self._start():
+                await self._attend()
+        if self.stopping:
+            await self._end_process(self._machine.clock() + self.grace_s)
+            self._end(None, "removed while it ran")
+        self._machine.gpus.release(self.state.id)
+        remove_tree(self._directory / "secrets")
+
+    def _adopt(self) -> bool:
+        if self._adopt_process():
+            return True
+        if self.state.start is not None and self.state.phase is Phase.RUNNING:
+            self._conclude(self._end_of(self.state.start, just_ended=False))
+        return False
+
+    def _start(self) -> bool:
+        state = self.state
+        try:
+            self._begin(None, None)
+        except (EngineError, OSError) as error:
+            self._repeat_or_fail(None, str(error))
+            return False
+        state.phase, state.reason, state.timed_out = Phase.RUNNING, "", False
+        state.started_at = state.start.at if state.start else None
+        state.finished_at = state.next_start_at = state.exit_code = None
+        self._save()
+        return True
+
+    async def _attend(self) -> None:
+        state = self.state
+        timeout_s = math.inf if state.timeout_s is None else state.timeout_s
+        await self._wait_until((state.started_at or 0.0) + timeout_s, lambda: self.stopping or not self._running)
+        if self.stopping:
+            return
+        if self._process is not None and self._running:
+            state.timed_out, state.reason = True, f"timed out after {timeout_s:g}s; it is told to end"
+            self._save()
+            self._process.signal_group(signal.SIGTERM)
+            await self._end_process(self._machine.clock() + self.grace_s)
+        if state.start is not None and not self.stopping:
+            exit_code = self._end_of(state.start, just_ended=True)
+            await self._clear_group(state.start)
+            self._conclude(exit_code)
+
+    def _conclude(self, exit_code: int | None) -> None:
+        if self.state.timed_out:
+            self._repeat_or_fail(exit_code, f"timed out after {self.state.timeout_s:g}s")
+        elif exit_code == 0:
+            self._end(0, "")
+        else:
+            self._repeat_or_fail(exit_code, exit_reason(exit_code))
+
+    def _repeat_or_fail(self, exit_code: int | None, reason: str) -> None:
+        state, now = self.state, self._machine.clock()
+        if state.attempt > state.retries:
+            self._end(exit_code, reason)
+            return
+        delay_s = self._machine.backoff_after(state.attempt)
+        state.phase, state.exit_code, state.finished_at = Phase.BACKOFF, exit_code, now
+        state.reason = f"{reason} (attempt {state.attempt} of {state.retries + 1}, next after {delay_s:g}s)"
+        state.attempt += 1
+        state.next_start_at = now + delay_s
+        self._save()
+
+    def _end(self, exit_code: int | None, reason: str) -> None:
+        state = self.state
+        state.phase = Phase.SUCCEEDED if exit_code == 0 else Phase.FAILED
+        state.exit_code, state.reason, state.finished_at = exit_code, reason, self._machine.clock()
+        state.next_start_at = None
+        self._save()

@@ -1,0 +1,316 @@
+"""The local engine with real processes: started, seen ready, scaled, ended, explained."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from local_fleet import (
+    PYTHON,
+    SLEEPER,
+    all_ready,
+    collect,
+    eventually,
+    in_phase,
+    local_engine,
+    nothing_left_running,
+    processes_below,
+    ready,
+    template,
+    until,
+    wanted,
+)
+
+from shoal.core.action import Remove, Scale
+from shoal.core.observed import Phase
+from shoal.core.template import SecretUse
+from shoal.engines.local import LocalEngine
+from shoal.errors import EngineUnavailable
+from shoal.spec.model import Health, LocalOptions, Placement, Resources
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    with nothing_left_running(tmp_path):
+        yield tmp_path / "state"
+
+
+@pytest.fixture
+async def engine(directory: Path) -> AsyncIterator[LocalEngine]:
+    async with local_engine(directory) as engine:
+        yield engine
+
+
+async def test_a_service_becomes_ready_on_a_port_of_its_own(engine: LocalEngine) -> None:
+    """`port` in the spec is the container's; here each replica has $PORT."""
+    await engine.act(wanted(template(port=8000, health=Health(path="/healthz", interval=0.1)), 2))
+    replicas = await ready(engine, 2)
+    assert len({replica.port for replica in replicas}) == 2
+    assert {replica.id for replica in replicas} == {"a-1", "a-2"}
+    for replica in replicas:
+        assert (replica.phase, replica.host, replica.restarts) == (Phase.RUNNING, "127.0.0.1", 0)
+        assert replica.started_at is not None
+        assert replica.ready_at is not None
+        assert replica.ready_at >= replica.started_at >= replica.created_at
+
+
+async def test_scaling_down_ends_the_victims_and_no_others(engine: LocalEngine) -> None:
+    """The others keep their processes."""
+    await engine.act(wanted(template(), 3))
+    replicas = await ready(engine, 3)
+    await engine.act([Scale("a", "r1", 2, (replicas[0].id,))])
+    view = await until(engine, "two are left", lambda view: len(view.replicas) == 2)
+    assert view.replicas == replicas[1:]
+
+
+async def test_the_whole_group_ends(engine: LocalEngine, directory: Path) -> None:
+    """A child that outlives the main process, and takes no SIGTERM, is killed with it."""
+    child = "trap '' TERM; sleep 600 & sleep 600 & wait"
+    await engine.act(wanted(template(("/bin/sh", "-c", f"({child}) & trap 'exit 0' TERM; wait")), 1))
+    await ready(engine, 1)
+    await eventually("the children run", lambda: len(processes_below(directory)) >= 1 and len(_sleepers()) == 2)
+    await engine.act([Scale("a", "r1", 0)])
+    await until(engine, "it is gone", lambda view: not view.replicas)
+    assert _sleepers() == []
+
+
+async def test_sigterm_that_is_ignored_becomes_sigkill(engine: LocalEngine) -> None:
+    """After the grace period, not before."""
+    ignores = (*PYTHON, "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf'); time.sleep(600)")
+    await engine.act(wanted(template(ignores, stop_grace_period_s=0.5), 1))
+    await ready(engine, 1)
+    await eventually("it ignores SIGTERM", lambda: _wrote(engine, "deaf"))
+    await engine.act([Scale("a", "r1", 0)])
+    stopping = await in_phase(engine, Phase.STOPPING)
+    assert not stopping.ready
+    began = _now(engine)
+    await until(engine, "it is gone", lambda view: not view.replicas)
+    assert _now(engine) - began > 0.3
+
+
+async def test_sigterm_is_enough_for_what_heeds_it(engine: LocalEngine) -> None:
+    """And what it writes last is in the logs after it is gone."""
+    await engine.act(wanted(template(port=8000, stop_grace_period_s=60), 1))
+    await ready(engine, 1)
+    await engine.act([Scale("a", "r1", 0)])
+    await until(engine, "it is gone", lambda view: not view.replicas)
+    assert [line.text for line in await collect(engine.logs("a"))] == ["hello from a-1", "bye"]
+
+
+async def test_a_crash_loop_is_explained(engine: LocalEngine) -> None:
+    """Exit code, how often in a row, and what it wrote last."""
+    await engine.act(wanted(template((*PYTHON, "import sys; sys.exit('boom')")), 1))
+    view = await until(engine, "it has failed thrice", lambda view: any(r.restarts >= 3 for r in view.replicas))
+    (replica,) = view.replicas
+    assert not replica.ready
+    assert replica.exit_code == 1
+    assert replica.last_log == ("boom",)
+    backoff = await in_phase(engine, Phase.BACKOFF)
+    assert backoff.id == "a-1"
+    assert backoff.reason.startswith("exit code 1 (")
+    assert "times in a row, next start after 0." in backoff.reason
+
+
+async def test_a_signal_has_a_name(engine: LocalEngine) -> None:
+    """137 is what containers call a SIGKILL, so it is here."""
+    await engine.act(wanted(template(("/bin/sh", "-c", "kill -9 $$")), 1))
+    replica = await in_phase(engine, Phase.BACKOFF)
+    assert (replica.exit_code, replica.reason) == (137, "killed by SIGKILL (exit code 137)")
+
+
+async def test_a_missing_command_is_named(engine: LocalEngine) -> None:
+    """Before anything is started."""
+    await engine.act(wanted(template(("no-such-program", "--flag")), 1))
+    replica = await in_phase(engine, Phase.BACKOFF)
+    assert replica.reason.startswith("agents.a.command: 'no-such-program' was not found")
+
+
+async def test_a_missing_directory_is_named(engine: LocalEngine) -> None:
+    """The same for `working_dir`."""
+    await engine.act(wanted(template(working_dir="nowhere"), 1))
+    replica = await in_phase(engine, Phase.BACKOFF)
+    assert "agents.a.working_dir: " in replica.reason
+    assert replica.reason.endswith("nowhere is no directory")
+
+
+async def test_an_image_alone_is_refused(engine: LocalEngine) -> None:
+    """With the ways out."""
+    failures = await engine.act(wanted(template((), image="acme/x"), 1))
+    assert "give a command, or choose another engine" in failures[0].reason
+
+
+async def test_the_wrong_port_is_told(engine: LocalEngine) -> None:
+    """A server that ignores $PORT is the newcomer's first mistake."""
+    await engine.act(wanted(template((*PYTHON, _ELSEWHERE), port=8000), 1))
+    view = await until(engine, "it is told", lambda view: any("listens on" in r.reason for r in view.replicas))
+    (replica,) = view.replicas
+    assert (replica.phase, replica.ready) == (Phase.RUNNING, False)
+    assert f"expected {replica.port}: put $PORT into its command" in replica.reason
+
+
+async def test_a_port_that_is_taken_is_chosen_anew(engine: LocalEngine) -> None:
+    """The replica that could not bind starts at once with another port."""
+    taker = (*PYTHON, _TAKES_ITS_OWN_PORT_FIRST, "$PORT", "$SHOAL_VOLUME_MARK")
+    await engine.act(wanted(template(taker, port=8000, volumes=("mark:/mark",)), 1))
+    await until(engine, "it runs on another", lambda view: all_ready(1)(view) and view.replicas[0].restarts == 1)
+
+
+async def test_what_stops_answering_is_started_anew(engine: LocalEngine, directory: Path) -> None:
+    """Liveness: `retries` failures in a row."""
+    health = Health(path="/healthz", interval=0.05, retries=2)
+    await engine.act(wanted(template(port=8000, health=health), 1))
+    (before,) = await ready(engine, 1)
+    status = directory.parent / "status"
+    status.write_text("500 Oh")
+    view = await until(engine, "it is not ready", lambda view: not view.replicas[0].ready)
+    assert "health check failed 2 times in a row: /healthz answered 500" in view.replicas[0].reason
+    await in_phase(engine, Phase.BACKOFF)
+    status.unlink()
+    (after,) = await ready(engine, 1)
+    assert (after.id, after.restarts >= 1, after.reason) == (before.id, True, "")
+
+
+async def test_a_slow_start_has_an_end(engine: LocalEngine) -> None:
+    """`start_period` is how long a start may take."""
+    health = Health(start_period=0.2)
+    await engine.act(wanted(template(SLEEPER, port=8000, health=health), 1))
+    view = await until(engine, "it is started anew", lambda view: any(r.restarts for r in view.replicas))
+    assert "not ready within 0.2s: nothing listens on port" in view.replicas[0].reason
+
+
+async def test_gpus_are_exclusive(directory: Path) -> None:
+    """Who finds none free waits, with the reason, and gets one that is given back."""
+    says = (*PYTHON, "import os, time; print('gpu', os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(600)")
+    async with local_engine(directory, options=LocalOptions(gpus=1)) as engine:
+        await engine.act(wanted(template(says, resources=Resources(gpu=1)), 2))
+        waiting = await in_phase(engine, Phase.PENDING)
+        holder = next(r for r in (await engine.observe()).agents["a"].replicas if r.id != waiting.id)
+        await until(engine, "it says why", lambda view: any("in use by" in r.reason for r in view.replicas))
+        await eventually("the holder has said", lambda: _wrote(engine, "gpu 0"))
+        await engine.act([Scale("a", "r1", 1, (holder.id,))])
+        (left,) = await ready(engine, 1)
+        assert left.id == waiting.id
+        await eventually("both have said", lambda: _wrote(engine, "gpu 0", times=2))
+        await engine.act(wanted(template(agent="b", resources=Resources(gpu=2)), 1))
+        greedy = await in_phase(engine, Phase.PENDING, "b")
+        assert greedy.reason == "needs 2 GPUs, this machine has 1 (see local.gpus)"
+
+
+async def test_placement_is_compared_with_labels(engine: LocalEngine) -> None:
+    """A label that this machine lacks leaves a replica PENDING."""
+    await engine.act(wanted(template(placement=Placement(require={"accelerator": "nvidia"})), 1))
+    view = await until(engine, "it says why", lambda view: any(r.reason for r in view.replicas))
+    assert view.replicas[0].phase is Phase.PENDING
+    assert view.replicas[0].reason == (
+        "placement.require wants accelerator=nvidia, this machine has no label accelerator (see local.labels)"
+    )
+
+
+async def test_secrets_volumes_and_variables(directory: Path) -> None:
+    """What a replica is given, seen from within."""
+    shows = (*PYTHON, _SHOWS, "$SHOAL_REPLICA", "$PORT-${PORT}", "$HOME")
+    uses = (SecretUse("KEY", True, ""), SecretUse("FILE_ONLY", False, ""))
+    secrets = {"KEY": b"s3cret", "FILE_ONLY": b"\xff"}
+    async with local_engine(directory, secrets=secrets.__getitem__) as engine:
+        shape = template(
+            shows, port=8000, secrets=uses, volumes=("data:/data",), stateful=True,
+            environment={"LEVEL": "debug", "dotted.name": "kept"},
+        )  # fmt: skip
+        await engine.act(wanted(shape, 1, SHOAL_URL_B="http://b"))
+        await eventually("it has said all", lambda: _wrote(engine, "end"))
+        said = dict(line.text.split("=", 1) for line in await collect(engine.logs("a")) if "=" in line.text)
+        port = (await engine.observe()).agents["a"].replicas[0].port
+        assert said["argv"] == f"['a-1', '{port}-{port}', '$HOME']"
+        assert said["LEVEL"] == "debug"
+        assert said["dotted.name"] == "kept"
+        assert said["SHOAL_URL_B"] == "http://b"
+        assert said["SHOAL_ORDINAL"] == "0"
+        assert said["KEY"] == "s3cret"
+        assert said["files"] == "[('FILE_ONLY', '0o400'), ('KEY', '0o400')]"
+        assert said["SHOAL_VOLUME_DATA"] == str(directory / "volumes" / "owned" / "a" / "0" / "data")
+        assert said["sigint"] == "default_int_handler"
+        await engine.act([Remove("a")])
+        await until(engine, "it is gone", lambda view: not view.replicas)
+        assert not (directory / "agents" / "a").exists()
+        assert (directory / "volumes" / "owned" / "a" / "0" / "data").is_dir()
+
+
+async def test_secrets_without_a_source_are_refused(engine: LocalEngine) -> None:
+    """The default says what is missing."""
+    await engine.act(wanted(template(secrets=(SecretUse("KEY", True, ""),)), 1))
+    replica = await in_phase(engine, Phase.BACKOFF)
+    assert "the secret KEY can't be read" in replica.reason
+
+
+async def test_usage_counts_children(engine: LocalEngine) -> None:
+    """CPU is a rate between two calls; memory is there with it."""
+    burns = ("/bin/sh", "-c", f"{PYTHON[0]} -I -S -c 'while True: pass' & wait")
+    await engine.act(wanted(template(burns), 1))
+    await ready(engine, 1)
+    assert await engine.usage() == {}
+
+    async def burnt() -> bool:
+        usage = (await engine.usage()).get("a-1")
+        return usage is not None and usage.cpu_cores > 0.05 and usage.memory_bytes > 2_000_000
+
+    await eventually("the child's use is seen", burnt)
+
+
+async def test_a_directory_has_one_engine(engine: LocalEngine, directory: Path) -> None:
+    """The second is told who has it."""
+    with pytest.raises(EngineUnavailable, match=rf"another controller has this fleet \(pid {os.getpid()}\)"):
+        await local_engine(directory).__aenter__()
+
+
+async def test_state_is_private(engine: LocalEngine, directory: Path) -> None:
+    """Secrets and credentials lie here."""
+    await engine.act(wanted(template(), 1))
+    await ready(engine, 1)
+    modes = {oct(path.stat().st_mode & 0o077) for path in (directory, *directory.rglob("*"))}
+    assert modes == {"0o0"}
+
+
+_ELSEWHERE = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(600)"
+_TAKES_ITS_OWN_PORT_FIRST = """
+import os, socket, subprocess, sys
+LISTEN = (
+    "import socket, sys, time\\n"
+    "s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\\n"
+    "print('x', flush=True)\\n"
+    "time.sleep(5)"
+)
+mark = sys.argv[2] + "/taken"
+if not os.path.exists(mark):
+    open(mark, "w").close()
+    words = [sys.executable, "-I", "-S", "-c", LISTEN, sys.argv[1]]
+    other = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
+    other.stdout.readline()
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    s.accept()[0].close()
+"""
+_SHOWS = """
+import os, signal, sys, time
+print("argv=" + repr(sys.argv[1:]))
+print("sigint=" + signal.getsignal(signal.SIGINT).__name__)
+for name in sorted(os.environ):
+    print(name + "=" + os.environ[name])
+where = os.environ["SHOAL_SECRETS"]
+print("files=" + repr([(n, oct(os.stat(where + "/" + n).st_mode & 0o777)) for n in sorted(os.listdir(where))]))
+print("end", flush=True)
+time.sleep(600)
+"""
+
+
+def _sleepers() -> list[psutil.Process]:
+    """The `sleep 600` that are descendants of tests here: orphans of this user's sessions included."""
+    return [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", "600"]]
+
+
+def _now(engine: LocalEngine) -> float:
+    return engine._machine.clock()
+
+
+async def _wrote(engine: LocalEngine, text: str, times: int = 1) -> bool:
+    return [line.text for line in await collect(engine.logs("a"))].count(text) >= times
