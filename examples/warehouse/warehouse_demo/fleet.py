@@ -53,10 +53,12 @@ class DemoFleet:
         self._shoal("down", "--volumes", timeout_s=DOWN_TIMEOUT_S)
 
     def start_load(self, target: str, schedule: Path, outcomes: Path, seconds: float) -> subprocess.Popen[bytes]:
-        """The load generator, as a process of its own."""
+        """The load generator, as a process of its own; it isn't reached by Ctrl-C, whoever started it ends it."""
         command = [sys.executable, "-m", "bench.load", "--target", target, "--schedule", str(schedule)]
         command += ["--out", str(outcomes), "--max-seconds", str(seconds)]
-        return subprocess.Popen(command, cwd=REPOSITORY, env=self.environment, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env=self.environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
 
     def steal_task(self) -> str:
         """Take one image task from its queue and drop it, with the credentials of a worker; gives its id."""

@@ -10,9 +10,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import psutil
 
 from bench.load import Outcome, Request, read_outcomes, write_schedule
 from examples.warehouse.warehouse.sink import read_effects
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(traffic.requests)} requests in {options.seconds:g} s, up to {traffic.peak_rps} in a second; "
         f"the spike starts at {traffic.spike_at_s:.0f} s"
     )
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt_once)
     with tempfile.TemporaryDirectory(prefix="shoal-demo-") as home:
         fleet = DemoFleet(Path(home))
         run = Run(fleet, traffic, options.seconds, options.inject, Ledger())
@@ -187,32 +190,33 @@ async def note_decisions(run: Run) -> None:
             run.ledger.decide(agent.name, decision)
 
 
+def interrupt_once(*_: object) -> None:
+    """The first Ctrl-C ends the demo in order; a second one must not end the ending."""
+    ignore_interrupts()
+    raise KeyboardInterrupt
+
+
+def ignore_interrupts() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def take_down(fleet: DemoFleet) -> int:
-    """`shoal down`, whatever happened before; gives how many processes it left, and ends those. Ctrl-C waits."""
-    with without_interrupts():
-        print("shoal down")
-        try:
-            fleet.down()
-        except (FleetFailed, subprocess.TimeoutExpired) as error:
-            print(f"error: {error}")
-        deadline = time.monotonic() + ENDING_S
-        while (left := fleet.processes()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for process in left:
-            with contextlib.suppress(Exception):
-                print(f"left behind: {process.pid} {' '.join(process.cmdline())[:150]}")
-        end(left)
-        return len(left)
-
-
-@contextlib.contextmanager
-def without_interrupts() -> Iterator[None]:
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    """`shoal down`, whatever happened before; gives how many processes it left, and ends those."""
+    ignore_interrupts()
+    print("shoal down")
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        fleet.down()
+    except (FleetFailed, subprocess.TimeoutExpired) as error:
+        print(f"error: {error}")
+    deadline = time.monotonic() + ENDING_S
+    while (left := fleet.processes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            print(f"left behind: {process.pid} {' '.join(process.cmdline())[:150]}")
+    end(left)
+    return len(left)
 
 
 def conclude(run: Run, left: int) -> int:
