@@ -107,13 +107,13 @@ def a_fleet(*, ack_wait_s: float = 2.0, max_attempts: int = 3, grace_s: float = 
         fleet="ware-house",
         agents={
             "front": Agent(port=8000, publishes=("images",)),
-            "worker": Agent(queue="images", stop_grace_period_s=grace_s),
+            "worker": Agent(queue="images", stop_grace_period=grace_s),
             "clerk": Agent(port=8001, publishes=("letters",)),
             "other": Agent(queue="letters"),
         },
         queues={
-            "images": Queue(ack_wait_s=ack_wait_s, max_attempts=max_attempts),
-            "letters": Queue(ack_wait_s=ack_wait_s, max_attempts=max_attempts),
+            "images": Queue(ack_wait=ack_wait_s, max_attempts=max_attempts),
+            "letters": Queue(ack_wait=ack_wait_s, max_attempts=max_attempts),
         },
     )
 

@@ -70,7 +70,7 @@ async def test_ensuring_twice_changes_nothing_and_new_settings_arrive(broker: Br
     with environment(broker.environment("front")):
         await publish("images", b"one")
     await broker.ensure()
-    await broker.queues.ensure({"images": Queue(ack_wait_s=7, max_attempts=9)})
+    await broker.queues.ensure({"images": Queue(ack_wait=7, max_attempts=9)})
     api = JetStreamApi(broker.admin_url)
     try:
         info = await api.call("CONSUMER.INFO.WARE_HOUSE_IMAGES.workers")

@@ -54,6 +54,16 @@ def run_until_signal(worker: Worker) -> None:
     asyncio.run(main())
 
 
+def warn_of_stall(late_s: float, pause_s: float) -> None:
+    """Says that the event loop was blocked when a heartbeat is late by more than its pause."""
+    if late_s > pause_s:
+        log.warning(
+            "the event loop stood still for %.1f s, and no heartbeat could be sent: "
+            "a handler that computes or blocks must be `def`, not `async def`",
+            late_s,
+        )
+
+
 async def consume(worker: Worker, stopping: asyncio.Event) -> None:
     """Works until `stopping` is set, then drains. Raises QueueError when the agent has no such queue."""
     settings = read_queue_settings(os.environ, worker.queue)
@@ -69,8 +79,9 @@ class Consumption:
         self._settings = settings
         self._grace_s = grace_s
         self._policy = Policy()
+        self._tend_now = asyncio.Event()
         self._wake = asyncio.Event()
-        self._link = Link(settings.url, os.environ.get("SHOAL_AGENT", "worker"), self._wake.set)
+        self._link = Link(settings.url, os.environ.get("SHOAL_AGENT", "worker"), self._link_changed)
         self._fetcher = Fetcher(settings, self._receive, self._wake.set)
         self._answers = Answers(
             self._link, settings, retry_delay_s=worker.retry_delay_s, retry_delay_max_s=worker.retry_delay_max_s
@@ -94,6 +105,11 @@ class Consumption:
         finally:
             await self._link.flush(_FLUSH_TIMEOUT_S)
             await self._link.close()
+
+    def _link_changed(self) -> None:
+        """A new connection starts with heartbeats: `ack_wait` went on while there was none."""
+        self._wake.set()
+        self._tend_now.set()
 
     async def _fetch(self) -> None:
         pause_s = 0.25
@@ -139,22 +155,23 @@ class Consumption:
         refusal = answer_error(answer)
         if refusal is not None:
             raise QueueError(f"{name}: {refusal}")
-        self._policy = Policy.from_consumer(answer)
+        policy = Policy.from_consumer(answer)
+        if policy != self._policy:
+            self._policy = policy
+            self._tend_now.set()
 
     async def _tend(self) -> None:
         """Heartbeats, and from time to time a look at the queue's rules, which may change under a running worker."""
         looked_at = time.monotonic()
         while True:
+            self._tend_now.clear()
             pause_s = self._policy.ack_wait_s / 3
             slept_from = time.monotonic()
-            await asyncio.sleep(pause_s)
-            late_s = time.monotonic() - slept_from - pause_s
-            if late_s > pause_s:
-                log.warning(
-                    "the event loop stood still for %.1f s, and no heartbeat could be sent: "
-                    "a handler that computes or blocks must be `def`, not `async def`",
-                    late_s,
-                )
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._tend_now.wait()
+            except TimeoutError:
+                warn_of_stall(time.monotonic() - slept_from - pause_s, pause_s)
             await self._answers.heartbeat()
             if time.monotonic() - looked_at > _POLICY_EVERY_S and self._link.connected:
                 looked_at = time.monotonic()
@@ -166,29 +183,32 @@ class Consumption:
     def _receive(self, message: Msg) -> None:
         """Starts to work on what came in, or to hand it back."""
         delivery = Delivery.from_message(message, self._settings, self._policy)
-        self._answers.held.add(delivery)
+        if not self._answers.take(delivery):
+            self._wake.set()
+            return
         self._busy += 1
         self._works[delivery] = self._group.create_task(self._work(delivery))
 
     async def _work(self, delivery: Delivery) -> None:
         try:
             lost = overdelivered(delivery.task)
+            settled = lost is not None or self._answers.is_finished(delivery)
             try:
-                error = None if lost else await self._handle(delivery)
+                error = None if settled else await self._handle(delivery)
             except asyncio.CancelledError:
                 await self._answers.hand_back(delivery)
                 raise
             finally:
                 self._busy -= 1
                 self._wake.set()
-            if lost is not None:
+            if lost is not None and not self._answers.is_finished(delivery):
                 await self._answers.dead(delivery, lost)
             elif error is None:
                 await self._answers.done(delivery)
             else:
                 await self._answers.failed(delivery, error)
         finally:
-            self._answers.held.discard(delivery)
+            self._answers.release(delivery)
             del self._works[delivery]
 
     async def _handle(self, delivery: Delivery) -> BaseException | None:
@@ -215,5 +235,5 @@ class Consumption:
             work.cancel()
         if left:
             await asyncio.wait([work for _, work in left], timeout=_CANCEL_TIMEOUT_S)
-            for delivery in tuple(self._answers.held):
+            for delivery in tuple(self._answers.held.values()):
                 await self._answers.hand_back(delivery)

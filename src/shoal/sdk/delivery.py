@@ -24,6 +24,7 @@ log = logging.getLogger("shoal.sdk")
 
 _ANSWER_TIMEOUT_S = 5.0
 _ANSWER_TRIES = 20
+_FINISHED_KEPT = 4096
 _DEAD_LETTER_TIMEOUT_S = 30.0
 _HEADERS_BYTES = 2048  # names, ids and times, beside reason and traceback
 
@@ -47,6 +48,9 @@ class Policy:
         )
 
 
+Place = tuple[int, float]  # sequence in the stream, and when it was published there
+
+
 @dataclass(slots=True, eq=False)
 class Delivery:
     """A task as it was delivered; `reply` is the subject on which it is answered for."""
@@ -55,6 +59,10 @@ class Delivery:
     reply: str
     sequence: int
     started: bool = False
+
+    @property
+    def place(self) -> Place:
+        return self.sequence, self.task.published_at
 
     @classmethod
     def from_message(cls, message: Msg, settings: QueueSettings, policy: Policy) -> Delivery:
@@ -75,20 +83,46 @@ class Delivery:
 
 
 class Answers:
-    """Answers for deliveries over one link. `held` are those that still need one, and heartbeats until then."""
+    """Answers for deliveries over one link. `held` are those that still need one, and heartbeats until then.
+
+    A broker that was killed may have forgotten that it delivered a task, and may say that it took an acknowledgement
+    of what it does not know: it delivers the task again as if for the first time. So what is held, and what was
+    finished lately, is known by its place in the stream, and not run again.
+    """
 
     def __init__(self, link: Link, settings: QueueSettings, *, retry_delay_s: float, retry_delay_max_s: float) -> None:
         self._link = link
         self._settings = settings
         self._first_s = retry_delay_s
         self._max_s = retry_delay_max_s
-        self.held: set[Delivery] = set()
+        self.held: dict[Place, Delivery] = {}
+        self._finished: dict[Place, None] = {}  # in order of time
+
+    def take(self, delivery: Delivery) -> bool:
+        """Holds a new delivery. False when it is held already: from now on it is answered for by its new address."""
+        earlier = self.held.get(delivery.place)
+        if earlier is not None:
+            earlier.reply = delivery.reply
+            return False
+        self.held[delivery.place] = delivery
+        return True
+
+    def is_finished(self, delivery: Delivery) -> bool:
+        """Whether its task was done, or written to the dead letters, by this worker."""
+        return delivery.place in self._finished
+
+    def release(self, delivery: Delivery) -> None:
+        """Nothing more is to be said about it."""
+        self.held.pop(delivery.place, None)
 
     async def done(self, delivery: Delivery) -> None:
         """Acknowledges, and waits until the broker says that it has heard.
 
         Without that wait, an acknowledgement that is lost with the connection would have the task done again.
         """
+        self._finished[delivery.place] = None
+        if len(self._finished) > _FINISHED_KEPT:
+            del self._finished[next(iter(self._finished))]
         wait_s = 0.25
         for _ in range(_ANSWER_TRIES):
             await self._link.client()
@@ -99,20 +133,20 @@ class Answers:
             except (TimeoutError, OSError, errors.Error):
                 pass
             else:
-                self.held.discard(delivery)
+                self.release(delivery)
                 return
             await asyncio.sleep(wait_s)
-        self.held.discard(delivery)
+        self.release(delivery)
         log.error("%s: done, but the broker does not take the acknowledgement; it may be done again", delivery.task)
 
     async def heartbeat(self) -> None:
         """Starts the `ack_wait` of everything held anew."""
-        for delivery in tuple(self.held):
+        for delivery in tuple(self.held.values()):
             await self._link.send(delivery.reply, b"+WPI")
 
     async def hand_back(self, delivery: Delivery, delay_s: float = 0.0) -> None:
         """Has the task delivered again after `delay_s`. If this is lost, that happens after `ack_wait`."""
-        self.held.discard(delivery)  # first: a heartbeat after this would undo the delay
+        self.release(delivery)  # first: a heartbeat after this would undo the delay
         delay = b" " + json.dumps({"delay": int(delay_s * 1e9)}).encode() if delay_s > 0 else b""
         await self._link.send(delivery.reply, b"-NAK" + delay)
 

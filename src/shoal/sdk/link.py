@@ -43,6 +43,7 @@ class Link:
         self._password = unquote(urlsplit(url).password or "")
         self._client: Client | None = None
         self._opening = asyncio.Lock()
+        self._waiting: set[asyncio.Timeout] = set()
         self._last_error = ""
         self._last_error_at = 0.0
 
@@ -63,15 +64,22 @@ class Link:
     async def request(
         self, subject: str, payload: bytes, *, timeout_s: float, headers: Mapping[str, str] | None = None
     ) -> Msg:
-        """One request and its answer. Raises TimeoutError, or nats' `NoRespondersError` when nothing listens there."""
-        async with asyncio.timeout(timeout_s):
+        """One request and its answer; waits for a connection first.
+
+        Raises TimeoutError when there is no answer within `timeout_s`, and at once when the connection is lost: the
+        answer is lost with it. Raises nats' `NoRespondersError` when nothing listens there.
+        """
+        async with asyncio.timeout(timeout_s) as waiting:
             client = await self.client()
+            self._waiting.add(waiting)
             try:
                 return await client.request(
                     subject, payload, timeout=timeout_s, headers=dict(headers) if headers else None
                 )
             except errors.TimeoutError:
                 raise TimeoutError from None
+            finally:
+                self._waiting.discard(waiting)
 
     async def send(self, subject: str, payload: bytes) -> None:
         """Sends without an answer. Lost when the broker is away: a retry after `ack_wait` is what this is for."""
@@ -112,9 +120,9 @@ class Link:
                 max_reconnect_attempts=-1,
                 ping_interval=PING_INTERVAL_S,
                 error_cb=self._on_error,
-                disconnected_cb=self._notify,
+                disconnected_cb=self._on_disconnected,
                 reconnected_cb=self._on_connected,
-                closed_cb=self._notify,
+                closed_cb=self._on_disconnected,
             )
         except BaseException:
             await client.close()
@@ -127,9 +135,14 @@ class Link:
         self._last_error = ""
         if self.epoch > 1:
             log.warning("connected to the broker again")
-        await self._notify()
+        self._changed.set()
+        self._on_change()
 
-    async def _notify(self) -> None:
+    async def _on_disconnected(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for waiting in self._waiting:
+            waiting.reschedule(now)
+        self._waiting.clear()
         self._changed.set()
         self._on_change()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as typing does, whose import would take most of the time of this one
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

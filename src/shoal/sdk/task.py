@@ -5,10 +5,10 @@ Plain classes, since `dataclasses` alone would cost half of the time that import
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing does, whose import would take most of the time of this one
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 
 class QueueError(Exception):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
-
+TYPE_CHECKING = False  # as typing does, whose import would take most of the time of this one
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from typing import Any, overload
 
     from shoal.sdk.task import Task
 
@@ -74,16 +74,20 @@ class Worker:
             self._stopping.set()
 
 
-@overload
-def worker(handler: Handler, /) -> Worker: ...
-@overload
-def worker(
-    *,
-    queue: str | None = None,
-    concurrency: int = 1,
-    retry_delay_s: float = 1.0,
-    retry_delay_max_s: float = 60.0,
-) -> Callable[[Handler], Worker]: ...
+if TYPE_CHECKING:
+
+    @overload
+    def worker(handler: Handler, /) -> Worker: ...
+    @overload
+    def worker(
+        *,
+        queue: str | None = None,
+        concurrency: int = 1,
+        retry_delay_s: float = 1.0,
+        retry_delay_max_s: float = 60.0,
+    ) -> Callable[[Handler], Worker]: ...
+
+
 def worker(handler: Handler | None = None, /, **options: Any) -> Worker | Callable[[Handler], Worker]:
     """Makes `async def handle(task)` or `def handle(task)` a worker; the latter runs in a thread of its own.
 

@@ -104,6 +104,7 @@ class JetStreamApi:
         return self._client
 
     async def _open(self) -> Client:
+        await self._probe()
         client = Client()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -125,6 +126,16 @@ class JetStreamApi:
             await _close(client)
             raise
         return client
+
+    async def _probe(self) -> None:
+        """Says at once that nobody listens; nats-py, told to reconnect for ever, would only go on trying."""
+        split = urlsplit(self._url)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(split.hostname, split.port)
+        except (TimeoutError, OSError) as error:
+            raise BrokerError(f"broker {self._where}: can't connect: {error or 'timeout'}") from None
+        writer.close()
 
 
 async def _close(client: Client) -> None:
