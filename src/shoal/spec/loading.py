@@ -6,6 +6,7 @@ chosen one (the files named there first, then the keys beside them); `--set` com
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,14 @@ def load(
     such as `agents.a.scale.max=3`; `variables` are those of the process, which win over `.env` beside the first file.
     Raises SpecError with every problem, in the order of the files.
     """
-    return _Load(tuple(str(path) for path in paths), environment, dict(variables or {})).run(tuple(sets))
+    one_load = _Load(tuple(str(path) for path in paths), environment, dict(variables or {}))
+    collects = gc.isenabled()
+    gc.disable()  # a large file is a hundred thousand tuples at once, and the collector would walk them time and again
+    try:
+        return one_load.run(tuple(sets))
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _Load:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from operator import is_ as _is
 
 from shoal.errors import Problem
 from shoal.spec.nodes import Block, Entry, Items, Node, Scalar, Spot
@@ -31,17 +32,27 @@ def without_nulls(node: Node, *, keep: tuple[str, ...] = ()) -> Node:
     """What stays null has nothing to delete: it counts as not written. `keep`: maps by name whose entries are kept as
     empty blocks, for a name alone says enough there (`queues: {tasks: }`)."""
     if isinstance(node, Items):
-        return Items(tuple(without_nulls(item) for item in node.items), node.spot)
+        items = tuple([without_nulls(item) for item in node.items])
+        return node if all(map(_is, items, node.items)) else Items(items, node.spot)
     if not isinstance(node, Block):
         return node
     entries: dict[str, Entry] = {}
+    changed = False
     for key, entry in node.entries.items():
         below = entry.node
+        if isinstance(below, Scalar):
+            if below.value is None:
+                changed = True
+            else:
+                entries[key] = entry
+            continue
         if key in keep and isinstance(below, Block):
             below = Block({name: _block_if_null(inner) for name, inner in below.entries.items()}, below.spot)
-        if not _is_null(below):
-            entries[key] = Entry(entry.spot, without_nulls(below))
-    return Block(entries, node.spot)
+        below = without_nulls(below)
+        changed = changed or below is not entry.node
+        entries[key] = entry if below is entry.node else Entry(entry.spot, below)
+    return Block(entries, node.spot) if changed else node
+
 
 
 def parse_setting(text: str) -> Node:
