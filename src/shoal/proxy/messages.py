@@ -69,7 +69,8 @@ class Encoder:
         return encoded
 
     def _encode_routes(self, value: Json) -> bytes:
-        bare = {**value, "virtual_hosts": [{**host, "routes": []} for host in value["virtual_hosts"]]}
+        hosts: list[Json] = [{**host, "routes": []} for host in value["virtual_hosts"]]
+        bare: Json = {**value, "virtual_hosts": hosts}
         message = _parse(ROUTES, bare)
         for host, target in zip(value["virtual_hosts"], message.virtual_hosts, strict=True):
             for route in host.get("routes", ()):

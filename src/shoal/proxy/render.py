@@ -21,7 +21,7 @@ from shoal.proxy.render_clusters import (
     render_assignment,
     render_external_cluster,
 )
-from shoal.proxy.render_listeners import render_listener
+from shoal.proxy.render_listeners import SOURCE_HEADER, render_listener
 from shoal.proxy.render_routes import (
     render_call_routes,
     render_external_routes,
@@ -67,7 +67,7 @@ class Renderer:
         self._hold_s = hold_s
         self._agents: dict[str, tuple[AgentRoute, int, _Agent]] = {}
         self._externals: dict[str, tuple[ExternalRoute, int, _External]] = {}
-        self._values: dict[str, tuple[object, Json]] = {}
+        self._values: dict[str, Json] = {}
 
     def render(self, snapshot: Snapshot) -> Resources:
         """Raises GatewayError where the snapshot can't be rendered; nothing is remembered of it then."""
@@ -113,14 +113,15 @@ class Renderer:
         return {name: entry[2] for name, entry in kept.items()}
 
     def _add_listener(self, listeners: dict[str, Json], name: str, address: str, port: int) -> None:
-        listeners[name] = self._same(f"listener {name}", render_listener(name, address, port, self._hold_s))
+        listener = render_listener(name, address, port, self._hold_s, tells_source=name == INTERNAL)
+        listeners[name] = self._same(f"listener {name}", listener)
 
     def _same(self, key: str, value: Json) -> Json:
         """The object of the last time, if it is equal."""
         known = self._values.get(key)
-        if known is not None and known[1] == value:
-            return known[1]
-        self._values[key] = (None, value)
+        if known is not None and known == value:
+            return known
+        self._values[key] = value
         return value
 
 
@@ -171,40 +172,26 @@ def _internal_configuration(
 ) -> Json:
     """One listener for all callers, told apart by source address within the routes: a replica that comes or goes
     changes no listener, so no connection is cut."""
-    ranges: list[Json] = []
+    known: dict[str, Json] = {}
     for caller in snapshot.callers.values():
-        if not caller.addresses:
-            continue
-        route_list = {
-            "@type": TYPE_PREFIX + "envoy.config.route.v3.RouteList",
-            "routes": _caller_routes(caller, agents, externals),
-        }
-        action = {"action": {"name": f"caller-{caller.agent}", "typed_config": route_list}}
-        ranges.append({"ranges": [_range(address) for address in caller.addresses], "on_match": action})
-    stranger = {
-        "@type": TYPE_PREFIX + "envoy.config.route.v3.Route",
-        **respond({"prefix": "/"}, 503, "the gateway does not know this caller (yet)"),
-    }
-    matcher: dict[str, Any] = {"on_no_match": {"action": {"name": "stranger", "typed_config": stranger}}}
-    if ranges:
+        if caller.addresses:
+            on_match = _route_list(caller.agent, _caller_routes(caller, agents, externals))
+            known |= {str(ipaddress.ip_address(address)): on_match for address in caller.addresses}
+    stranger = respond({"prefix": "/"}, 503, "the gateway does not know this caller (yet)")
+    matcher: dict[str, Any] = {"on_no_match": _route_list("stranger", [stranger])}
+    if known:
+        by_source = {"@type": TYPE_PREFIX + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"}
         matcher["matcher_tree"] = {
-            "input": {
-                "name": "source",
-                "typed_config": {
-                    "@type": TYPE_PREFIX + "envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput"
-                },
-            },
-            "custom_match": {
-                "name": "ip",
-                "typed_config": {"@type": TYPE_PREFIX + "xds.type.matcher.v3.IPMatcher", "range_matchers": ranges},
-            },
+            "input": {"name": "source", "typed_config": {**by_source, "header_name": SOURCE_HEADER}},
+            "exact_match_map": {"map": known},
         }
-    return _configuration(INTERNAL, [{"name": INTERNAL, "domains": ["*"], "matcher": matcher}])
+    host = {"name": INTERNAL, "domains": ["*"], "matcher": matcher}
+    return {**_configuration(INTERNAL, [host]), "request_headers_to_remove": [SOURCE_HEADER]}
 
 
-def _range(address: str) -> Json:
-    network = ipaddress.ip_network(address)
-    return {"address_prefix": str(network.network_address), "prefix_len": network.prefixlen}
+def _route_list(name: str, routes: list[Json]) -> Json:
+    route_list = {"@type": TYPE_PREFIX + "envoy.config.route.v3.RouteList", "routes": routes}
+    return {"action": {"name": name, "typed_config": route_list}}
 
 
 def _configuration(name: str, hosts: list[Json]) -> Json:
@@ -234,6 +221,10 @@ def _problems(snapshot: Snapshot, ca_file: str | None) -> Iterator[str]:
                 yield f"{name}: replica {endpoint.replica} has the host {endpoint.host!r}, expected an IP address"
             if endpoint.weight < 1:
                 yield f"{name}: replica {endpoint.replica} has the weight {endpoint.weight}, expected at least 1"
+    for caller in snapshot.callers.values():
+        for address in caller.addresses:
+            if not is_ip(address):
+                yield f"caller {caller.agent} has the address {address!r}, expected an IP address"
     for name, external in snapshot.externals.items():
         if external.tls and ca_file is None:
             yield f"{name}: found no file of certificate authorities on this machine (install ca-certificates)"

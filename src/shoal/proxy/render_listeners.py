@@ -9,11 +9,13 @@ from shoal.proxy.render_clusters import ADS, seconds
 from shoal.proxy.render_routes import HOLD_FILTER, STREAM_IDLE
 
 GATEWAY_CLUSTER = "shoal-gateway"  # the gateway process: ADS and the hold
+SOURCE_HEADER = "x-shoal-source"
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def render_listener(name: str, address: str, port: int, hold_s: float) -> Json:
-    """A listener whose routes are the route configuration of the same name."""
+def render_listener(name: str, address: str, port: int, hold_s: float, *, tells_source: bool = False) -> Json:
+    """A listener whose routes are the route configuration of the same name. With `tells_source` they can match on the
+    client's address, which is in the header SOURCE_HEADER whatever the client sends."""
     return {
         "name": name,
         "address": {"socket_address": {"address": address, "port_value": port}},
@@ -23,7 +25,7 @@ def render_listener(name: str, address: str, port: int, hold_s: float) -> Json:
                 "filters": [
                     {
                         "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _connection_manager(name, hold_s),
+                        "typed_config": _connection_manager(name, hold_s, tells_source=tells_source),
                     }
                 ]
             }
@@ -31,7 +33,8 @@ def render_listener(name: str, address: str, port: int, hold_s: float) -> Json:
     }
 
 
-def _connection_manager(name: str, hold_s: float) -> Json:
+def _connection_manager(name: str, hold_s: float, *, tells_source: bool) -> Json:
+    early: Json = {"early_header_mutation_extensions": [_SOURCE]} if tells_source else {}
     nobody = {"address_prefix": "255.255.255.255", "prefix_len": 32}
     return {
         "@type": TYPE_PREFIX + _MANAGER,
@@ -60,6 +63,7 @@ def _connection_manager(name: str, hold_s: float) -> Json:
             "initial_connection_window_size": 1024 * 1024,
         },
         "http_protocol_options": {},
+        **early,
     }
 
 
@@ -75,6 +79,22 @@ def _hold_filter(hold_s: float) -> Json:
     }
     return {"name": HOLD_FILTER, "disabled": True, "typed_config": config}
 
+
+# Routes can match on headers only, so the address becomes one, before the route is chosen.
+_SOURCE: Json = {
+    "name": "envoy.http.early_header_mutation.header_mutation",
+    "typed_config": {
+        "@type": TYPE_PREFIX + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        "mutations": [
+            {
+                "append": {
+                    "header": {"key": SOURCE_HEADER, "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"},
+                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                }
+            }
+        ],
+    },
+}
 
 _ROUTER: Json = {
     "name": "envoy.filters.http.router",

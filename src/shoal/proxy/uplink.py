@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
 import grpc.aio
@@ -74,7 +74,7 @@ class Uplink:
             else grpc.aio.secure_channel(place, self._credentials, options=KEEPALIVE)
         )
         async with channel:
-            stream: Any = channel.stream_stream(PATH)()
+            stream = cast("Any", channel).stream_stream(PATH)()
             await stream.write(dumps(Report(name=self._name)))
             try:
                 async with asyncio.TaskGroup() as tasks:
