@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -56,6 +58,8 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 is a run without a failed request or a lost task."""
     options = parse_arguments(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in order with what `shoal` prints, also into a pipe
     traffic = plan_traffic(options)
     print(
         f"{len(traffic.requests)} requests in {options.seconds:g} s, up to {traffic.peak_rps} in a second; "

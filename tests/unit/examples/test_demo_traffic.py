@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.warehouse.warehouse.readings import parse_batch
+from examples.warehouse.warehouse_demo.show import parse_arguments, plan_traffic
 from examples.warehouse.warehouse_demo.traffic import (
     EXCERPT,
     busiest_window,
@@ -79,6 +80,27 @@ def test_a_batch_is_accepted_and_names_its_pictures(number: int) -> None:
     assert len(batch.pictures) == pictures
     assert bool(batch.drifting) == (number % 17 == 0)
     assert make_batch(number) == (body, pictures)
+
+
+def test_a_request_that_nobody_serves_can_be_injected() -> None:
+    """It is one request more, and owes no effects."""
+    plain = plan_traffic(parse_arguments(["--seconds", "20"]))
+    broken = plan_traffic(parse_arguments(["--seconds", "20", "--inject", "failed-request"]))
+    assert {request.id for request in broken.requests} - {request.id for request in plain.requests} == {"injected"}
+    assert broken.tasks == plain.tasks
+
+
+def test_another_trace_comes_from_the_directory_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--trace` needs SHOAL_TRACES; the window around the busiest second is taken."""
+    with pytest.raises(SystemExit):
+        parse_arguments(["--trace", "other.csv"])
+    monkeypatch.setenv("SHOAL_TRACES", str(tmp_path))
+    rows = [f"2023-11-16 18:{minute:02d}:{second:02d}.1234567,1" for minute in range(9) for second in range(60)]
+    rows += ["2023-11-16 18:04:30.2000000,1"] * 40
+    (tmp_path / "other.csv").write_text("\n".join(["TIMESTAMP,tokens", *rows]))
+    traffic = plan_traffic(parse_arguments(["--trace", "other.csv", "--seconds", "90", "--peak-rps", "100"]))
+    assert len(traffic.batches) == pytest.approx(130, abs=2)
+    assert traffic.spike_at_s == pytest.approx(45 * 0.87, abs=2)
 
 
 def test_traffic_names_every_batch_and_task() -> None:
