@@ -102,7 +102,7 @@ async def settle(controller: Controller, clock: Clock, engine: MemoryEngine) -> 
     """Passes until nothing moves, with time enough between them for replicas to start."""
     for _ in range(40):
         clock.now += 1.0
-        engine.tick()
+        engine.tick(); controller.look()
         await controller.run_pass()
 
 

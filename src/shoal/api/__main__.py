@@ -21,13 +21,14 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, required=True, help="the fleet's state directory")
     parser.add_argument("--fleet", required=True, help="the fleet's name")
     arguments = parser.parse_args()
+    status = 0
     try:
         asyncio.run(_run(arguments.directory, arguments.fleet))
     except* ShoalError as errors:
         for error in _flat(errors):
             print(error, file=sys.stderr)
-        return 1
-    return 0
+        status = 1
+    return status
 
 
 async def _run(directory: Path, fleet: str) -> None:
