@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import click
 
 from shoal import __version__
 from shoal.cli.lazy import Entry, LazyGroup
 from shoal.cli.options import GLOBAL_OPTIONS, Common, decorate
-from shoal.errors import ShoalError
+from shoal.errors import Problem, ShoalError, SpecError
 
 ERROR, FAULT, INTERRUPTED = 1, 70, 130
 
@@ -72,20 +73,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ShoalError as error:
         return tell(error)
     except BaseExceptionGroup as group:
-        return _tell_group(cast("BaseExceptionGroup[BaseException]", group))
+        return _tell_group(group)
     except Exception:  # noqa: BLE001 - the last line of defence, told in full
         return _tell_fault()
     return result if isinstance(result, int) else 0
 
 
 def tell(error: ShoalError) -> int:
-    """Show an error that a person can act on."""
+    """Show an error that a person can act on. Those of a file start with its name, as editors like it."""
+    if isinstance(error, SpecError):
+        for problem in error.problems:
+            click.echo(_render_problem(problem), err=True)
+        from shoal.cli.output import count_of
+
+        click.echo(click.style(count_of(len(error.problems), "error"), fg="red", bold=True), err=True)
+        return ERROR
     for line in str(error).splitlines() or [type(error).__name__]:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
     return ERROR
 
 
-def _tell_group(group: BaseExceptionGroup[BaseException]) -> int:
+def _render_problem(problem: Problem) -> str:
+    where = click.style(f"{problem.place}:", bold=True) + " " if problem.place else ""
+    return f"{where}{replace(problem, place=None)}"
+
+
+def _tell_group(group: BaseExceptionGroup[Any]) -> int:
     """What task groups wrap: the one cause, where there is one that a person can act on."""
     leaves = list(_leaves(group))
     if any(isinstance(leaf, KeyboardInterrupt | click.exceptions.Abort) for leaf in leaves):
@@ -96,10 +109,10 @@ def _tell_group(group: BaseExceptionGroup[BaseException]) -> int:
     return max(tell(error) for error in known)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     found: list[BaseException] = []
     for each in group.exceptions:
-        found += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
+        found += _leaves(cast("BaseExceptionGroup[Any]", each)) if isinstance(each, BaseExceptionGroup) else [each]
     return found
 
 

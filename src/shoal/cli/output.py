@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
+import os
 import sys
 import textwrap
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -97,9 +97,15 @@ def _render_row(row: Sequence[Cell], columns: Sequence[Column], widths: Sequence
     return _GAP.join(parts)
 
 
-def terminal_width() -> int | None:
-    """The columns of the terminal that stdout is; `None` where it is none, and nothing need be wrapped."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else None
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """The columns of the terminal that a stream (stdout) is; `None` where it is none, and nothing need be wrapped."""
+    shown = sys.stdout if stream is None else stream
+    if shown is None or not shown.isatty():  # pyright: ignore[reportUnnecessaryComparison]  # None without a console
+        return None
+    try:
+        return os.get_terminal_size(shown.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def as_plain(value: Any) -> Any:
@@ -136,6 +142,11 @@ def to_yaml(value: Any) -> str:
 def say(message: str, **style: Any) -> None:
     """Progress, on stderr."""
     click.echo(click.style(message, **style) if style else message, err=True)
+
+
+def count_of(number: int, what: str) -> str:
+    """`1 agent`, `2 agents`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def agent_colour(name: str) -> str:

@@ -10,7 +10,7 @@ import click
 
 from shoal.cli.agent_names import complete_queues
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
-from shoal.cli.output import NONE, Cell, Column, emit, format_moment, render_table, terminal_width
+from shoal.cli.output import NONE, Cell, Column, count_of, emit, format_moment, render_table, terminal_width
 from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _row(view: QueueView) -> list[Cell | str]:
 
 
 def _render_task(task: TaskView) -> str:
-    attempts = f"{task.attempts} attempt{'' if task.attempts == 1 else 's'}"
+    attempts = count_of(task.attempts, "attempt")
     parts = [click.style(task.id, bold=True), attempts]
     if task.at is not None:
         parts.append(format_moment(task.at))

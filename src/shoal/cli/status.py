@@ -12,7 +12,7 @@ import click
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, emit_line, say, terminal_width
-from shoal.errors import NotFound
+from shoal.errors import ControllerUnavailable, NotFound
 
 if TYPE_CHECKING:
     from shoal.api.client import Client
@@ -35,7 +35,15 @@ def status(common: Common, agent: str | None, watch: bool) -> None:
     if watch:
         asyncio.run(_watch(client, agent, common.output))
         return
-    view = asyncio.run(client.status())
+    try:
+        view = asyncio.run(client.status())
+    except ControllerUnavailable:
+        from shoal.cli.away import look_without_controller
+
+        found = asyncio.run(look_without_controller(common.directory(), common.fleet_name()))
+        if found is None:
+            raise
+        view = found
     _show(view, agent, common.output)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
-from shoal.cli.output import emit, say
+from shoal.cli.output import count_of, emit, say
 from shoal.errors import SpecError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def validate(common: Common) -> int:
         for warning in loaded.warnings:
             say(f"warning: {warning}", fg="yellow")
         fleet = loaded.fleet
-        click.echo(f"{fleet.fleet}: {len(fleet.agents)} agents on the {fleet.engine} engine, no errors")
+        click.echo(f"{fleet.fleet}: {count_of(len(fleet.agents), 'agent')} on the {fleet.engine} engine, no errors")
     else:
         emit({"valid": True, "problems": [], "warnings": [_as_plain(each) for each in loaded.warnings]}, common.output)
     return 0

@@ -1,0 +1,100 @@
+"""What runs, while no controller is there to say so: read from the state that the engine keeps on disk.
+
+Counts are what the processes show. Whether a replica is ready is what it last was known to be.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
+from shoal.cli.stored_fleet import read_stored
+from shoal.core.observed import Phase
+from shoal.engines.local.process import is_alive
+from shoal.engines.local.state import ReplicaState, RunState, load_life
+
+if TYPE_CHECKING:
+    from shoal.spec.model import Agent
+
+_AWAY = "no controller answers, so nothing is scaled, replaced or run on schedule; `shoal up` starts it again"
+_ALIVE = frozenset((Phase.RUNNING, Phase.STOPPING))
+
+
+async def look_without_controller(directory: Path, name: str) -> StatusView | None:
+    """The fleet by its state on disk; `None` where none is stored and nothing runs."""
+    stored = await read_stored(directory)
+    lives = [load_life(path) for path in sorted((directory / "agents").glob("*/lives/*/state.json"))]
+    replicas = [life for life in lives if isinstance(life, ReplicaState)]
+    runs = [life for life in lives if isinstance(life, RunState)]
+    fleet = stored.fleet if stored is not None else None
+    if stored is None or (fleet is None and not replicas and not runs):
+        return None
+    specs = fleet.agents if fleet is not None else {}
+    names = sorted({*specs, *(life.agent for life in (*replicas, *runs))})
+    return StatusView(
+        fleet=name,
+        engine=fleet.engine if fleet is not None else "local",
+        at=time.time(),
+        generation=stored.generation,
+        observed_generation=stored.generation,
+        settled=False,
+        gateway_url=None,
+        gateways=(),
+        controller_pid=0,
+        agents=tuple(
+            _agent_view(
+                agent,
+                specs.get(agent),
+                [life for life in replicas if life.agent == agent],
+                [life for life in runs if life.agent == agent],
+            )
+            for agent in names
+        ),
+        problems=(_AWAY,),
+    )
+
+
+def _agent_view(name: str, spec: Agent | None, replicas: list[ReplicaState], runs: list[RunState]) -> AgentView:
+    alive = [life for life in replicas if life.phase in _ALIVE and _lives(life)]
+    ready = sum(life.ready and life.phase is Phase.RUNNING for life in alive)
+    wanted = sum(life.phase is not Phase.STOPPING for life in replicas)
+    lost = wanted - sum(life.phase is Phase.RUNNING for life in alive)
+    return AgentView(
+        name=name,
+        kind=spec.kind.value if spec is not None else "removed",
+        revision=replicas[-1].revision if replicas else "",
+        state="degraded" if lost else "ok" if wanted else "asleep",
+        reason=f"{lost} of {wanted} replicas do not run" if lost else "",
+        desired=wanted,
+        ready=ready,
+        starting=len(alive) - ready - sum(life.phase is Phase.STOPPING for life in alive),
+        stopping=sum(life.phase is Phase.STOPPING for life in alive),
+        min=spec.scale.min if spec is not None else 0,
+        max=spec.scale.max if spec is not None else 0,
+        replicas=tuple(_replica_view(life) for life in replicas),
+        runs=tuple(
+            RunView(run.id, run.phase.value, run.attempt, run.started_at, run.finished_at, run.exit_code, run.reason)
+            for run in runs
+        ),
+    )
+
+
+def _replica_view(life: ReplicaState) -> ReplicaView:
+    gone = life.phase in _ALIVE and not _lives(life)
+    return ReplicaView(
+        id=life.id,
+        revision=life.revision,
+        phase=Phase.FAILED.value if gone else life.phase.value,
+        ready=life.ready and not gone,
+        address=f"127.0.0.1:{life.port}" if life.port is not None else None,
+        started_at=life.started_at,
+        restarts=life.restarts,
+        reason="ended while no controller was there" if gone else life.reason,
+        last_log=life.last_log,
+    )
+
+
+def _lives(life: ReplicaState) -> bool:
+    return life.start is not None and life.start.process is not None and is_alive(life.start.process)

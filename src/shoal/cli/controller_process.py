@@ -1,0 +1,117 @@
+"""The controller's process, in a session of its own: neither a closed terminal nor Ctrl-C reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.errors import ControllerUnavailable, ShoalError
+
+if TYPE_CHECKING:
+    from shoal.api.client import Client
+
+LOG_FILE = "controller.log"
+LOCK_FILE = "controller.lock"
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 10.0
+_POLL_S = 0.05
+_LOG_TAIL_BYTES = 4000
+_LOG_LIMIT_BYTES = 10 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A controller that this command started: its process, and where in the log its words begin."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    log_from: int
+
+    def last_words(self) -> str:
+        """The end of what it wrote."""
+        with self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self.log_from, size - _LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace").strip()
+
+
+def start_controller(directory: Path, fleet: str) -> Started:
+    """Start the controller of the fleet whose state is in `directory`."""
+    log = directory / LOG_FILE
+    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        log_from = os.lseek(handle, 0, os.SEEK_END)
+        process = subprocess.Popen(
+            # -P: what lies in the current directory is not to be imported instead of Shoal.
+            [sys.executable, "-P", "-m", "shoal.api", "--directory", str(directory), "--fleet", fleet],
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            cwd=directory,
+            start_new_session=True,
+        )
+    finally:
+        os.close(handle)
+    return Started(process, log, log_from)
+
+
+async def answers(client: Client) -> bool:
+    """Whether a controller is there."""
+    try:
+        await client.status()
+    except ControllerUnavailable:
+        return False
+    return True
+
+
+async def wait_answers(client: Client, started: Started) -> None:
+    """Until the new controller answers. Raises ShoalError with its last words where it ends instead."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not await answers(client):
+        if started.process.poll() is not None:
+            raise ShoalError(
+                f"the controller could not start (exit code {started.process.returncode}):\n{started.last_words()}\n"
+                "`shoal doctor` looks for the usual causes"
+            )
+        if time.monotonic() > deadline:
+            raise ControllerUnavailable(
+                f"the controller (process {started.process.pid}) does not answer after {START_TIMEOUT_S:g}s; "
+                f"see {started.log}"
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+async def wait_ended(directory: Path, started: Started | None = None) -> bool:
+    """Until no controller holds the fleet, so that the next one can; false if it takes too long."""
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if started is not None:
+            started.process.poll()  # a child of ours stays in the process table until it is asked for
+        if not is_held(directory):
+            return True
+        await asyncio.sleep(_POLL_S)
+    return False
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a controller holds the fleet, answering or not: the kernel lets go of its lock however it ends."""
+    try:
+        handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -1,0 +1,82 @@
+"""`shoal down`: drain and stop everything, by the controller that runs or by one that is started for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from shoal.cli.options import FLEET_OPTIONS, Common, decorate, pass_common
+from shoal.cli.output import say
+from shoal.errors import ControllerUnavailable, ShoalError
+
+if TYPE_CHECKING:
+    from shoal.api.client import Client
+    from shoal.cli.progress import Progress
+
+
+@click.command(short_help="Stop the fleet.")
+@click.option("--volumes", is_flag=True, help="Delete its volumes and queues too. They are gone for good.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask before volumes are deleted.")
+@decorate(FLEET_OPTIONS)
+@pass_common
+def down(common: Common, volumes: bool, yes: bool) -> None:
+    """Stop the fleet: agents finish what they have within their stop_grace_period, then the gateway and the broker end.
+
+    Works without a controller too. Volumes and queues stay unless --volumes is given.
+    """
+    fleet, directory = common.fleet_name(), common.directory()
+    if volumes and not yes and sys.stdin.isatty():
+        click.confirm(f"Delete the volumes and queues of {fleet} for good?", abort=True, err=True)
+    if not asyncio.run(_down(common.client(), directory, fleet, volumes)):
+        click.echo(f"{fleet}: nothing runs here")
+        return
+    click.echo(f"{fleet}: everything is stopped" + (", volumes and queues are deleted" if volumes else ""))
+
+
+async def _down(client: Client, directory: Path, fleet: str, volumes: bool) -> bool:
+    """False where there was nothing to stop."""
+    from shoal.cli.controller_process import answers, start_controller, wait_answers, wait_ended
+    from shoal.cli.progress import Progress
+    from shoal.cli.secret_values import forget_secrets
+
+    started = None
+    if not await answers(client):
+        if not await _anything_left(directory, volumes):
+            return False
+        say("No controller answers; starting one to stop what it finds ...")
+        started = start_controller(directory, fleet)
+        await wait_answers(client, started)
+    with Progress() as progress:
+        async with asyncio.TaskGroup() as tasks:
+            showing = tasks.create_task(_show(client, progress))
+            await client.down(volumes=volumes)
+            showing.cancel()
+    if not await wait_ended(directory, started):
+        raise ShoalError(f"everything is stopped, but the controller does not end; see {directory / 'controller.log'}")
+    forget_secrets(directory)
+    return True
+
+
+async def _show(client: Client, progress: Progress) -> None:
+    try:
+        async with aclosing(client.watch()) as views:
+            async for view in views:
+                progress.show(view)
+    except ControllerUnavailable:
+        return  # that it ends is what was asked for
+
+
+async def _anything_left(directory: Path, volumes: bool) -> bool:
+    """Whether a fleet is stored, or something of one is still there though its controller is not."""
+    from shoal.cli.stored_fleet import read_stored
+
+    stored = await read_stored(directory)
+    if stored is None:
+        return False
+    kept = [directory / "volumes", directory / "platform"] if volumes else []
+    return stored.fleet is not None or any((directory / "agents").glob("*/lives/*")) or any(p.exists() for p in kept)

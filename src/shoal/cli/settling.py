@@ -1,0 +1,58 @@
+"""When `up` is done: everything settled, or something will never be. Pure; the time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from shoal.api.views import AgentView, StatusView
+
+FAILURE_GRACE_S = 2.0  # what failed just now may be what an earlier version left behind
+_AT_REST = frozenset(("ok", "asleep"))
+
+
+class Verdict(Enum):
+    """What a look at the fleet says about the generation that is waited for."""
+
+    WAITING = auto()
+    SETTLED = auto()
+    FAILED = auto()
+
+
+@dataclass
+class Settling:
+    """Judges one look after the other. `agents` are those that count; none: all of them."""
+
+    generation: int
+    agents: Sequence[str] = ()
+    _failed_since: dict[str, float] = field(default_factory=dict[str, float])
+
+    def judge(self, view: StatusView, now: float) -> Verdict:
+        """What this look says, `now` being any clock that goes on."""
+        if view.generation < self.generation:
+            return Verdict.WAITING
+        concerned = self.concerned(view)
+        for agent in concerned:
+            if agent.state in _AT_REST:
+                self._failed_since.pop(agent.name, None)
+            elif agent.state == "failed":
+                self._failed_since.setdefault(agent.name, now)
+        if self.agents:
+            settled = all(agent.state not in {"progressing", "failed"} for agent in concerned)
+        else:
+            settled = view.settled and view.observed_generation >= self.generation
+        if settled and not self._failed_since:
+            return Verdict.SETTLED
+        failed = [agent for agent in concerned if agent.state == "failed"]
+        if any(now - self._failed_since[agent.name] >= FAILURE_GRACE_S for agent in failed):
+            return Verdict.FAILED
+        return Verdict.WAITING
+
+    def concerned(self, view: StatusView) -> list[AgentView]:
+        """The agents that count."""
+        return [agent for agent in view.agents if not self.agents or agent.name in self.agents]
+
+    def in_the_way(self, view: StatusView) -> list[AgentView]:
+        """Those that are not at rest."""
+        return [agent for agent in self.concerned(view) if agent.state not in _AT_REST]

@@ -1,0 +1,64 @@
+"""The stored fleet, as the command line reads and writes it: by compare-and-set, as anybody else might be doing it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.control.sqlite_store import open_store
+from shoal.errors import PlanError, ShoalError
+
+if TYPE_CHECKING:
+    from shoal.control.store import StoredFleet
+    from shoal.engines.protocol import Capabilities
+    from shoal.spec.model import Fleet
+
+STATE_FILE = "state.db"
+
+
+async def read_stored(directory: Path) -> StoredFleet | None:
+    """What is stored; `None` where nothing ever was. It makes no state where there is none."""
+    if not (directory / STATE_FILE).exists():
+        return None
+    async with open_store(directory / STATE_FILE) as store:
+        return await store.read_fleet()
+
+
+async def write_stored(directory: Path, fleet: Fleet | None, project: str, expected_generation: int) -> int:
+    """Stores the fleet and gives its generation. Raises Conflict, saying who was first."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ShoalError(
+            f"{directory} can't be made: {error.strerror or error}; the state needs a place that you may write to, "
+            "which SHOAL_HOME can name"
+        ) from error
+    async with open_store(directory / STATE_FILE) as store:
+        return await store.write_fleet(
+            fleet, directory=project, by=who_am_i(), at=time.time(), expected_generation=expected_generation
+        )
+
+
+def who_am_i() -> str:
+    """Whom a conflict names."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"user {os.getuid()}"
+    return f"{user}@{socket.gethostname()} (process {os.getpid()})"
+
+
+def capabilities_of(fleet: Fleet) -> Capabilities:
+    """What the fleet's engine can do. Raises PlanError for an engine that this version has not."""
+    if fleet.engine != "local":
+        raise PlanError(
+            f"engine: found {fleet.engine}; this version runs fleets on the engine local (choose an environment with "
+            "`engine: local` by -e, or --set engine=local)"
+        )
+    from shoal.engines.local.capabilities import CAPABILITIES
+
+    return CAPABILITIES
