@@ -22,6 +22,7 @@ from shoal.sdk.task import QueueError, Task
 
 log = logging.getLogger("shoal.sdk")
 
+DEFAULT_MAX_ATTEMPTS = 5  # of a consumer that Shoal did not make
 _ANSWER_TIMEOUT_S = 5.0
 _ANSWER_TRIES = 20
 _FINISHED_KEPT = 4096
@@ -34,7 +35,7 @@ class Policy:
     """The queue's rules, as its consumer holds them."""
 
     ack_wait_s: float = 30.0
-    max_attempts: int = 5
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
 
     @classmethod
     def from_consumer(cls, info: Mapping[str, Any]) -> Policy:
@@ -44,7 +45,7 @@ class Policy:
         attempts = metadata.get("shoal.max_attempts", "")
         return cls(
             ack_wait_s=config.get("ack_wait", 30_000_000_000) / 1e9,
-            max_attempts=int(attempts) if attempts.isdigit() else cls.max_attempts,
+            max_attempts=int(attempts) if attempts.isdigit() else DEFAULT_MAX_ATTEMPTS,
         )
 
 

@@ -45,6 +45,7 @@ class JetStreamApi:
         self._password = unquote(split.password or "")
         self._client: Client | None = None
         self._opening = asyncio.Lock()
+        self._waiting: set[asyncio.Timeout] = set()
 
     async def call(self, subject: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """The answer to `$JS.API.<subject>`. Raises Refused, or BrokerError when the broker is away or silent."""
@@ -86,11 +87,18 @@ class JetStreamApi:
     async def _request(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> bytes:
         try:
             client = await self._connected()
-            reply = await client.request(subject, payload, timeout=REQUEST_TIMEOUT_S, headers=headers)
+            async with asyncio.timeout(REQUEST_TIMEOUT_S) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    reply = await client.request(subject, payload, timeout=REQUEST_TIMEOUT_S, headers=headers)
+                finally:
+                    self._waiting.discard(waiting)
         except errors.NoRespondersError:
             raise BrokerError(f"broker {self._where}: nobody answers on {subject}; is JetStream up?") from None
         except (errors.TimeoutError, TimeoutError):
-            raise BrokerError(f"broker {self._where}: no answer on {subject} within {REQUEST_TIMEOUT_S:g} s") from None
+            raise BrokerError(
+                f"broker {self._where}: no answer on {subject} ({REQUEST_TIMEOUT_S:g} s, or cut off)"
+            ) from None
         except (errors.Error, OSError) as error:
             raise BrokerError(f"broker {self._where}: {error or type(error).__name__}") from error
         return reply.data
@@ -117,6 +125,7 @@ class JetStreamApi:
                     reconnect_time_wait=0.2,  # pyright: ignore[reportArgumentType] - seconds, floats work
                     max_reconnect_attempts=-1,
                     error_cb=_log_error,
+                    disconnected_cb=self._on_disconnected,
                 )
         except TimeoutError:
             reason = client.last_error
@@ -126,6 +135,13 @@ class JetStreamApi:
             await _close(client)
             raise
         return client
+
+    async def _on_disconnected(self) -> None:
+        """An answer is lost with its connection: nobody should wait for it."""
+        now = asyncio.get_running_loop().time()
+        for waiting in self._waiting:
+            waiting.reschedule(now)
+        self._waiting.clear()
 
     async def _probe(self) -> None:
         """Says at once that nobody listens; nats-py, told to reconnect for ever, would only go on trying."""
