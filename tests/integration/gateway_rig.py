@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from aiohttp import ClientSession, ClientTimeout, web
 
-from shoal.core.routing import AgentRoute, Endpoint, HealthCheck, Snapshot
+from shoal.core.routing import AgentRoute, Endpoint, HealthCheck, Snapshot, Traffic
 from shoal.proxy.admin import Admin
 from shoal.proxy.link import GatewayLink, serve_gateways
 from shoal.proxy.sockets import reachable_socket
@@ -110,6 +110,7 @@ class Rig:
         self.port = free_port()
         self.arguments = arguments
         self.process: asyncio.subprocess.Process | None = None
+        self.controller = AsyncExitStack()  # closed: the controller is gone
         self._replicas = AsyncExitStack()
 
     def snapshot(self, *agents: AgentRoute, **more: object) -> Snapshot:
@@ -120,6 +121,9 @@ class Rig:
             agents={route.agent: route for route in agents},
             **more,  # pyright: ignore[reportArgumentType]
         )
+
+    def traffic(self, name: str) -> Traffic:
+        return self.link.traffic().get(name, Traffic())
 
     async def start(self) -> None:
         state = str(self.directory / "gateway")
@@ -194,10 +198,11 @@ class Rig:
 async def rig(directory: Path, *arguments: str) -> AsyncGenerator[Rig]:
     """A gateway that is connected and has been told nothing yet."""
     timeout = ClientTimeout(total=DEADLINE_S)
-    async with AsyncExitStack() as stack:
-        link = await stack.enter_async_context(serve_gateways(f"unix:{directory}/controller.sock"))
+    async with AsyncExitStack() as stack, AsyncExitStack() as controller:
+        link = await controller.enter_async_context(serve_gateways(f"unix:{directory}/controller.sock"))
         http = await stack.enter_async_context(ClientSession(timeout=timeout))
-        made = Rig(directory, link, http, ("--concurrency", "1", "--drain", "2", *arguments))
+        made = Rig(directory, link, http, ("--concurrency", "1", "--drain", "0", *arguments))
+        made.controller = controller
         stack.push_async_callback(made.end)
         await made.start()
         await until(lambda: link.live, "the gateway connects")

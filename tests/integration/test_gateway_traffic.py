@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 
 import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
-from aiohttp import ClientSession, WSMsgType, web
+from aiohttp import ClientSession, TCPConnector, WSMsgType, web
 from gateway_rig import Got, Rig, agent, free_port, rig, until
 
-from shoal.core.routing import AgentRoute, Endpoint, HealthCheck
+from shoal.core.routing import AgentRoute, Caller, Endpoint, HealthCheck
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -259,25 +260,22 @@ async def test_traffic_is_counted(gateway: Rig) -> None:
 
     replica.answer = answer
     await gateway.push(gateway.snapshot(agent("counted", replica)))
-    traffic = gateway.link.traffic
     async with asyncio.TaskGroup() as tasks:
         for _ in range(3):
             await gateway.get("/counted/")
         await gateway.get("/counted/fail")
         tasks.create_task(gateway.get("/counted/wait"))
-        await until(lambda: "counted" in traffic() and traffic()["counted"].active == 1)
+        await until(lambda: gateway.traffic("counted").active == 1)
         release.set()
-    await until(lambda: traffic()["counted"].requests == 5)
-    await until(lambda: traffic()["counted"].latency_counts[-1:] == (5,))
-    counts = traffic()["counted"]
+    await until(lambda: gateway.traffic("counted").requests == 5)
+    await until(lambda: gateway.traffic("counted").latency_counts[-1:] == (5,))
+    counts = gateway.traffic("counted")
     assert (counts.failures, counts.active, counts.healthy) == (1, 0, 1)
     assert list(counts.latency_counts) == sorted(counts.latency_counts)
 
 
 async def test_calls_by_own_listener(gateway: Rig) -> None:
     """The path's first part, or the authority, names the callee; what is not declared is 403, what is missing 503."""
-    from shoal.core.routing import Caller
-
     b = await gateway.replica("b")
     port = free_port()
     callers = {"a": Caller("a", ("b", "later"), listener_port=port)}
@@ -292,12 +290,6 @@ async def test_calls_by_own_listener(gateway: Rig) -> None:
 
 async def test_calls_by_source_address(gateway: Rig) -> None:
     """One listener for all: an address that is not known gets 503, and a new one is in force once acknowledged."""
-    from dataclasses import replace
-
-    from aiohttp import TCPConnector
-
-    from shoal.core.routing import Caller
-
     b = await gateway.replica("b")
     port = free_port()
     callers = {
@@ -309,7 +301,10 @@ async def test_calls_by_source_address(gateway: Rig) -> None:
 
     async def call(source: str) -> int:
         connector = TCPConnector(local_addr=(source, 0))
-        async with ClientSession(connector=connector) as http, http.get(f"http://127.0.0.1:{port}/b/x") as got:
+        headers = {"x-shoal-source": "127.0.0.2"}  # a client may say what it likes
+        url = f"http://127.0.0.1:{port}/b/x"
+        async with ClientSession(connector=connector, headers=headers) as http, http.get(url) as got:
+            assert "x-shoal-source" not in await got.text()
             return got.status
 
     addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from shoal.core.routing import Snapshot, Traffic
+from shoal.core.routing import Endpoint, Snapshot, Traffic
 from shoal.errors import GatewayError
 from shoal.proxy.admin import Admin
 from shoal.proxy.ads import AdsServer
@@ -34,6 +34,9 @@ from shoal.proxy.wire import Report
 log = logging.getLogger(__name__)
 
 _STOP_S = 0.2
+# Envoy agrees when its main thread knows; its other threads follow, and a request may be on the wire. Whoever waits for
+# the ACK of a removal is about to stop the replica, so that version's waits a little.
+_SETTLE_S = 0.05
 _QUIET = 3  # scrapes in a row without a request: a client that was told may have one more on its way
 _CA_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
@@ -84,6 +87,8 @@ class Gateway:
         self._encoder = Encoder()
         self._versions = (0, 0)  # the controller's newest, and what ADS calls the same
         self._acknowledged = 0
+        self._connection = 0
+        self._removed = False  # an endpoint went with a version that is not agreed to yet
         self._unusable = ""
         self._socket = reachable_socket(options.state_dir / "gateway.sock")
         admin_socket = reachable_socket(options.state_dir / "admin.sock")
@@ -132,6 +137,7 @@ class Gateway:
         except GatewayError as error:
             log.warning("can't drain: %s", error)
             return
+        log.info("drains: requests may go on for %g s", self._options.drain_s)
         quiet = 0
         while quiet < _QUIET and time.monotonic() < deadline:
             await asyncio.sleep(INTERVAL_S)
@@ -155,6 +161,7 @@ class Gateway:
     def connected(self, connected: bool) -> None:
         self._hold.controller(connected)
         if not connected:  # versions are those of one connection
+            self._connection += 1
             self._acknowledged = 0
             self._versions = (0, self._versions[1])
 
@@ -172,6 +179,7 @@ class Gateway:
             LISTENER: self._encoder.encode_all(LISTENER, rendered.listeners),
             ROUTES: self._encoder.encode_all(ROUTES, rendered.routes),
         }
+        self._removed |= bool(_endpoints(self._snapshot) - _endpoints(snapshot))
         self._snapshot = snapshot
         self._unusable = ""
         self._with_endpoints = frozenset(name for name, route in snapshot.agents.items() if route.endpoints)
@@ -179,9 +187,22 @@ class Gateway:
 
     def _ads_changed(self) -> None:
         theirs, ours = self._versions
-        if theirs and ours and self._ads.acknowledged >= ours:
-            self._acknowledged = theirs
+        if theirs > self._acknowledged and ours and self._ads.acknowledged >= ours:
+            delay_s = _SETTLE_S if self._removed else 0.0
+            asyncio.get_running_loop().call_later(delay_s, self._agree, theirs, self._connection)
         self._uplink.wake()
+
+    def _agree(self, version: int, connection: int) -> None:
+        if connection != self._connection:
+            return
+        self._acknowledged = max(self._acknowledged, version)
+        if version == self._versions[0]:
+            self._removed = False
+        self._uplink.wake()
+
+
+def _endpoints(snapshot: Snapshot | None) -> set[Endpoint]:
+    return {endpoint for route in snapshot.agents.values() for endpoint in route.endpoints} if snapshot else set()
 
 
 def _system_ca() -> str | None:

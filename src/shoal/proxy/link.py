@@ -67,6 +67,7 @@ class _Session:
         self.wake = asyncio.Event()
         self.acknowledged = 0
         self.refused = ""
+        self.over = False  # it hung up, or another stream took its place
 
 
 class GatewayLink:
@@ -79,7 +80,7 @@ class GatewayLink:
         self._ledger = Ledger()
         self._changed = asyncio.Event()
         self._acknowledgement = asyncio.Event()
-        self._closing = asyncio.Event()
+        self._closed = False
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -127,7 +128,9 @@ class GatewayLink:
 
     def close(self) -> None:
         """Lets the streams end, so that gateways see it at once."""
-        self._closing.set()
+        self._closed = True
+        for session in self._sessions.values():
+            session.wake.set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         method = cast("Any", grpc).stream_stream_rpc_method_handler(self._connect)
@@ -143,11 +146,9 @@ class GatewayLink:
         log.info("gateway %s is connected", session.name)
         try:
             async with asyncio.TaskGroup() as tasks:
-                others = [tasks.create_task(self._tell(session, context)), tasks.create_task(self._closing.wait())]
                 reader = tasks.create_task(self._listen(session, context))
-                await asyncio.wait((reader, others[1]), return_when=asyncio.FIRST_COMPLETED)
-                for task in (reader, *others):
-                    task.cancel()
+                await self._tell(session, context)
+                reader.cancel()
         finally:
             if self._sessions.get(session.name) is session:
                 del self._sessions[session.name]
@@ -157,6 +158,8 @@ class GatewayLink:
             self._acknowledgement.set()
 
     async def _admit(self, context: _Context) -> _Session:
+        if self._closed:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the controller is ending")
         async with asyncio.timeout(_HELLO_S):
             message = await context.read()
         hello = loads(Report, b"{}" if message is grpc.aio.EOF else message)
@@ -169,7 +172,7 @@ class GatewayLink:
     async def _tell(self, session: _Session, context: _Context) -> None:
         told: Snapshot | None = None
         told_version = 0
-        while True:
+        while not session.over and not self._closed:  # never cancelled in a write: gRPC would fail to end the stream
             session.wake.clear()
             if self._snapshot is not None and told_version != self._version:
                 snapshot, told_version = self._snapshot, self._version
@@ -180,8 +183,10 @@ class GatewayLink:
     async def _listen(self, session: _Session, context: _Context) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
             if self._sessions.get(session.name) is not session:
-                return
+                break
             self._hear(session, loads(Report, message))
+        session.over = True
+        session.wake.set()
 
     def _hear(self, session: _Session, report: Report) -> None:
         if report.acknowledged > session.acknowledged or report.refused != session.refused:
