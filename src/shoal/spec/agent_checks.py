@@ -97,13 +97,15 @@ def _keys_of_kinds(agent: Agent, at: Loc) -> Iterator[Finding]:
 
 
 def _program(agent: Agent, at: Loc) -> Iterator[Finding]:
-    about = ("image", "command", "port")
     if agent.image is None and agent.command is None:
-        yield Finding(at, "found neither `command` nor `image`; expected what to run", key=True, about=about)
+        message = "found neither `command` nor `image`; expected what to run"
+        yield Finding(at, message, key=True, about=("image", "command"))
     for index, part in enumerate(agent.command or ()):
         if agent.port is None and _PORT_IN_COMMAND.search(part):
             message = "$PORT is set only for an agent with a `port`"
-            yield Finding((*at, "command", index), message, "give it a `port`, or choose another name", about=about)
+            yield Finding(
+                (*at, "command", index), message, "give it a `port`, or choose another name", about=("command", "port")
+            )
 
 
 def _environment(agent: Agent, at: Loc) -> Iterator[Finding]:

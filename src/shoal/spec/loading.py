@@ -183,17 +183,19 @@ class _Load:
             self._problems.append(Problem(node.spot.place, ENVIRONMENTS, message))
             return tree
         shaped = Shaper(self._problems, None).shape(node, document_shape())
-        if isinstance(tree, Block) and isinstance(shaped, Block):
-            self._refuse_new_agents(tree, shaped)
+        if isinstance(tree, Block) and isinstance(shaped, Block) and self._names_new_agents(tree, shaped):
+            return tree
         return merge(tree, shaped)
 
-    def _refuse_new_agents(self, tree: Block, setting: Block) -> None:
+    def _names_new_agents(self, tree: Block, setting: Block) -> bool:
         """A setting changes agents; one that does not exist is a slip."""
+        before = len(self._problems)
         there, named = (node.entries.get("agents") for node in (tree, setting))
         if there and named and isinstance(there.node, Block) and isinstance(named.node, Block):
             for name in named.node.entries.keys() - there.node.entries.keys():
                 remedy = did_you_mean(name, there.node.entries)
                 self._problems.append(Problem(named.spot.place, f"agents.{name}", "there is no such agent", remedy))
+        return len(self._problems) > before
 
     def _require_environment(self) -> None:
         name = self._environment

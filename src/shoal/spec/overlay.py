@@ -54,7 +54,6 @@ def without_nulls(node: Node, *, keep: tuple[str, ...] = ()) -> Node:
     return Block(entries, node.spot) if changed else node
 
 
-
 def parse_setting(text: str) -> Node:
     """`agents.x.scale.max=3` as a tree. The value is YAML; nothing after the `=` is empty text. Raises Refused."""
     spot = Spot(f"--set {text}", 1, 1)

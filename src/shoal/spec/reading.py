@@ -99,7 +99,7 @@ class _Reader:
         except yaml.reader.ReaderError as error:
             raise Refused(self._unreadable(error, text)) from None
         except yaml.MarkedYAMLError as error:
-            raise Refused(self._malformed(error)) from None
+            raise Refused(self._malformed(error, text)) from None
         return self._root, self._problems
 
     def _take(self, event: Any) -> None:
@@ -152,10 +152,11 @@ class _Reader:
         self._stack.append(_Open(spot, event.anchor, mapping))
 
     def _close(self) -> None:
-        done = self._stack.pop()
+        done = self._stack[-1]
+        for merged in done.merges:
+            self._merge(done, merged)
+        self._stack.pop()
         if done.mapping:
-            for merged in done.merges:
-                self._merge(done, merged)
             self._add(Block(done.entries, done.spot), done.anchor)
         else:
             self._add(Items(tuple(done.items), done.spot), done.anchor)
@@ -230,11 +231,13 @@ class _Reader:
         mark = event.start_mark
         return Spot(self._file, mark.line + 1, mark.column + 1, self._layer)
 
-    def _malformed(self, error: yaml.MarkedYAMLError) -> Problem:
+    def _malformed(self, error: yaml.MarkedYAMLError, text: str) -> Problem:
         mark = error.problem_mark or error.context_mark
         spot = Spot(self._file, mark.line + 1, mark.column + 1) if mark else Spot(self._file, 1, 1)
         context = f" {error.context}" if error.context else ""
-        return _at(spot, f"this is not YAML: {error.problem or 'malformed'}{context}")
+        line = "".join(text.splitlines()[spot.line - 1 : spot.line])
+        remedy = "${...} needs quotes within brackets" if "flow" in context and "${" in line else ""
+        return _at(spot, f"this is not YAML: {error.problem or 'malformed'}{context}", remedy=remedy)
 
     def _unreadable(self, error: yaml.reader.ReaderError, text: str) -> Problem:
         # The C reader counts in bytes, the Python one in characters: the text itself tells where it is.

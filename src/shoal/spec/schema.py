@@ -11,6 +11,8 @@ JsonSchema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE: JsonSchema = {"type": "string", "pattern": r"\$"}
+# What pydantic calls a bound that it checks itself.
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 _SIMPLE = ("integer", "number", "boolean")
 
 
@@ -30,7 +32,7 @@ def _finished(schema: Any) -> Any:
         return [_finished(part) for part in cast("list[Any]", schema)]
     if not isinstance(schema, dict):
         return schema
-    block = dict(cast("JsonSchema", schema))
+    block = {_BOUNDS.get(key, key): value for key, value in cast("JsonSchema", schema).items()}
     block.pop("title", None)
     if block.get("default") is None or isinstance(block["default"], (dict, list)):
         block.pop("default", None)  # a block's default says less than the defaults of its keys
