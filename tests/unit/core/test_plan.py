@@ -1,0 +1,257 @@
+"""What a plan says would happen, and what it keeps to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shoal.core.plan import HIDDEN, Change, make_plan
+from shoal.core.plan_text import format_plan
+from shoal.core.revision import revision_of, template_of
+from shoal.errors import PlanError
+from shoal.spec.model import Fleet
+
+SERVICE: dict[str, Any] = {"command": "run", "port": 8000, "environment": {"A": "1"}}
+WORKER: dict[str, Any] = {"command": "work", "queue": "q"}
+
+
+@dataclass(frozen=True)
+class Can:
+    """What an engine can do."""
+
+    support: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The capabilities of an engine that runs commands."""
+
+    engine: str = "local"
+    runs_images: bool = False
+    table: Mapping[str, Can] = field(default_factory=dict[str, Can])
+
+
+LOCAL = Engine()
+CONTAINERS = Engine("kubernetes", runs_images=True)
+
+
+def fleet_of(engine: str = "local", fleet: str = "f", **agents: Any) -> Fleet:
+    named = {name.replace("_", "-"): spec for name, spec in agents.items()}
+    return Fleet.model_validate({"fleet": fleet, "engine": engine, "agents": named})
+
+
+def changed(**changes: Any) -> Change:
+    """The one change of an agent whose spec has these changes."""
+    (change,) = make_plan(fleet_of(a=SERVICE), fleet_of(a={**SERVICE, **changes}), LOCAL).changes
+    return change
+
+
+def test_equal_fleets_have_no_changes() -> None:
+    """Nor do fleets that differ in order alone."""
+    old = fleet_of(a={**SERVICE, "calls": ["a", "b"], "secrets": ["S", "T"]}, b=WORKER)
+    new = fleet_of(b=WORKER, a={**SERVICE, "calls": ["b", "a"], "secrets": ["T", "S"]})
+    plan = make_plan(old, new, LOCAL)
+    assert plan.changes == () and not plan
+    assert format_plan(plan) == "fleet f on the local engine\n\nNo changes."
+
+
+@pytest.mark.parametrize(
+    ("changes", "class_", "path"),
+    [
+        ({"scale": {"max": 4}}, "live", "scale.max"),
+        ({"public": "/x"}, "live", "public.path"),
+        ({"idempotent": ["GET"]}, "live", "idempotent"),
+        ({"max_requests": 4}, "live", "max_requests"),
+        ({"request_timeout": "4s"}, "live", "request_timeout"),
+        ({"sticky": {"cookie": "c"}}, "live", "sticky.cookie"),
+        ({"image": "i"}, "rolling", "image"),
+        ({"command": "other"}, "rolling", "command"),
+        ({"environment": {"A": "2"}}, "rolling", "environment.A"),
+        ({"port": 8001}, "rolling", "port"),
+        ({"health": "/h"}, "rolling", "health.path"),
+        ({"resources": {"memory": "1Gi"}}, "rolling", "resources.memory"),
+        ({"calls": ["b"]}, "rolling", "calls"),
+        ({"secrets": ["S"]}, "rolling", "secrets.S"),
+        ({"stop_grace_period": "1m"}, "rolling", "stop_grace_period"),
+        ({"stateful": True}, "recreate", "stateful"),
+        ({"volumes": ["d:/d"]}, "recreate", "volumes"),
+        ({"port": None, "queue": "q"}, "recreate", "port"),
+    ],
+)
+def test_each_field_has_its_class(changes: dict[str, Any], class_: str, path: str) -> None:
+    """Live what only Shoal and the gateway hold, rolling what a replica is made of, recreate what it keeps."""
+    change = changed(**changes)
+    assert (change.agent, change.class_) == ("a", class_)
+    assert path in [each for each, _, _ in change.fields]
+    old, new = (template_of(fleet_of(a=spec), "a", {}) for spec in (SERVICE, {**SERVICE, **changes}))
+    assert (revision_of(old) == revision_of(new)) is (class_ == "live")
+
+
+def test_the_strongest_class_wins() -> None:
+    """A new image with a new scale is a rollout."""
+    assert changed(scale=3, image="i").class_ == "rolling"
+    assert changed(scale=3, image="i", stateful=True).class_ == "recreate"
+
+
+def test_a_secret_that_changed_is_named_and_not_shown() -> None:
+    """Only agents that read it are rolled."""
+    fleet = fleet_of(a={**SERVICE, "secrets": ["TOKEN"]}, b=WORKER)
+    (change,) = make_plan(fleet, fleet, LOCAL, ["TOKEN", "OTHER"]).changes
+    assert (change.agent, change.class_, [path for path, _, _ in change.fields]) == ("a", "rolling", ["secrets.TOKEN"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("DB_PASSWORD", "s3cret", False),
+        ("OPENAI_API_KEY", "s3cret", False),
+        ("GITHUB_TOKEN", "s3cret", False),
+        ("DATABASE_URL", "postgres://u:s3cret@h/d", False),
+        ("LOG_LEVEL", "s3cret", True),
+        ("MONKEY", "s3cret", True),
+    ],
+)
+def test_variables_that_look_like_secrets_are_hidden(name: str, value: str, shown: bool) -> None:
+    """They should have been secrets; a plan is pasted into tickets."""
+    for old in (None, fleet_of(a=SERVICE)):
+        plan = make_plan(old, fleet_of(a={**SERVICE, "environment": {name: value}}), LOCAL)
+        assert ("s3cret" in format_plan(plan)) is shown
+        assert shown or HIDDEN in format_plan(plan)
+
+
+def test_agents_that_come_and_go_are_named() -> None:
+    """With their kinds, in the order of their names."""
+    plan = make_plan(fleet_of(b=SERVICE, c=SERVICE), fleet_of(a=WORKER, b=SERVICE), LOCAL)
+    assert [(change.agent, change.class_, change.kind) for change in plan.changes] == [
+        ("a", "create", "worker"),
+        ("c", "remove", "service"),
+    ]
+
+
+def test_queues_and_externals_are_the_fleets_own() -> None:
+    """They change without a restart."""
+    old, new = (
+        Fleet.model_validate({"fleet": "f", "agents": {"a": WORKER}, "queues": {"q": {"max_attempts": times}}})
+        for times in (3, 4)
+    )
+    (change,) = make_plan(old, new, LOCAL).changes
+    assert change == Change(None, "live", (("queues.q.max_attempts", 3, 4),))
+
+
+def test_an_image_alone_is_no_command_on_this_machine() -> None:
+    """The error names the ways out, for all agents at once."""
+    fleet = fleet_of(a={"image": "i:1", "port": 1}, b={"image": "i:2", "port": 1}, c=SERVICE)
+    with pytest.raises(PlanError) as caught:
+        make_plan(None, fleet, LOCAL)
+    assert str(caught.value).splitlines()[0] == (
+        "agents.a: found the image i:1 and no command; on the local engine agents are started by their command (give "
+        "it a `command`, or choose an engine that runs images: swarm, kubernetes)"
+    )
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_an_engine_of_containers_needs_images() -> None:
+    """A command alone runs on this machine only."""
+    with pytest.raises(PlanError, match=r"agents\.a: found no image"):
+        make_plan(None, fleet_of("kubernetes", a=SERVICE), CONTAINERS)
+
+
+@pytest.mark.parametrize("other", [{"fleet": "g"}, {"engine": "swarm"}])
+def test_a_fleet_keeps_its_name_and_engine(other: dict[str, str]) -> None:
+    """Another one is another fleet, and the first would be left behind."""
+    image = {**SERVICE, "image": "i"}
+    with pytest.raises(PlanError, match="shoal down"):
+        make_plan(fleet_of(a=image), fleet_of(a=image, **other), CONTAINERS)
+
+
+def test_notes_say_what_is_not_enforced_where_it_is_used() -> None:
+    """From the table of the engine; what nobody uses is not mentioned."""
+    table = {
+        "agents.calls": Can("advisory", "all agents are the same user"),
+        "agents.gpu": Can("impossible", "no GPUs"),
+        "agents.secrets.env": Can("advisory"),
+        "agents.sticky": Can("impossible"),
+        "agents.public": Can("native"),
+    }
+    fleet = fleet_of(
+        a={**SERVICE, "calls": ["b"], "public": "/a", "image": "i"},
+        b={**SERVICE, "resources": {"gpu": 1}, "secrets": ["S", {"name": "T", "as": "env"}]},
+    )
+    assert make_plan(None, fleet, Engine(table=table)).notes == (
+        "agents.calls is not enforced on the local engine: all agents are the same user (a)",
+        "agents.gpu is impossible on the local engine: no GPUs (b)",
+        "agents.secrets.env is not enforced on the local engine (b)",
+        "images are not used on the local engine: commands run as they are",
+    )
+
+
+def test_the_text_is_readable_and_stable() -> None:
+    """One block an agent, units as people write them."""
+    old = fleet_of(a=SERVICE, b={**SERVICE, "stateful": True}, c=SERVICE, d={"command": "x", "schedule": "0 2 * * *"})
+    new = fleet_of(
+        a={**SERVICE, "scale": {"max": 4}, "resources": {"memory": "256Mi"}, "stop_grace_period": "1m30s"},
+        b=SERVICE,
+        d={"command": "y z", "schedule": "0 2 * * *"},
+        e={**WORKER, "scale": {"min": 0, "max": 3, "target": {"queue_depth": 2.5}}},
+    )
+    assert (
+        format_plan(make_plan(old, new, LOCAL))
+        == """\
+fleet f on the local engine
+
+  ~ a (service): rolling: new replicas take over from old ones
+      resources.memory: 256Mi
+      scale.max: 1 -> 4
+      stop_grace_period: 10s -> 1m30s
+
+  -/+ b (service): recreate: old replicas stop before new ones start
+      stateful: true -> false
+
+  - c (service): remove
+
+  ~ d (job): rolling: from the next run on
+      command: x -> y z
+
+  + e (worker): create
+      command: work
+      scale.min: 0
+      scale.max: 3
+      scale.target.queue_depth: 2.5
+      queue: q
+
+Plan: 1 create, 1 recreate, 2 rolling, 1 remove."""
+    )
+
+
+SPECS = st.fixed_dictionaries(
+    {},
+    optional={
+        "scale": st.integers(1, 3),
+        "public": st.sampled_from(["/a", "/b"]),
+        "environment": st.dictionaries(st.sampled_from("AB"), st.sampled_from("12")),
+        "stateful": st.booleans(),
+        "calls": st.lists(st.sampled_from("ab"), unique=True),
+        "health": st.sampled_from(["/x", "/y"]),
+    },
+)
+FLEETS = st.dictionaries(st.sampled_from(["a", "b"]), SPECS.map(lambda spec: {**SERVICE, **spec}), min_size=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(FLEETS, FLEETS)
+def test_a_plan_is_empty_only_for_equal_fleets(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """And from a fleet to itself there is never anything to do."""
+    before, after = fleet_of(**old), fleet_of(**new)
+    plan = make_plan(before, after, LOCAL)
+    same = {name: {**agent.model_dump(), "calls": sorted(agent.calls)} for name, agent in before.agents.items()} == {
+        name: {**agent.model_dump(), "calls": sorted(agent.calls)} for name, agent in after.agents.items()
+    }
+    assert bool(plan) is not same
+    assert not make_plan(after, after, LOCAL)
+    assert {change.agent for change in plan.changes} <= {*old, *new}
