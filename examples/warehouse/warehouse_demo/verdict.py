@@ -14,6 +14,7 @@ from examples.warehouse.warehouse.sink import Effect
 from .ledger import Ledger
 from .traffic import Traffic
 
+SHOWN = 5  # ids of what went wrong, that many of a kind
 TASK_KINDS = ("image", "metadata")  # every picture goes through both queues
 
 
@@ -22,6 +23,7 @@ class Verdict:
     """What the demo found. `tasks` and `stock` hold ids, so that what went wrong can be looked up."""
 
     load: LoadSummary
+    failures: tuple[Outcome, ...]
     unsent: int
     tasks: int
     lost_tasks: tuple[str, ...]
@@ -54,6 +56,7 @@ def judge(traffic: Traffic, started_at: float, outcomes: Sequence[Outcome], effe
     stages = [compare(expected, ids_of(effects, kind)) for kind in TASK_KINDS]
     return Verdict(
         load=summarize(outcomes),
+        failures=tuple(outcome for outcome in outcomes if outcome.outcome != "ok"),
         unsent=len(traffic.requests) - len(outcomes),
         tasks=len(expected),
         lost_tasks=tuple(sorted({task for stage in stages for task in stage.lost})),
@@ -97,9 +100,15 @@ def render(verdict: Verdict, ledger: Ledger, killed: str, left: int) -> str:
         ("processes left", f"{left}"),
     ]
     lines = [f"{name + ':':<17}{value}" for name, value in rows]
+    lines += [f"  failed: {_describe(outcome)}" for outcome in verdict.failures[:SHOWN]]
     reasons = [f"  {times} x {agent} {wording}" for times, agent, wording in ledger.top_reasons(6)]
     return "\n".join([*lines, "decisions, the commonest reasons first:", *(reasons or ["  none"])])
 
 
+def _describe(outcome: Outcome) -> str:
+    begun = "" if outcome.first_byte_s is None else f", its answer began after {outcome.first_byte_s:.3f} s"
+    return f"{outcome.id} at {outcome.sent_s:.3f} s: {outcome.outcome} after {outcome.latency_s:.3f} s{begun}"
+
+
 def _count(ids: Sequence[str]) -> str:
-    return f"{len(ids)}" + (f"  {', '.join(ids[:5])}" if ids else "")
+    return f"{len(ids)}" + (f"  {', '.join(ids[:SHOWN])}" if ids else "")
