@@ -18,5 +18,6 @@ Law: `render` is pure; `launch` and `process` act; a life is changed by its own 
 
 from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.machine import Timing
+from shoal.engines.local.platform import LocalPlatform
 
-__all__ = ["LocalEngine", "Timing"]
+__all__ = ["LocalEngine", "LocalPlatform", "Timing"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -84,11 +85,12 @@ class LocalAgent:
             elif state.revision not in self._state.revisions:
                 abandon(state)
             elif isinstance(state, ReplicaState):
-                self._live(state)
+                self._live(state, adopted=True)
             else:
-                self._live_run(state)
+                self._live_run(state, adopted=True)
         if self._state.removed:
             self.remove(None)
+        self._touch()
         for revision, known in self._state.revisions.items():
             self._fill(revision, known.count)
 
@@ -165,11 +167,11 @@ class LocalAgent:
         for life in self.lives:
             life.wake()
 
-    def look_at_logs(self, now: float) -> None:
+    def look_at_logs(self, now: float, *, rotate: bool) -> None:
         """Notes how logs grow, and rotates them."""
         timing = self._machine.timing
         for life in self.lives:
-            life.logs.look(now, timing.log_bytes, timing.logs_kept)
+            life.logs.look(now, timing.log_bytes if rotate else math.inf, timing.logs_kept)
 
     def close(self) -> None:
         """Stops watching; what runs runs on."""
@@ -194,9 +196,11 @@ class LocalAgent:
         identity = f"{self.name}-{self._state.made}"
         self._live(ReplicaState(identity, self.name, revision, self._machine.clock(), ordinal=ordinal))
 
-    def _live(self, state: ReplicaState) -> None:
+    def _live(self, state: ReplicaState, *, adopted: bool = False) -> None:
         life = ReplicaLife(self._machine, state, self._revision(state.revision), self._touch, self._ordinal_held)
         self._replicas[state.id] = life
+        if adopted:
+            life.adopt()
         self._touch()
         self._begin(self._follow_replica(life))
 
@@ -205,9 +209,11 @@ class LocalAgent:
         del self._replicas[life.state.id]
         self._settle()
 
-    def _live_run(self, state: RunState) -> None:
+    def _live_run(self, state: RunState, *, adopted: bool = False) -> None:
         life = RunLife(self._machine, state, self._revision(state.revision), self._touch)
         self._runs[state.id] = life
+        if adopted:
+            life.adopt()
         self._begin(self._follow_run(life))
 
     async def _follow_run(self, life: RunLife) -> None:

@@ -80,6 +80,7 @@ class LocalEngine:
         self._dirty: set[str] = set()
         self._view: Mapping[str, AgentObserved] = {}
         self._usage = UsageMeter()
+        self._log_readers = 0  # while somebody reads in a thread, nothing is rotated
         self._version = 0
         self._changed = asyncio.Event()
         self._lock: int | None = None
@@ -150,11 +151,17 @@ class LocalEngine:
         self, agent: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
     ) -> AsyncIterator[LogLine]:
         """What the agent's replicas and runs wrote, those included that are gone. Times: see `local.logs`."""
-        directory = self._machine.layout.logs(agent)
         followers: dict[tuple[str, str], Follower] = {}
-        if follow:
-            self._find_followers(agent, followers, from_end=True)
-        for line in await asyncio.to_thread(lambda: list(read_logs(agent, directories(directory), since, tail))):
+        paths = list(directories(self._machine.layout.logs(agent)))
+        self._log_readers += 1
+        try:
+            if follow:
+                self._find_followers(agent, followers, from_end=True)
+            ends = {follower.path: follower.offset for follower in followers.values()} if follow else None
+            lines = await asyncio.to_thread(lambda: list(read_logs(agent, paths, since, tail, ends)))
+        finally:
+            self._log_readers -= 1
+        for line in lines:
             yield line
         while follow:
             for follower in list(followers.values()):
@@ -226,7 +233,7 @@ class LocalEngine:
         while True:
             await asyncio.sleep(self._machine.timing.housekeeping_s)
             for agent in list(self._agents.values()):
-                agent.look_at_logs(self._machine.clock())
+                agent.look_at_logs(self._machine.clock(), rotate=self._log_readers == 0)
 
     def _find_followers(self, agent: str, followers: dict[tuple[str, str], Follower], *, from_end: bool) -> None:
         for path in directories(self._machine.layout.logs(agent)):

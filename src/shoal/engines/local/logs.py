@@ -12,17 +12,17 @@ O_APPEND the writer goes on at the new end; what is written in the microseconds 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 from shoal.engines.local.layout import make_private
 from shoal.engines.protocol import LogLine
 
+_LONGEST_LINE = 64 * 1024
 STREAMS = ("stdout", "stderr")
 
 
@@ -46,7 +46,7 @@ class LogFile:
         except FileNotFoundError:
             return 0
 
-    def look(self, now: float, limit_bytes: int, kept: int) -> None:
+    def look(self, now: float, limit_bytes: float, kept: int) -> None:
         """Notes growth, and rotates what has become too large."""
         if self.size != self._marked:
             self._mark(now)
@@ -68,10 +68,7 @@ class LogFile:
                     _numbered(path, number).replace(_numbered(path, number + 1))
         with contextlib.suppress(FileNotFoundError):
             self.marks.replace(_numbered(self.marks, 1))
-        with self.path.open("r+b") as source, _numbered(self.path, 1).open("wb") as copy:
-            Path(copy.name).chmod(0o600)
-            shutil.copyfileobj(source, copy, 1024 * 1024)
-            source.truncate(0)
+        _move_content(self.path, _numbered(self.path, 1))
         self._marked = 0
 
 
@@ -83,7 +80,7 @@ class LogPair:
         self.stdout = LogFile(directory, "stdout")
         self.stderr = LogFile(directory, "stderr")
 
-    def look(self, now: float, limit_bytes: int, kept: int) -> None:
+    def look(self, now: float, limit_bytes: float, kept: int) -> None:
         """See `LogFile.look`. Errors of the disk are no reason to stop: the next look tries again."""
         for file in (self.stdout, self.stderr):
             with contextlib.suppress(OSError):
@@ -99,58 +96,74 @@ class LogPair:
         return ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    """A line and what it sorts by among those of other files."""
+def read_logs(
+    agent: str,
+    directories: Iterable[Path],
+    since: float | None,
+    tail: int | None,
+    ends: Mapping[Path, int] | None = None,
+) -> Iterator[LogLine]:
+    """Lines of all replicas and streams, oldest first as far as times are known. Nothing may be rotated meanwhile.
 
-    at: float
-    line: LogLine
+    `since`: epoch seconds; lines of unknown time are given, as they may be newer. `tail`: only the last so many, over
+    all. `ends`: where to stop in files that are followed from there.
+    """
+    timed: list[tuple[float, LogLine]] = []
+    for directory in directories:
+        for stream in STREAMS:
+            end = math.inf if ends is None else ends.get(directory / f"{stream}.log", 0)
+            timed.extend(_in_time(_read_stream(agent, directory, stream, since, tail, end)))
+    timed.sort(key=lambda pair: pair[0])
+    for _, line in timed if tail is None else timed[max(0, len(timed) - tail) :]:
+        yield line
 
 
-def read_logs(agent: str, directories: Iterable[Path], since: float | None, tail: int | None) -> Iterator[LogLine]:
-    """Lines of all replicas and streams, oldest first as far as times are known. `since`: epoch seconds; lines of
-    unknown time are given, as they may be newer. `tail`: only the last so many, over all."""
-    streams = [(directory, stream) for directory in directories for stream in STREAMS]
-    lists = (_read_stream(agent, directory, stream, since, tail) for directory, stream in streams)
-    merged = sorted((timed for lines in lists for timed in lines), key=lambda timed: timed.at)
-    for timed in merged if tail is None else merged[max(0, len(merged) - tail) :]:
-        yield timed.line
+def _in_time(lines: Sequence[LogLine]) -> Iterator[tuple[float, LogLine]]:
+    """Each line of one stream with what it sorts by: a line of unknown time stays where it stood in its stream, and
+    what came after the last note is newer than all that is noted."""
+    noted = sum(1 for line in lines if line.at is not None)
+    before = 0.0 if noted else math.inf
+    for line in lines:
+        if line.at is not None:
+            before, noted = line.at, noted - 1
+        yield (before if line.at is not None or noted else math.inf), line
 
 
-def _read_stream(agent: str, directory: Path, stream: str, since: float | None, tail: int | None) -> list[_Timed]:
+def _read_stream(
+    agent: str, directory: Path, stream: str, since: float | None, tail: int | None, end: float
+) -> list[LogLine]:
     """One stream from its oldest copy on, or, for a tail, from the newest backwards until there is enough."""
-    segments: list[deque[_Timed]] = []
+    segments: list[deque[LogLine]] = []
     found = 0
     current = directory / f"{stream}.log"
     number = 0
     while (path := _numbered(current, number)).exists():
-        lines: deque[_Timed] = deque(maxlen=tail)
-        lines.extend(_read_segment(agent, directory, stream, path, number, since))
+        lines: deque[LogLine] = deque(maxlen=tail)
+        lines.extend(_read_segment(agent, directory, stream, path, number, since, math.inf if number else end))
         segments.append(lines)
         found += len(lines)
         number += 1
         if tail is not None and found >= tail:
             break
-    return [timed for lines in reversed(segments) for timed in lines]
+    return [line for lines in reversed(segments) for line in lines]
 
 
 def _read_segment(
-    agent: str, directory: Path, stream: str, path: Path, number: int, since: float | None
-) -> Iterator[_Timed]:
+    agent: str, directory: Path, stream: str, path: Path, number: int, since: float | None, end: float
+) -> Iterator[LogLine]:
     marks = _read_marks(_numbered(directory / f"{stream}.marks", number))
     replica = unquote(directory.name)
     offset = 0
-    last = 0.0
     with path.open("rb") as source:
         for raw in source:
             offset += len(raw)
+            if offset > end:
+                return
             while marks and marks[0][0] < offset:
-                last = marks.popleft()[1] or last
+                marks.popleft()
             at = (marks[0][1] or None) if marks else None
             if at is None or since is None or at >= since:
-                text = raw.decode(errors="replace").rstrip("\r\n")
-                # What has no time yet was written after the last note.
-                yield _Timed(last if at is None else at, LogLine(replica, agent, text, stream, at))
+                yield LogLine(replica, agent, raw.decode(errors="replace").rstrip("\r\n"), stream, at)
 
 
 def _read_marks(path: Path) -> deque[tuple[int, float]]:
@@ -174,6 +187,21 @@ def _tail_of(path: Path, offset: int, most_bytes: int = 16 * 1024) -> list[str]:
         return []
 
 
+def _move_content(path: Path, copy: Path) -> None:
+    """Copies to the very end and empties: nothing stands between the last read, which found nothing, and that."""
+    source = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            while content := os.read(source, 1024 * 1024):
+                os.write(target, content)
+            os.ftruncate(source, 0)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
 def _numbered(path: Path, number: int) -> Path:
     return path if number == 0 else path.with_name(f"{path.name}.{number}")
 
@@ -185,26 +213,37 @@ class Follower:
         self._agent = agent
         self._replica = unquote(directory.name)
         self._stream = stream
-        self._path = directory / f"{stream}.log"
-        self._offset = self._path.stat().st_size if from_end and self._path.exists() else 0
+        self.path = directory / f"{stream}.log"
+        self.offset = _last_line_end(self.path) if from_end else 0
         self._partial = b""
 
     def read(self, now: float) -> Iterator[LogLine]:
         """The whole lines that came since the last call, with `now` as their time."""
         try:
-            size = self._path.stat().st_size
+            size = self.path.stat().st_size
         except FileNotFoundError:
             return
         content = b""
-        if size < self._offset:
-            content = _read_from(_numbered(self._path, 1), self._offset)
-            self._offset = 0
-        if size > self._offset:
-            content += _read_from(self._path, self._offset, size)
-            self._offset = size
+        if size < self.offset:
+            content = _read_from(_numbered(self.path, 1), self.offset)
+            self.offset = 0
+        if size > self.offset:
+            content += _read_from(self.path, self.offset, size)
+            self.offset = size
         *lines, self._partial = (self._partial + content).split(b"\n")
         for line in lines:
             yield LogLine(self._replica, self._agent, line.decode(errors="replace").rstrip("\r"), self._stream, now)
+
+
+def _last_line_end(path: Path) -> int:
+    """Where the last whole line ends."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    begin = max(0, size - _LONGEST_LINE)
+    last = _read_from(path, begin, size).rfind(b"\n")
+    return begin + last + 1 if last >= 0 else begin
 
 
 def _read_from(path: Path, offset: int, until: int | None = None) -> bytes:

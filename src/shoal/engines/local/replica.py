@@ -58,12 +58,19 @@ class ReplicaLife(Life):
             self._process.signal_group(signal.SIGTERM)
         self.wake()
 
+    def adopt(self) -> None:
+        """Takes over what an earlier controller left, before `run`: from then on what is observed is true."""
+        if not self._adopt_process() and self.state.start is not None:
+            ran = self.state.phase in {Phase.RUNNING, Phase.STOPPING}
+            exit_code = self._end_of(self.state.start, just_ended=False) if ran else None
+            if ran and self.state.stop_by is None:
+                self._fail(exit_code)
+        if self.state.stop_by is not None:
+            self.stop()
+
     async def run(self) -> None:
         """Until it was told to end and nothing of it is left."""
-        if self.state.stop_by is not None:
-            self._adopt()
-            self.stop()
-        elif self._adopt():
+        if self._process is not None:
             await self._attend()
         while not self.stopping:
             await self._wait_until(self.state.next_start_at or 0.0, lambda: self.stopping)
@@ -74,16 +81,6 @@ class ReplicaLife(Life):
         self._release_port()
         self._machine.gpus.release(self.state.id)
         remove_tree(self._directory)
-
-    def _adopt(self) -> bool:
-        if self._adopt_process():
-            return True
-        begun = self.state.start
-        if begun is not None and self.state.phase in {Phase.RUNNING, Phase.STOPPING}:
-            exit_code = self._end_of(begun, just_ended=False)
-            if self.state.stop_by is None:
-                self._fail(exit_code)
-        return False
 
     def _waits_for(self) -> str | None:
         return self._may_start(self.state)
@@ -109,7 +106,7 @@ class ReplicaLife(Life):
 
     async def _attend(self) -> None:
         """As long as its process runs and nobody stops it."""
-        if not self.state.ready:
+        if not self.state.ready and not self.stopping:
             await self._wait_until_ready()
         while self._running and not self.stopping:
             await self._check_health()

@@ -40,9 +40,14 @@ class RunLife(Life):
             self._process.signal_group(signal.SIGTERM)
         self.wake()
 
+    def adopt(self) -> None:
+        """Takes over what an earlier controller left, before `run`."""
+        if not self._adopt_process() and self.state.start is not None and self.state.phase is Phase.RUNNING:
+            self._conclude(self._end_of(self.state.start, just_ended=False))
+
     async def run(self) -> None:
         """Until it has succeeded, failed for good, or was told to end."""
-        if self._adopt():
+        if self._process is not None:
             await self._attend()
         while not self.stopping and self.state.phase not in ENDED:
             await self._wait_until(self.state.next_start_at or 0.0, lambda: self.stopping)
@@ -54,13 +59,6 @@ class RunLife(Life):
             self._end(None, "removed while it ran")
         self._machine.gpus.release(self.state.id)
         remove_tree(self._directory / "secrets")
-
-    def _adopt(self) -> bool:
-        if self._adopt_process():
-            return True
-        if self.state.start is not None and self.state.phase is Phase.RUNNING:
-            self._conclude(self._end_of(self.state.start, just_ended=False))
-        return False
 
     def _start(self) -> bool:
         state = self.state

@@ -1,0 +1,103 @@
+"""The ports of gateway and broker: chosen once and kept, as agents are told them when they start."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from shoal.engines.local.layout import make_private, read_if_there, write_whole
+from shoal.engines.local.listening import listener_on
+from shoal.engines.local.ports import is_free
+from shoal.errors import EngineError
+
+# Below those of replicas, so that a replica never takes the port of a gateway that is just restarting.
+_FIRST = 14000
+_LAST = 17999
+
+
+@dataclass(slots=True)
+class _Kept:
+    public: int = 0
+    callers: dict[str, int] = field(default_factory=dict[str, int])
+    broker: int = 0
+    monitor: int = 0
+
+
+_KEPT = TypeAdapter(_Kept)
+
+
+class Addresses:
+    """Ports on 127.0.0.1, by what they are for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        content = read_if_there(path)
+        try:
+            self._kept = _Kept() if content is None else _KEPT.validate_json(content)
+        except ValidationError:
+            self._kept = _Kept()
+
+    @property
+    def public(self) -> int:
+        """Where the outside comes in; 0 before `choose`."""
+        return self._kept.public
+
+    @property
+    def broker(self) -> int:
+        return self._kept.broker
+
+    @property
+    def monitor(self) -> int:
+        """The broker's HTTP port for health."""
+        return self._kept.monitor
+
+    def callers(self, agents: Iterable[str]) -> dict[str, int]:
+        """The listener of each agent that calls others."""
+        return {agent: self._kept.callers[agent] for agent in agents}
+
+    def choose(self, public: int, bind: str, callers: Iterable[str], *, gateway_runs: bool, broker_runs: bool) -> None:
+        """Fills what is missing, and chooses anew what somebody else took while nothing of ours ran.
+
+        `public` 0 stands for any. Raises EngineError if the public port is somebody else's.
+        """
+        kept = self._kept
+        kept.public = self._choose_public(public, bind, gateway_runs=gateway_runs)
+        for agent in callers:
+            port = kept.callers.get(agent)
+            if port is None or not (gateway_runs or is_free(port)):
+                kept.callers[agent] = self._any()
+        if not kept.broker or not (broker_runs or is_free(kept.broker)):
+            kept.broker = self._any()
+        if not kept.monitor or not (broker_runs or is_free(kept.monitor)):
+            kept.monitor = self._any()
+        content = _KEPT.dump_json(kept)
+        if content != read_if_there(self._path):
+            make_private(self._path.parent)
+            write_whole(self._path, content)
+
+    def _choose_public(self, wanted: int, bind: str, *, gateway_runs: bool) -> int:
+        port = wanted or self._kept.public
+        if port and gateway_runs and port == self._kept.public:
+            return port
+        host = "" if bind in {"0.0.0.0", "::"} else bind
+        if wanted and not is_free(wanted, host):
+            who = listener_on(wanted)
+            raise EngineError(
+                f"local.port: {wanted} is used by {who or 'another program'}; stop it, or set local.port to another "
+                "port (0: any free one)"
+            )
+        return port if port and is_free(port, host) else self._any()
+
+    def _any(self) -> int:
+        kept = self._kept
+        taken = {kept.public, kept.broker, kept.monitor, *kept.callers.values()}
+        candidates = list(range(_FIRST, _LAST + 1))
+        random.SystemRandom().shuffle(candidates)
+        for port in candidates:
+            if port not in taken and is_free(port):
+                return port
+        raise EngineError(f"no free port between {_FIRST} and {_LAST}; stop something that listens there")

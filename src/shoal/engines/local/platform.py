@@ -1,0 +1,127 @@
+"""What Shoal itself runs on this machine beside the agents: one gateway and, where there are queues, one broker.
+
+Both outlive the controller; whoever calls `ensure` next finds them again, or starts what has ended. Below the fleet's
+state directory:
+
+    platform/ports.json             ports that agents were told, kept as long as the data
+    platform/gateway/               the gateway's state directory, its manifest and logs
+    platform/broker/                nats.conf, passwords.json (0600), manifest and logs
+    platform/broker/store/          the queues' messages
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shoal.core.broker import ADMIN_USER, broker_url, broker_users
+from shoal.core.wiring import Wiring
+from shoal.engines.local.addresses import Addresses
+from shoal.engines.local.broker import LocalBroker
+from shoal.engines.local.layout import Layout, make_private, remove_tree
+from shoal.engines.local.render import HOST, render_base
+from shoal.engines.local.service import Service
+from shoal.spec.model import Fleet
+
+_GATEWAY_STOP_S = 15.0  # it drains first
+
+
+class LocalPlatform:
+    """Implements `Platform`. `directory` is the fleet's state directory; `controller` is where the gateway finds the
+    controller (`unix:<path>`); `gateway` replaces the gateway's command, `nats_server` the path of the broker's."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        controller: str,
+        gateway: Sequence[str] | None = None,
+        nats_server: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._directory = Layout(directory.absolute()).platform
+        surrounding = os.environ if environment is None else environment
+        self._environment = render_base(surrounding, None)
+        if "PYTHONPATH" in surrounding:  # this is Shoal itself: it must find what this process found
+            self._environment["PYTHONPATH"] = surrounding["PYTHONPATH"]
+        home = self._directory / "gateway"
+        self._gateway_argv = tuple(gateway or gateway_argv(home, controller))
+        self._gateway = Service("gateway", home, keeps="envoy")
+        self._broker = LocalBroker(self._directory / "broker", nats_server)
+        self._addresses = Addresses(self._directory / "ports.json")
+        self._lock = asyncio.Lock()
+        self._done: tuple[Fleet, Wiring] | None = None
+
+    async def ensure(self, fleet: Fleet) -> Wiring:
+        """Starts or adapts gateway and broker. With the same fleet object and both alive it costs microseconds.
+
+        Raises EngineError: a port that somebody else has, a broker that does not start.
+        """
+        async with self._lock:
+            users = broker_users(fleet)
+            if self._done is not None and self._done[0] is fleet and self._alive(broker=bool(users)):
+                self._look_at_logs()
+                return self._done[1]
+            make_private(self._directory)
+            callers = sorted(name for name, agent in fleet.agents.items() if agent.calls)
+            self._addresses.choose(
+                fleet.local.port,
+                fleet.local.bind,
+                callers,
+                gateway_runs=self._gateway.anything_alive,
+                broker_runs=self._broker.alive,
+            )
+            if users:
+                await self._broker.ensure(fleet, self._addresses.broker, self._addresses.monitor, self._environment)
+            await self._ensure_gateway()
+            wiring = self._wire(fleet, callers, users)
+            self._done = (fleet, wiring)
+            return wiring
+
+    async def remove(self, *, data: bool) -> None:
+        """Stops the gateway, then the broker; with `data` queues, passwords and ports go too. Bounded in time."""
+        async with self._lock:
+            self._done = None
+            await self._gateway.stop(_GATEWAY_STOP_S)
+            await self._broker.stop()
+            remove_tree(self._directory if data else self._directory / "gateway")
+
+    def _alive(self, *, broker: bool) -> bool:
+        return self._gateway.alive and (not broker or self._broker.alive)
+
+    async def _ensure_gateway(self) -> None:
+        if self._gateway.is_running(self._gateway_argv):
+            return
+        if self._gateway.alive:  # another command: Envoy goes on, the new gateway adopts it
+            await self._gateway.kill()
+        self._gateway.start(self._gateway_argv, self._environment)
+
+    def _wire(self, fleet: Fleet, callers: Sequence[str], users: Sequence[str]) -> Wiring:
+        ports = self._addresses.callers(callers)
+        passwords = self._broker.passwords(fleet) if users else {}
+        port = self._addresses.broker
+        return Wiring(
+            bind=fleet.local.bind,
+            public_port=self._addresses.public,
+            caller_ports=ports,
+            call_url={name: f"http://{HOST}:{ports[name]}" for name in callers},
+            broker_url={name: broker_url(name, passwords[name], HOST, port) for name in users},
+            broker_admin_url=broker_url(ADMIN_USER, passwords[""], HOST, port) if users else None,
+        )
+
+    def _look_at_logs(self) -> None:
+        now = time.time()
+        self._gateway.look_at_logs(now)
+        self._broker.look_at_logs(now)
+
+
+def gateway_argv(state_directory: Path, controller: str) -> tuple[str, ...]:
+    """The gateway process as Shoal starts it."""
+    return (
+        sys.executable, "-m", "shoal.proxy", "--state-dir", str(state_directory), "--controller", controller,
+        "--name", "local",
+    )  # fmt: skip

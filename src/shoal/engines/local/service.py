@@ -1,0 +1,166 @@
+"""A process of Shoal's own that outlives its controller: the gateway, the broker.
+
+Found again by its identity, as replicas are; unlike them it is started anew when somebody looks, not by a task, so
+that nothing has to run for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from pydantic import TypeAdapter, ValidationError
+
+from shoal.engines.local.launch import read_exit
+from shoal.engines.local.layout import make_private, read_if_there, write_whole
+from shoal.engines.local.logs import LogPair
+from shoal.engines.local.process import (
+    Identity,
+    is_alive,
+    kill_group,
+    kill_remnants,
+    reap,
+    spawn,
+    wait_gone,
+)
+from shoal.engines.local.render import exit_reason, render_leader
+from shoal.errors import EngineError
+
+_LOG_BYTES = 10 * 1024 * 1024
+_LOGS_KEPT = 3
+_LOOK_S = 0.02
+_KILL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    argv: tuple[str, ...]
+    process: Identity
+
+
+_NOTED = TypeAdapter(_Noted)
+
+
+class Service:
+    """`directory` holds its manifest, its exit status, its logs, and what it keeps itself. `keeps` is the name of the
+    program that it starts to outlive it, if it does that."""
+
+    def __init__(self, name: str, directory: Path, *, keeps: str = "") -> None:
+        self.name = name
+        self._keeps = keeps
+        self.directory = directory
+        self._noted = self._load()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, whoever started it."""
+        if self._noted is None:
+            return False
+        reap(self._noted.process.pid)
+        return is_alive(self._noted.process)
+
+    @property
+    def anything_alive(self) -> bool:
+        """Whether it, or what it started to outlive it, runs."""
+        return self.alive or bool(self._orphans())
+
+    def is_running(self, argv: Sequence[str]) -> bool:
+        """Whether it runs with this very command."""
+        return self._noted is not None and self._noted.argv == tuple(argv) and self.alive
+
+    def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Starts it; `argv[0]` is an absolute path. It must not run. Raises EngineError."""
+        make_private(self.directory)
+        if self._noted is not None:
+            kill_remnants(self._noted.process, self.name, just_ended=False)
+        status = self._exit_path
+        status.unlink(missing_ok=True)
+        logs = self._logs()
+        own = {**environment, "SHOAL_REPLICA": self.name}
+        leader, plain = render_leader(argv[0], argv, own, status, self.directory)
+        try:
+            process = spawn(leader, plain, logs.stdout.path, logs.stderr.path)
+        except OSError as error:
+            raise EngineError(f"the {self.name}, {argv[0]}, can't be started: {error}") from error
+        self._noted = _Noted(tuple(argv), process)
+        write_whole(self._manifest, _NOTED.dump_json(self._noted))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends to its process group, if it runs."""
+        if self._noted is not None and self.alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._noted.process.pid, number)
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM, SIGKILL after the grace period, then what is left of it; it takes little longer than that."""
+        if self._noted is not None:
+            process = self._noted.process
+            self.signal(signal.SIGTERM)
+            if not await self._has_ended(grace_s):
+                await self.kill()
+            if kill_remnants(process, self.name, just_ended=True):
+                await wait_gone(process)
+        for process in self._orphans():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self._manifest.unlink(missing_ok=True)
+        self._noted = None
+
+    async def kill(self) -> None:
+        """SIGKILL, with no word to what it started to outlive it."""
+        if self._noted is not None:
+            kill_group(self._noted.process)
+            await self._has_ended(_KILL_S)
+
+    def look_at_logs(self, now: float) -> None:
+        """Keeps its logs small."""
+        if self._noted is not None:
+            self._logs().look(now, _LOG_BYTES, _LOGS_KEPT)
+
+    def failure(self) -> EngineError:
+        """Why it does not run, with what it wrote last."""
+        lines = "\n".join(f"  {line}" for line in self._logs().last_lines(0, 0, 5))
+        said = f"; it wrote last:\n{lines}" if lines else ""
+        return EngineError(f"the {self.name} ended: {exit_reason(read_exit(self._exit_path))}{said}")
+
+    @property
+    def _manifest(self) -> Path:
+        return self.directory / "process.json"
+
+    @property
+    def _exit_path(self) -> Path:
+        return self.directory / "exit"
+
+    def _logs(self) -> LogPair:
+        return LogPair(self.directory / "logs")
+
+    async def _has_ended(self, within_s: float) -> bool:
+        deadline = time.monotonic() + within_s
+        while self.alive:  # after a restart of the controller it is no child of ours, so that nothing tells
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_LOOK_S)
+        return True
+
+    def _orphans(self) -> list[psutil.Process]:
+        """What it started in sessions of their own, to outlive it: told by the program and by this directory."""
+        found: list[psutil.Process] = []
+        for process in psutil.process_iter() if self._keeps else ():
+            with contextlib.suppress(psutil.Error):
+                if process.name() == self._keeps and any(str(self.directory) in word for word in process.cmdline()):
+                    found.append(process)
+        return found
+
+    def _load(self) -> _Noted | None:
+        content = read_if_there(self._manifest)
+        try:
+            return None if content is None else _NOTED.validate_json(content)
+        except ValidationError:
+            return None
