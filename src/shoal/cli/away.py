@@ -6,6 +6,7 @@ Counts are what the processes show. Whether a replica is ready is what it last w
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ async def look_without_controller(directory: Path, name: str) -> StatusView | No
     fleet = stored.fleet if stored is not None else None
     if stored is None or (fleet is None and not replicas and not runs):
         return None
-    specs = fleet.agents if fleet is not None else {}
+    specs: Mapping[str, Agent] = fleet.agents if fleet is not None else {}
     names = sorted({*specs, *(life.agent for life in (*replicas, *runs))})
     return StatusView(
         fleet=name,

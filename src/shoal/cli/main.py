@@ -88,8 +88,7 @@ def tell(error: ShoalError) -> int:
 
         click.echo(click.style(count_of(len(error.problems), "error"), fg="red", bold=True), err=True)
         return ERROR
-    for line in str(error).splitlines() or [type(error).__name__]:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error or type(error).__name__}", err=True)
     return ERROR
 
 

@@ -34,7 +34,7 @@ Secrets are taken from the variables of their names, else from `.env` beside the
 
 def render_reference() -> str:
     """The whole page."""
-    with click.Context(cli, info_name="shoal") as root:
+    with click.Context(cli, info_name="shoal", **cli.context_settings) as root:
         parts = [_HEAD, _options(cli, root)]
         sections: dict[str, list[str]] = {}
         for name, entry in ENTRIES.items():
@@ -45,7 +45,7 @@ def render_reference() -> str:
                 command = cli.get_command(root, name)
                 assert command is not None
                 parts += _command(command, root, f"shoal {name}", "###")
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def _command(command: click.Command, parent: click.Context, path: str, heading: str) -> list[str]:
@@ -78,7 +78,9 @@ def _text(help_text: str) -> str:
 
 
 def _options(command: click.Command, ctx: click.Context) -> str:
-    records = [record for param in command.get_params(ctx) if (record := param.get_help_record(ctx)) is not None]
+    records = [record for param in command.params if (record := param.get_help_record(ctx)) is not None]
+    if not records:
+        return ""
     rows = [f"| `{_cell(names)}` | {_cell(text)} |" for names, text in records]
     return "\n".join(["| option | |", "|---|---|", *rows, ""])
 

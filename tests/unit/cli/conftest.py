@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from fake_controller import FakeController, serve
 
 from shoal.api.client import socket_path
 from shoal.cli.home import fleet_directory
+from shoal.cli.main import main
 
 
 @pytest.fixture
@@ -37,3 +39,28 @@ def fake(directory: Path) -> Iterator[FakeController]:
     controller = FakeController()
     with serve(controller, socket_path(directory)):
         yield controller
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line within this process."""
+
+    def call(*arguments: str) -> Done:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return call

@@ -77,6 +77,7 @@ class FakeController:
         self.calls: list[tuple[str, Any]] = []
         self.down_takes_s = 0.0
         self.stays = False  # streams stay open after their last value
+        self.repeats_s: float | None = None  # the last view is watched again and again
 
     def routes(self) -> web.Application:
         app = web.Application(middlewares=[_errors])
@@ -144,6 +145,9 @@ class FakeController:
         await response.prepare(request)
         for value in values():
             await response.write((json.dumps(dataclasses.asdict(value)) + "\n").encode())
+        while self.repeats_s is not None and request.path == "/v1/watch":
+            await asyncio.sleep(self.repeats_s)
+            await response.write((json.dumps(dataclasses.asdict(values()[-1])) + "\n").encode())
         while self.stays:
             await asyncio.sleep(0.02)
         return response
@@ -175,7 +179,7 @@ def serve(fake: FakeController, socket: Path) -> Iterator[FakeController]:
         await web.UnixSite(runner, str(socket)).start()
         started.set()
         await stop.wait()
-        fake.stays = False
+        fake.stays, fake.repeats_s = False, None
         await runner.cleanup()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()))

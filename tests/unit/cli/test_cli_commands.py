@@ -1,0 +1,148 @@
+"""The commands that ask the controller: what they send, and how they show what comes back."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from fake_controller import FORECASTING, INGEST, NOW, STATUS, FakeController
+
+from shoal.api.views import RunView
+from shoal.cli.main import main
+
+
+def test_logs_name_their_replica(fake: FakeController, run: Run) -> None:
+    """Each line says where it is from, and stderr is marked."""
+    lines = run("logs").out.splitlines()
+    assert lines == ["ingest-r1-0 | hello", "image-processing-r2-0 ! KeyError: 'MODEL'"]
+    assert run("logs", "ingest").out == "ingest-r1-0 | hello\n"
+
+
+def test_logs_pass_on_what_is_asked(fake: FakeController, run: Run) -> None:
+    """`-f` follows here, so the file is `--file`."""
+    run("logs", "-f", "--since", "10m", "--tail", "3", "ingest", "--file", "shoal.yaml")
+    query = dict(fake.calls[0][1])
+    assert float(query.pop("since")) == pytest.approx(time.time() - 600, abs=5)
+    assert query == {"agent": "ingest", "follow": "1", "tail": "3"}
+    assert json.loads(run("logs", "-o", "json").out.splitlines()[1])["stream"] == "stderr"
+    assert run("logs", "--since", "soon").code == 2
+
+
+def test_events(fake: FakeController, run: Run) -> None:
+    """One line an event, the oldest first; the fleet's own have no agent."""
+    first, second = run("events", "--since", "2025-06-15T02:00").out.splitlines()
+    assert "ingest           scaled       1 -> 2: concurrency 31 of 20 a replica" in first
+    assert "-                gateway      the gateway was started again" in second
+    assert json.loads(run("events", "-o", "json").out.splitlines()[0])["kind"] == "scaled"
+
+
+def test_scale_pins_and_releases(fake: FakeController, run: Run) -> None:
+    """A count for a time, and back to the autoscaler."""
+    assert run("scale", "ingest", "4", "--for", "1h").out == "ingest: pinned to 4 for 1h (2 ready now)\n"
+    assert run("scale", "ingest", "auto").out == "ingest: released, between 1 and 8 replicas again\n"
+    assert fake.calls == [
+        ("scale", {"agent": "ingest", "count": 4, "for_s": 3600.0}),
+        ("scale", {"agent": "ingest", "count": None, "for_s": None}),
+    ]
+    for wrong in (["many"], ["-1"], ["auto", "--for", "1h"], ["2", "--for", "long"]):
+        assert run("scale", "ingest", *wrong).code == 2
+    done = run("scale", "busy", "1")
+    assert (done.code, done.err) == (1, "error: somebody else scales it\n")
+
+
+def test_run_gives_the_run(fake: FakeController, run: Run) -> None:
+    """The id on stdout, fit for a script."""
+    assert run("run", "forecasting").out == "forecasting-1\n"
+    assert json.loads(run("run", "forecasting", "-o", "json").out) == {"run_id": "forecasting-1"}
+
+
+@pytest.mark.parametrize(("phase", "exit_code", "code"), [("succeeded", 0, 0), ("failed", 3, 1)])
+def test_run_waits_for_the_end(fake: FakeController, run: Run, phase: str, exit_code: int, code: int) -> None:
+    """`--wait` shows each phase, and fails as the run does."""
+
+    def look(*runs: RunView) -> object:
+        return replace(STATUS, agents=(replace(FORECASTING, runs=runs),))
+
+    running = RunView("forecasting-1", "running", 1, NOW, None, None, "")
+    ended = RunView("forecasting-1", phase, 2, NOW, NOW + 100, exit_code, "")
+    fake.watched = [look(), look(running), look(running), look(ended)]  # type: ignore[list-item]
+    done = run("run", "forecasting", "--wait")
+    assert done.code == code
+    assert done.out.startswith(f"forecasting-1: {phase} after 1m40s, attempt 2")
+    assert done.err.count("running") == 1
+    fake.watched = []
+    assert run("run", "forecasting", "--wait").code == 1
+
+
+def test_explain_says_why(fake: FakeController, run: Run) -> None:
+    """The change, what each trigger asked for, what capped it, and when the answer could change."""
+    decision = INGEST.decision
+    assert decision is not None
+    silent = {"trigger": "cpu", "count": None, "value": None, "target": None, "error": "no replica was measured"}
+    capped = replace(decision, capped_by="max", proposals=(*decision.proposals, silent))
+    fake.status = replace(STATUS, agents=(replace(INGEST, decision=capped),))
+    out = run("explain", "ingest", "-n", "2").out
+    assert fake.calls == [("explain", {"last": "2"})]
+    assert out.startswith("ingest: 2 desired, 2 ready, between 1 and 8\n")
+    assert "1 -> 2  concurrency 31 of 20 a replica" in out
+    assert "concurrency    asks for 2: 31, target 20" in out
+    assert "cpu            could not say: no replica was measured" in out
+    assert "kept there by max" in out
+    assert "looked at again at" in out
+    assert json.loads(run("explain", "ingest", "-o", "json").out)["decisions"][0]["capped_by"] == "max"
+    assert run("explain", "nobody").code == 1
+
+
+def test_queues(fake: FakeController, run: Run) -> None:
+    """What waits, what is worked on, what failed too often, and why."""
+    titles, row = run("queue", "ls").out.splitlines()
+    assert titles.split() == ["QUEUE", "BROKER", "WAITING", "IN", "PROGRESS", "DEAD", "CONSUMERS"]
+    assert row.split() == ["image_tasks", "main", "40", "2", "3", "image-processing"]
+    out = run("queue", "peek", "image_tasks", "--dead").out
+    assert "17  5 attempts" in out
+    assert "KeyError: 'MODEL'" in out
+    assert '  {"image": "a.png"}' in out
+    fake.tasks, fake.queues = [], []
+    assert run("queue", "peek", "image_tasks").out == "image_tasks has no tasks that wait.\n"
+    assert run("queue", "ls").out == "The fleet has no queues.\n"
+
+
+def test_purge_asks(fake: FakeController, run: Run) -> None:
+    """What can't be undone needs a yes; where nobody can be asked, it is refused."""
+    done = run("queue", "purge", "image_tasks")
+    assert (done.code, fake.calls) == (1, [])
+    assert "--yes" in done.err
+    assert run("queue", "purge", "image_tasks", "--dead", "-y").out == "image_tasks: 40 dead letters thrown away\n"
+    assert run("queue", "redrive", "image_tasks").out == "image_tasks: 3 dead letters put back\n"
+    run("queue", "redrive", "image_tasks", "17")
+    assert fake.calls == [("purge", {"dead": True}), ("redrive", {"ids": None}), ("redrive", {"ids": ["17"]})]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(run: Run, shell: str) -> None:
+    """Each shell gets its own."""
+    assert "_SHOAL_COMPLETE" in run("completion", shell).out
+
+
+def test_completion_answers(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands by the table, agents by the file; a broken file gives none and no noise."""
+    monkeypatch.setenv("_SHOAL_COMPLETE", "bash_complete")
+
+    def complete(words: str) -> tuple[str, str]:
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", f"{words.count(' ')}")
+        with pytest.raises(SystemExit):
+            main([])
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    assert complete("shoal st") == ("plain,status\n", "")
+    (home / "shoal.yaml").write_text("fleet: x\nagents: {ingest: {}, images: {}}\nqueues: {tasks: {}}\n")
+    assert complete("shoal logs in") == ("plain,ingest\n", "")
+    assert complete("shoal queue peek t") == ("plain,tasks\n", "")
+    (home / "shoal.yaml").write_text("fleet: [")
+    assert complete("shoal logs in") == ("\n", "")

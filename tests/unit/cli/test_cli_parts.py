@@ -1,0 +1,169 @@
+"""The pure parts of the command line."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+from fake_controller import INGEST, STATUS
+
+from shoal.cli.health_checks import Finding, check_directory, check_open_files, check_port, check_python, check_socket
+from shoal.cli.home import fleet_directory
+from shoal.cli.output import (
+    Cell,
+    Column,
+    agent_colour,
+    format_ago,
+    format_number,
+    format_seconds,
+    format_span,
+    render_table,
+)
+from shoal.cli.part_of_fleet import take_agents
+from shoal.cli.reference import render_reference
+from shoal.cli.settling import Settling, Verdict
+from shoal.cli.since import Since
+from shoal.errors import PlanError
+from shoal.spec.model import Fleet
+
+FLEET = Fleet.from_document(
+    {
+        "fleet": "f",
+        "agents": {
+            "a": {"command": ["a"], "port": 1, "calls": ["b", "outside"], "publishes": ["q"]},
+            "b": {"command": ["b"], "port": 2, "calls": ["a"]},
+            "c": {"command": ["c"], "queue": "q"},
+        },
+        "queues": {"q": {}},
+        "brokers": {"main": {}},
+        "external": {"outside": {"url": "http://x"}},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SHOAL_HOME": "/s", "XDG_STATE_HOME": "/x"}, "/s/f"),
+        ({"XDG_STATE_HOME": "/x", "HOME": "/h"}, "/x/shoal/f"),
+        ({"XDG_STATE_HOME": "relative", "HOME": "/h"}, "/h/.local/state/shoal/f"),
+        ({"HOME": "/h"}, "/h/.local/state/shoal/f"),
+    ],
+)
+def test_where_a_fleet_keeps_its_state(environ: dict[str, str], expected: str) -> None:
+    """SHOAL_HOME, then XDG's state directory; relative paths in XDG's variable are ignored, as it says itself."""
+    assert fleet_directory(environ, "f") == Path(expected)
+
+
+def test_the_reference_is_not_stale() -> None:
+    """`python -m shoal.cli.reference > docs/cli.md` makes it anew."""
+    assert (Path(__file__).parents[3] / "docs" / "cli.md").read_text("utf-8") == render_reference()
+
+
+def test_tables_align() -> None:
+    """Numbers to the right, the last column wrapped under itself, or put below where there is no room."""
+    columns = (Column("NAME"), Column("N", right=True), Column("WHY"))
+    rows: list[list[Cell | str]] = [["a", "1", "because it was told to"], [Cell("bbbb", "red"), "200", "-"]]
+    plain = click.unstyle(render_table(columns, rows)).splitlines()
+    assert plain == ["NAME    N  WHY", "a       1  because it was told to", "bbbb  200  -"]
+    wrapped = click.unstyle(render_table(columns, [["a", "1", "word " * 12]], 40)).splitlines()
+    assert all(len(line) <= 40 for line in wrapped)
+    assert wrapped[2].startswith("         word")
+    below = click.unstyle(render_table(columns, rows, 30)).splitlines()
+    assert below == ["NAME    N", "a       1", "    because it was told to", "bbbb  200"]
+
+
+def test_quantities_are_short() -> None:
+    """Three digits that matter, milliseconds below a second, spans to a precision that is of use."""
+    assert [format_number(value) for value in (None, 0.123456, 12.345, 1234.5)] == ["-", "0.123", "12.3", "1234"]
+    assert [format_seconds(value) for value in (None, 0.0012, 0.25, 1.5)] == ["-", "1.2ms", "250ms", "1.50s"]
+    spans = [format_span(value) for value in (0, 59.9, 299, 301, 4000, 86400 * 3 + 5000)]
+    assert spans == ["0s", "59s", "4m59s", "5m", "1h6m", "3d1h"]
+    assert format_ago(None, 5) == "-"
+    assert format_ago(1, 5) == "4s ago"
+
+
+def test_an_agent_keeps_its_colour() -> None:
+    """The same in every process: no seeded hash."""
+    assert (agent_colour("ingest"), agent_colour("stock")) == (agent_colour("ingest"), agent_colour("stock"))
+    assert len({agent_colour(f"agent-{number}") for number in range(100)}) == 10
+
+
+def test_since() -> None:
+    """A span back from now, a moment, or seconds of the epoch."""
+    since = Since()
+    assert since.convert("90", None, None) == pytest.approx(time.time() - 90, abs=2)
+    assert since.convert("1h", None, None) == pytest.approx(time.time() - 3600, abs=2)
+    assert since.convert("1750000000", None, None) == 1750000000
+    assert since.convert("2025-06-15T02:00:00+00:00", None, None) == 1749952800
+
+
+def test_it_is_settled_when_its_generation_is() -> None:
+    """An older generation says nothing; agents that count may be named."""
+    settling = Settling(4)
+    assert settling.judge(STATUS, 0) is Verdict.WAITING
+    behind = replace(STATUS, generation=4, settled=False)
+    assert settling.judge(behind, 1) is Verdict.WAITING
+    assert settling.judge(replace(behind, settled=True), 1) is Verdict.WAITING
+    assert settling.judge(replace(behind, settled=True, observed_generation=4), 1) is Verdict.SETTLED
+    assert Settling(4, ["ingest"]).judge(behind, 1) is Verdict.SETTLED
+
+
+def test_what_keeps_failing_is_a_failure() -> None:
+    """A failure that is over in a moment is none; one that comes back at each restart is."""
+
+    def look(state: str) -> object:
+        return replace(STATUS, settled=False, agents=(replace(INGEST, state=state),))
+
+    settling = Settling(3)
+    looks = [("failed", 0.0), ("progressing", 1.0), ("failed", 1.9), ("progressing", 2.5), ("failed", 2.6)]
+    verdicts = [settling.judge(look(state), now) for state, now in looks]  # type: ignore[arg-type]
+    assert verdicts == [Verdict.WAITING] * 4 + [Verdict.FAILED]
+    settling = Settling(3)
+    looks = [("failed", 0.0), ("ok", 1.0), ("failed", 2.5)]
+    assert [settling.judge(look(state), now) for state, now in looks] == [Verdict.WAITING] * 3  # type: ignore[arg-type]
+
+
+def test_part_of_a_fleet() -> None:
+    """The named agents change, those that they call come with them, the others stay as they are stored."""
+    assert list(take_agents(None, FLEET, ["c"]).agents) == ["c"]
+    assert list(take_agents(None, FLEET, ["b"]).agents) == ["a", "b"]
+    newer = FLEET.model_copy(
+        update={"agents": {name: agent.model_copy(update={"port": 9}) for name, agent in FLEET.agents.items()}}
+    )
+    only_c = take_agents(None, FLEET, ["c"])
+    taken = take_agents(only_c, newer, ["b"])
+    assert {name: agent.port for name, agent in taken.agents.items()} == {"c": None, "a": 9, "b": 9}
+    taken = take_agents(FLEET, newer, ["a"])
+    assert {name: agent.port for name, agent in taken.agents.items()} == {"a": 9, "b": 2, "c": None}
+    with pytest.raises(PlanError, match="no agent 'x'; it has a, b, c"):
+        take_agents(FLEET, newer, ["x"])
+
+
+def test_doctor_says_what_to_do(tmp_path: Path) -> None:
+    """A finding that is not fine has a remedy."""
+    assert check_python((3, 9, 1)).result == "failure"
+    assert check_python().result == "ok"
+    low = check_open_files(lambda _: (256, 8192))
+    assert (low.result, "ulimit -n 4096" in low.remedy) == ("warning", True)
+    assert "limits.conf" in check_open_files(lambda _: (256, 256)).remedy
+    assert check_open_files(lambda _: (10**6, 10**6)).result == "ok"
+    assert next(check_directory(tmp_path / "not" / "there")).result == "ok"
+    assert check_socket(tmp_path / ("x" * 100)).result == "note"
+    assert check_socket(Path("/var/s")).result == "ok"
+
+
+def test_doctor_looks_at_the_port() -> None:
+    """In use is a failure, unless by the fleet itself."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert check_port(port, running=False).result == "failure"
+        assert check_port(port, running=True).result == "ok"
+    assert check_port(0, running=False) == Finding("port", "ok", "the gateway takes any free one")

@@ -1,0 +1,200 @@
+"""The commands that read the file: every error at once, in the form that editors know, and what `up` would change."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from conftest import Run
+
+from shoal.cli.stored_fleet import read_stored, write_stored
+from shoal.spec import load
+
+TEXT = """\
+fleet: warehouse
+agents:
+  ingest:
+    command: [ingest, --port, $PORT]
+    port: 8000
+    scale: {min: 1, max: "${MOST:-8}"}
+    calls: [stock]
+  stock:
+    command: stock --fast
+    port: 8001
+environments:
+  big: {agents: {ingest: {scale: {max: 90}}}}
+  far: {engine: swarm}
+"""
+
+
+@pytest.fixture
+def file(home: Path, directory: Path) -> Path:
+    """A good file, where the command stands."""
+    (home / "shoal.yaml").write_text(TEXT)
+    return home / "shoal.yaml"
+
+
+def test_a_good_file(file: Path, run: Run) -> None:
+    """Valid is exit code 0."""
+    done = run("validate")
+    assert (done.code, done.out) == (0, "warehouse: 2 agents on the local engine, no errors\n")
+    assert json.loads(run("validate", "-o", "json").out)["valid"] is True
+
+
+def test_every_error_at_once_where_it_is(file: Path, run: Run) -> None:
+    """`file:line:column: ` begins the line, as compilers have it."""
+    file.write_text(TEXT.replace("port: 8000", "port: no").replace("calls: [stock]", "calls: [stokc]"))
+    done = run("validate")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[0].startswith("shoal.yaml:5:11: agents.ingest.port: ")
+    assert done.err.splitlines()[-1] == "2 errors"
+    problems = json.loads(run("validate", "-o", "json").out)["problems"]
+    assert [(each["file"], each["line"], each["path"]) for each in problems] == [
+        ("shoal.yaml", 5, "agents.ingest.port"),
+        ("shoal.yaml", 7, "agents.ingest.calls[0]"),
+    ]
+
+
+def test_no_file(home: Path, run: Run) -> None:
+    """The remedy is in the error."""
+    done = run("validate")
+    assert done.code == 1
+    assert "shoal init" in done.err
+
+
+def test_init_writes_what_is_valid_and_nothing_over(home: Path, run: Run) -> None:
+    """What it writes is a fleet; what is there stays unless --force is given."""
+    assert run("init").code == 0
+    assert run("validate").code == 0
+    (home / "shoal.yaml").write_text("mine")
+    assert run("init").code == 1
+    assert (home / "shoal.yaml").read_text() == "mine"
+    assert run("init", "--force").code == 0
+    assert run("validate").code == 0
+
+
+def test_config_is_the_fleet(file: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overlays, variables and --set are in it; an environment may be named before or after the command."""
+    monkeypatch.setenv("MOST", "12")
+    assert yaml.safe_load(run("config").out)["agents"]["ingest"]["scale"]["max"] == 12
+    for arguments in (["-e", "big", "config"], ["config", "-e", "big", "-o", "json"]):
+        assert yaml.safe_load(run(*arguments).out)["agents"]["ingest"]["scale"]["max"] == 90
+    both = run("--set", "agents.stock.port=1", "config", "--set", "agents.ingest.port=2", "-o", "json").out
+    assert [json.loads(both)["agents"][name]["port"] for name in ("ingest", "stock")] == [2, 1]
+    assert run("config", "--set", "nothing").code == 2
+
+
+def test_config_says_where_a_value_came_from(file: Path, run: Run) -> None:
+    """The annotated document is the same document."""
+    done = run("config", "--origin", "-e", "big")
+    assert yaml.safe_load(done.out) == yaml.safe_load(run("config", "-e", "big").out)
+    port, most, least = (
+        next(line for line in done.out.splitlines() if line.split()[:2] == start)
+        for start in (["port:", "8000"], ["max:", "90"], ["protocol:", "http"])
+    )
+    assert port.endswith("# shoal.yaml:5:11")
+    assert "# shoal.yaml:12:" in most
+    assert least.endswith("# default")
+    listed = json.loads(run("config", "--origin", "-o", "json").out)
+    assert {"path": "agents.stock.port", "value": 8001, "origin": "shoal.yaml:10:11"} in listed
+
+
+def test_schema(run: Run) -> None:
+    """A JSON Schema on stdout."""
+    assert json.loads(run("schema").out)["$schema"].startswith("https://json-schema.org/")
+
+
+def test_files_are_laid_over_each_other(file: Path, run: Run) -> None:
+    """Repeated -f, as with Compose."""
+    (file.parent / "more.yaml").write_text("agents: {stock: {port: 9000}}\n")
+    out = run("-f", "shoal.yaml", "config", "-f", "more.yaml", "-o", "json").out
+    assert json.loads(out)["agents"]["stock"]["port"] == 9000
+
+
+def test_plan_compares_with_what_is_stored(file: Path, directory: Path, run: Run) -> None:
+    """`--detailed-exitcode` tells none, error and changes apart; a plan makes no state."""
+    done = run("plan", "--detailed-exitcode")
+    assert done.code == 2
+    assert "Plan: 2 create." in done.out
+    assert not directory.exists()
+    asyncio.run(write_stored(directory, load([file]).fleet, str(file.parent), 0))
+    done = run("plan", "--detailed-exitcode")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "No changes.")
+    done = run("plan", "--detailed-exitcode", "-e", "big", "-o", "json")
+    assert done.code == 2
+    assert json.loads(done.out)["changes"] == [
+        {
+            "agent": "ingest",
+            "kind": "service",
+            "class": "live",
+            "fields": [{"path": "scale.max", "old": 8, "new": 90}],
+        }
+    ]
+    assert run("plan", "-e", "big").code == 0
+    assert run("plan", "stock", "-e", "big", "--detailed-exitcode").code == 0
+    assert run("plan", "nobody", "--detailed-exitcode").code == 1
+
+
+def test_an_engine_that_is_not_there(file: Path, run: Run) -> None:
+    """It is said before anything is done, with the way out."""
+    done = run("plan", "-e", "far")
+    assert done.code == 1
+    assert "this version runs fleets on the engine local" in done.err
+
+
+def test_secrets_come_from_the_environment(
+    file: Path, directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret without a value is an error of the plan; a changed one is a change; its value is shown nowhere."""
+    file.write_text(TEXT.replace("port: 8001", "port: 8001\n    secrets: [{name: STOCK_TOKEN, as: env}]"))
+    done = run("plan")
+    assert done.code == 1
+    assert "the secret STOCK_TOKEN has no value (set the variable STOCK_TOKEN" in done.err
+    assert "\nshoal.yaml:11:" in done.err
+    (file.parent / ".env").write_text("STOCK_TOKEN=from-the-file\n")
+    assert run("plan").code == 0
+    monkeypatch.setenv("STOCK_TOKEN", "s3cret-one")
+    asyncio.run(write_stored(directory, load([file]).fleet, str(file.parent), 0))
+    from shoal.cli.secret_values import write_secrets
+
+    write_secrets(directory, {"STOCK_TOKEN": b"s3cret-one"})
+    stored = directory / "secrets" / "STOCK_TOKEN"
+    assert stat.S_IMODE(stored.stat().st_mode) == 0o600
+    assert stat.S_IMODE(stored.parent.stat().st_mode) == 0o700
+    assert run("plan", "--detailed-exitcode").code == 0
+    monkeypatch.setenv("STOCK_TOKEN", "s3cret-two")
+    done = run("plan", "--detailed-exitcode")
+    assert done.code == 2
+    assert "secrets.STOCK_TOKEN" in done.out
+    assert "s3cret" not in done.out + done.err
+    assert b"s3cret" not in b"".join(path.read_bytes() for path in directory.glob("state.db*"))
+
+
+def test_the_plan_is_coloured_by_its_signs(file: Path, run: Run) -> None:
+    """Without colour the signs say the same."""
+    from shoal.cli.plan import colour_plan
+    from shoal.cli.stored_fleet import capabilities_of
+    from shoal.core.plan import make_plan
+    from shoal.core.plan_text import format_plan
+
+    fleet = load([file], variables=os.environ).fleet
+    made = make_plan(None, fleet, capabilities_of(fleet))
+    assert click.unstyle(colour_plan(made)) == format_plan(made)
+    assert click.style("  + ingest (service): create", fg="green") in colour_plan(made)
+
+
+def test_what_is_stored_comes_back(file: Path, directory: Path) -> None:
+    """Who stored it is named, for the next one's conflict."""
+    fleet = load([file]).fleet
+    assert asyncio.run(read_stored(directory)) is None
+    assert asyncio.run(write_stored(directory, fleet, "/project", 0)) == 1
+    stored = asyncio.run(read_stored(directory))
+    assert stored is not None
+    assert (stored.fleet, stored.directory) == (fleet, "/project")
+    assert f"process {os.getpid()}" in stored.by

@@ -1,0 +1,139 @@
+"""`up` and `down` beside a controller that is there: what is stored, asked and told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from fake_controller import IMAGES, INGEST, STATUS, FakeController
+
+from shoal.cli.stored_fleet import read_stored, write_stored
+
+TEXT = "fleet: warehouse\nagents:\n  ingest: {command: ingest, port: 8000}\n  images: {command: images, port: 8001}\n"
+
+
+@pytest.fixture
+def file(directory: Path, home: Path) -> Path:
+    (home / "shoal.yaml").write_text(TEXT)
+    return home / "shoal.yaml"
+
+
+def _at_generation(fake: FakeController, generation: int) -> None:
+    fake.status = replace(fake.status, generation=generation, observed_generation=generation)
+    behind = replace(fake.status, observed_generation=generation - 1, settled=False)
+    fake.watched = [behind, fake.status]
+
+
+def test_up_stores_and_waits(fake: FakeController, file: Path, directory: Path, run: Run) -> None:
+    """The plan on stderr, the result on stdout; the second time nothing is stored, and it waits all the same."""
+    _at_generation(fake, 1)
+    done = run("up", "-d")
+    assert done.code == 0
+    assert "Plan: 2 create." in done.err
+    assert "ingest: ok, 2 desired, 2 ready, 0 starting" in done.err
+    assert done.out == "warehouse: 3 agents settled as generation 1 at http://127.0.0.1:8080\n"
+    assert fake.calls == [("apply", {})]
+    assert run("up", "-d").out == done.out
+    stored = asyncio.run(read_stored(directory))
+    assert stored is not None
+    assert (stored.generation, stored.directory) == (1, str(file.parent))
+    file.write_text(TEXT.replace("8001", "8002"))
+    _at_generation(fake, 2)
+    done = run("up", "-d", "images", "-o", "json")
+    assert json.loads(done.out)["generation"] == 2
+    assert done.err.count("Plan") == 0
+
+
+def test_up_says_why_it_never_gets_ready(fake: FakeController, file: Path, run: Run) -> None:
+    """The failing replica's reason and last lines; what served before is not touched."""
+    failed = replace(IMAGES, state="failed")
+    fake.watched = [replace(STATUS, generation=1, settled=False, agents=(failed, INGEST))]
+    fake.repeats_s = 0.1
+    done = run("up", "-d")
+    assert done.code == 1
+    assert "image-processing: failed, 0 of 1 ready" in done.err
+    assert "KeyError: 'MODEL'" in done.err
+    assert "ingest: ok, 2 of" not in done.err
+    assert "The fleet goes on with what it had" in done.err
+
+
+def test_up_gives_up_after_the_timeout(fake: FakeController, file: Path, run: Run) -> None:
+    """With what is in the way."""
+    slow = replace(INGEST, state="progressing", ready=1, reason="ingest-r1-1 is not ready yet")
+    fake.watched = [replace(STATUS, generation=1, settled=False, agents=(slow,))]
+    fake.stays = True
+    done = run("up", "-d", "--wait-timeout", "300ms")
+    assert done.code == 1
+    assert "not settled after 300ms:\ningest: progressing, 1 of 2 ready: ingest-r1-1 is not ready yet" in done.err
+
+
+def test_a_lost_race_names_the_winner(fake: FakeController, file: Path, directory: Path, run: Run) -> None:
+    """Compare-and-set: who stored first is in the message."""
+    from shoal.cli import up as up_module
+
+    real = up_module.make_intent
+
+    async def slow_intent(common: object, agents: object = ()) -> object:
+        intent = await real(common, agents)  # type: ignore[arg-type]
+        await write_stored(directory, intent.fleet, "/elsewhere", 0)
+        return intent
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(up_module, "make_intent", slow_intent)
+        done = run("up", "-d")
+    assert done.code == 1
+    assert "generation 1 was stored by" in done.err
+    assert fake.calls == []
+
+
+def test_a_controller_that_cannot_start_says_why(file: Path, directory: Path, run: Run) -> None:
+    """Its last words are in the error."""
+    directory.mkdir(parents=True)
+    (directory / "controller.lock").mkdir()
+    done = run("up", "-d")
+    assert done.code == 1
+    assert "the controller could not start" in done.err
+    assert "Is a directory" in done.err
+
+
+def test_down_asks_the_controller(fake: FakeController, directory: Path, run: Run) -> None:
+    """And forgets the secrets once nothing may need them."""
+    (directory / "secrets").mkdir()
+    (directory / "secrets" / "TOKEN").write_text("x")
+    fake.stays = True
+    done = run("down", "--volumes")
+    assert (done.code, done.out) == (0, "warehouse: everything is stopped, volumes and queues are deleted\n")
+    assert fake.calls == [("down", {"volumes": True})]
+    assert not (directory / "secrets").exists()
+
+
+def test_down_without_anything(directory: Path, run: Run) -> None:
+    """Nothing to do is no error, and starts nothing."""
+    done = run("down")
+    assert (done.code, done.out) == (0, "warehouse: nothing runs here\n")
+
+
+def test_status_without_a_controller_shows_what_the_engine_has(file: Path, directory: Path, run: Run) -> None:
+    """And says that nobody acts on it."""
+    from shoal.spec import load
+
+    asyncio.run(write_stored(directory, load([file]).fleet, str(file.parent), 0))
+    life = directory / "agents" / "ingest" / "lives" / "ingest-r1-1"
+    life.mkdir(parents=True)
+    from shoal.core.observed import Phase
+    from shoal.engines.local.process import Identity
+    from shoal.engines.local.state import ReplicaState, Start, store_life
+
+    gone = Start(1, Identity(1, "never", "another boot"))
+    store_life(
+        life / "state.json", ReplicaState("ingest-r1-1", "ingest", "r1", 1.0, Phase.RUNNING, ready=True, start=gone)
+    )
+    done = run("status")
+    assert done.code == 0
+    assert "no controller answers" in done.out
+    row = next(line for line in done.out.splitlines() if line.startswith("ingest"))
+    assert row.split()[:6] == ["ingest", "service", "degraded", "1", "0", "0"]
