@@ -34,7 +34,7 @@ async def test_the_worker_on_the_page_works(broker: Broker) -> None:
     try:
         with environment(broker.environment("front")):
             await publish("images", "0", id="quick")
-            await publish("images", "2.5", id="long")
+            await publish("images", "1.8", id="long")
             await publish("images", "poison", id="poisoned")
 
         async def all_answered() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 from shoal.core.wiring import CONSUMER, dead_stream_name, dead_subject_name, stream_name, subject_name
 from shoal.errors import NotFound
-from shoal.sources.jetstream import AT_ONCE, list_streams
+from shoal.sources.jetstream import list_streams
 from shoal.sources.jetstream_api import NOT_FOUND, JetStreamApi, Refused
 
 TASK_ID = "Shoal-Task-Id"
@@ -73,18 +72,15 @@ class JetStreamAdmin:
         live = await list_streams(self._api, f"{prefix}*")
         dead = await list_streams(self._api, f"{prefix}*.dead")
         dead_by_stream = {str(stream["config"]["name"]): int(stream["state"]["messages"]) for stream in dead}
-        places = asyncio.Semaphore(AT_ONCE)
-
-        async def count(stream: Mapping[str, Any]) -> QueueCounts:
+        counts: list[QueueCounts] = []
+        for stream in live:
             name = str(stream["config"]["subjects"][0]).removeprefix(prefix)
-            async with places:
-                pending = await self._unacknowledged(stream["config"]["name"])
+            pending = await self._unacknowledged(stream["config"]["name"])
             waiting = max(0, stream["state"]["messages"] - pending)
-            return QueueCounts(name, waiting, pending, dead_by_stream.get(dead_stream_name(self._fleet, name), 0))
-
-        async with asyncio.TaskGroup() as group:
-            counts = [group.create_task(count(stream)) for stream in live]
-        return tuple(sorted((task.result() for task in counts), key=lambda queue: queue.name))
+            counts.append(
+                QueueCounts(name, waiting, pending, dead_by_stream.get(dead_stream_name(self._fleet, name), 0))
+            )
+        return tuple(sorted(counts, key=lambda queue: queue.name))
 
     async def peek(self, queue: str, *, dead: bool = False, limit: int = 100) -> tuple[StoredTask, ...]:
         """The oldest `limit` tasks or dead letters, which stay where they are."""
