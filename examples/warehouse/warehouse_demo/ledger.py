@@ -61,13 +61,19 @@ class Ledger:
         return sum(self.replica_seconds.values()) / fixed if fixed else float("nan")
 
     def top_reasons(self, count: int) -> list[tuple[int, str, str]]:
-        """The commonest reasons: how often, whose, and the newest wording (numbers differ, the reason is the same)."""
+        """The commonest reasons: how often, whose, and the newest wording (numbers differ, the reason is the same).
+
+        A step that is decided again, as it was not carried out yet, counts once.
+        """
         often: Counter[tuple[str, str]] = Counter()
         wording: dict[tuple[str, str], str] = {}
+        steps: dict[str, tuple[int, int]] = {}
         for (agent, _), decision in sorted(self.decisions.items(), key=lambda item: item[0][1]):
+            step = (decision.current, decision.count)
             way = "up" if decision.count > decision.current else "down"
             kind = (agent, way + _NUMBER.sub("#", decision.reason))
-            often[kind] += 1
+            often[kind] += steps.get(agent) != step
+            steps[agent] = step
             wording[kind] = f"{decision.current} -> {decision.count}: {decision.reason}"
         return [(times, kind[0], wording[kind]) for kind, times in often.most_common(count)]
 
