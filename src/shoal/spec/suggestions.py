@@ -87,9 +87,9 @@ _ELSEWHERE: Mapping[str, str] = {
     "cpus": "`cpu`",
     "mem": "`memory`",
     "gpus": "`gpu`",
-    "limits": "`cpu` and `memory` without a level in between: memory is also the limit",
-    "requests": "`cpu` and `memory` without a level in between: memory is also the limit",
-    "reservations": "`cpu` and `memory` without a level in between: memory is also the limit",
+    "limits": "`cpu` and `memory` stand here by themselves: memory is also the limit",
+    "requests": "`cpu` and `memory` stand here by themselves: memory is also the limit",
+    "reservations": "`cpu` and `memory` stand here by themselves: memory is also the limit",
     "min_replicas": "`min`",
     "max_replicas": "`max`",
     "replicas": "`min` and `max`",
@@ -136,8 +136,8 @@ def suggest_key(key: str, model: str, known: Iterable[str]) -> str:
     if snake in keys:
         return f"did you mean `{snake}`?"
     other = _NAMES.get(model, _ELSEWHERE).get(snake)
-    if other is not None and (other.startswith("`") is False or _first(other) in keys):
-        return f"did you mean {other}?" if other.startswith("`") else other
+    if other is not None and (not other.startswith("`") or _first(other) in keys):
+        return f"did you mean {other}?" if other.startswith("`") and ":" not in other else other
     close = close_name(snake, keys)
     if close is not None:
         return f"did you mean `{close}`?"
