@@ -184,15 +184,20 @@ def _masked(name: str, value: object) -> object:
 def _notes(fleet: Fleet, capabilities: Capabilities) -> Iterator[str]:
     written = fleet.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for key, ability in sorted(capabilities.table.items()):
-        if ability.support not in ("advisory", "impossible"):
-            continue
+        if key == "agents.image" or ability.support not in ("advisory", "impossible"):
+            continue  # an image beside a command is no loss: the note below says what becomes of it
         users = _users(written, key)
         if users:
             said = "not enforced" if ability.support == "advisory" else "impossible"
             reason = f": {ability.note}" if ability.note else ""
-            yield f"{key} is {said} on the {capabilities.engine} engine{reason} ({', '.join(users)})"
+            yield f"{key} is {said} on the {capabilities.engine} engine{reason} ({_listed(users)})"
     if not capabilities.runs_images and any(agent.image for agent in fleet.agents.values()):
         yield f"images are not used on the {capabilities.engine} engine: commands run as they are"
+
+
+def _listed(names: list[str]) -> str:
+    """Few names as they are, many cut short."""
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
 
 
 def _users(fleet: Mapping[str, Any], feature: str) -> list[str]:

@@ -175,6 +175,7 @@ def test_notes_say_what_is_not_enforced_where_it_is_used() -> None:
     table = {
         "agents.calls": Can("advisory", "all agents are the same user"),
         "agents.gpu": Can("impossible", "no GPUs"),
+        "agents.image": Can("impossible", "give a command"),
         "agents.secrets.env": Can("advisory"),
         "agents.sticky": Can("impossible"),
         "agents.public": Can("native"),
@@ -189,6 +190,13 @@ def test_notes_say_what_is_not_enforced_where_it_is_used() -> None:
         "agents.secrets.env is not enforced on the local engine (b)",
         "images are not used on the local engine: commands run as they are",
     )
+
+
+def test_a_note_names_the_first_of_many() -> None:
+    """A thousand agents make no note of a thousand names."""
+    fleet = fleet_of(**{f"a{index}": SERVICE for index in range(1000)})
+    (note,) = make_plan(None, fleet, Engine(table={"agents.port": Can("advisory")})).notes
+    assert note.endswith("(a0, a1, a2, a3, a4 and 995 more)")
 
 
 def test_the_text_is_readable_and_stable() -> None:
