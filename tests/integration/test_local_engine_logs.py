@@ -23,7 +23,7 @@ from local_fleet import (
 from shoal.core.action import Scale
 from shoal.engines.local import LocalEngine
 
-SMALL = replace(QUICK, log_bytes=2000)
+SMALL = replace(QUICK, log_bytes=2000, follow_s=0.005)
 COUNTS = """
 import os, time
 for number in range(600):

@@ -32,8 +32,6 @@ from shoal.engines.protocol import Capabilities, LogLine
 from shoal.errors import EngineError, EngineUnavailable
 from shoal.spec.model import LocalOptions
 
-_FOLLOW_S = 0.1
-
 
 def refuse_secrets(name: str) -> bytes:
     """The default source of secrets: there is none."""
@@ -167,7 +165,7 @@ class LocalEngine:
             for follower in list(followers.values()):
                 for line in follower.read(self._machine.clock()):
                     yield line
-            await asyncio.sleep(_FOLLOW_S)
+            await asyncio.sleep(self._machine.timing.follow_s)
             self._find_followers(agent, followers, from_end=False)
 
     async def usage(self) -> Mapping[str, Usage]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -37,6 +38,8 @@ _LOG_BYTES = 10 * 1024 * 1024
 _LOGS_KEPT = 3
 _LOOK_S = 0.02
 _KILL_S = 2.0
+_YOUNG_S = 1.0
+_RESEND_AFTER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Service:
         self._keeps = keeps
         self.directory = directory
         self._noted = self._load()
+        self._started_at = -math.inf  # by this object
 
     @property
     def alive(self) -> bool:
@@ -90,6 +94,7 @@ class Service:
         except OSError as error:
             raise EngineError(f"the {self.name}, {argv[0]}, can't be started: {error}") from error
         self._noted = _Noted(tuple(argv), process)
+        self._started_at = time.monotonic()
         write_whole(self._manifest, _NOTED.dump_json(self._noted))
 
     def signal(self, number: signal.Signals) -> None:
@@ -103,6 +108,9 @@ class Service:
         if self._noted is not None:
             process = self._noted.process
             self.signal(signal.SIGTERM)
+            if time.monotonic() - self._started_at < _YOUNG_S and not await self._has_ended(_RESEND_AFTER_S):
+                # The leader may have taken the signal before it had a command to pass it to.
+                self.signal(signal.SIGTERM)
             if not await self._has_ended(grace_s):
                 await self.kill()
             if kill_remnants(process, self.name, just_ended=True):
