@@ -71,6 +71,8 @@ class EngineContract:
         view = await until(engine, "one revision is left", lambda view: len(view.replicas) == 2)
         assert view.counts == {"r2": 2}
         assert view.replicas == tuple(replica for replica in replicas if replica.revision == "r2")
+        await engine.act([Remove("a", "r1")])
+        assert (await engine.observe()).agents["a"] is view
 
     async def test_a_removed_agent_disappears(self, engine: Any) -> None:
         """Its id, its counts, its runs; removing what is not there is no failure."""

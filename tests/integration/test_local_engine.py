@@ -66,7 +66,7 @@ async def test_scaling_down_ends_the_victims_and_no_others(engine: LocalEngine) 
 
 async def test_the_whole_group_ends(engine: LocalEngine, directory: Path) -> None:
     """A child that outlives the main process, and takes no SIGTERM, is killed with it."""
-    child = "trap '' TERM; sleep 600 & sleep 600 & wait"
+    child = f"trap '' TERM; sleep {LONG} & sleep {LONG} & wait"
     await engine.act(wanted(template(("/bin/sh", "-c", f"({child}) & trap 'exit 0' TERM; wait")), 1))
     await ready(engine, 1)
     await eventually("the children run", lambda: len(processes_below(directory)) >= 1 and len(_sleepers()) == 2)
@@ -197,14 +197,16 @@ async def test_gpus_are_exclusive(directory: Path) -> None:
         assert greedy.reason == "needs 2 GPUs, this machine has 1 (see local.gpus)"
 
 
-async def test_placement_is_compared_with_labels(engine: LocalEngine) -> None:
-    """A label that this machine lacks leaves a replica PENDING."""
+async def test_placement_is_compared_with_labels(engine: LocalEngine, directory: Path) -> None:
+    """A label that this machine lacks leaves a replica PENDING, until the fleet says otherwise."""
     await engine.act(wanted(template(placement=Placement(require={"accelerator": "nvidia"})), 1))
     view = await until(engine, "it says why", lambda view: any(r.reason for r in view.replicas))
     assert view.replicas[0].phase is Phase.PENDING
     assert view.replicas[0].reason == (
         "placement.require wants accelerator=nvidia, this machine has no label accelerator (see local.labels)"
     )
+    engine.configure(LocalOptions(gpus=0, labels={"accelerator": "nvidia"}), directory.parent)
+    await ready(engine, 1)
 
 
 async def test_secrets_volumes_and_variables(directory: Path) -> None:
@@ -271,6 +273,7 @@ async def test_state_is_private(engine: LocalEngine, directory: Path) -> None:
     assert modes == {"0o0"}
 
 
+LONG = f"600.{os.getpid()}"
 _ELSEWHERE = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(600)"
 _TAKES_ITS_OWN_PORT_FIRST = """
 import os, socket, subprocess, sys
@@ -304,8 +307,8 @@ time.sleep(600)
 
 
 def _sleepers() -> list[psutil.Process]:
-    """The `sleep 600` that are descendants of tests here: orphans of this user's sessions included."""
-    return [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", "600"]]
+    """The children of this test, orphaned or not, told by how long they sleep."""
+    return [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", LONG]]
 
 
 def _now(engine: LocalEngine) -> float:

@@ -9,8 +9,9 @@ from engine_contract import CRASHES, EngineContract
 from local_fleet import SLEEPER, local_engine, nothing_left_running
 
 from shoal.core.action import Action, ActionFailure, EnsureRevision
-from shoal.engines.local import LocalEngine
-from shoal.engines.memory import Behaviour, MemoryEngine
+from shoal.engines.local import LocalEngine, LocalPlatform
+from shoal.engines.memory import Behaviour, MemoryEngine, MemoryPlatform
+from shoal.engines.protocol import Engine, Inspector, Platform
 
 
 class TestLocalEngine(EngineContract):
@@ -45,3 +46,10 @@ class TestMemoryEngine(EngineContract):
     @pytest.fixture
     def engine(self) -> MemoryEngine:
         return CommandsAsBehaviour(time.time)
+
+
+def conform(
+    local: LocalEngine, memory: MemoryEngine, platforms: tuple[LocalPlatform, MemoryPlatform]
+) -> tuple[Engine, Inspector, Engine, Inspector, Platform, Platform]:
+    """For the type checker: these are the ports."""
+    return local, local, memory, memory, *platforms

@@ -143,23 +143,28 @@ class LocalAgent:
         self._touch()
 
     def remove(self, revision: str | None) -> None:
-        """Stops and forgets the revision, or all of the agent."""
+        """Stops and forgets the revision, or all of the agent. Said again, nothing changes."""
         for life in self.lives:
             if revision is None or life.state.revision == revision:
                 life.stop()
-        for name, known in self._state.revisions.items():
-            if revision is None or name == revision:
-                known.count, known.removed = 0, True
-        if revision is None:
+        left = [
+            known
+            for name, known in self._state.revisions.items()
+            if not known.removed and (revision is None or name == revision)
+        ]
+        for known in left:
+            known.count, known.removed = 0, True
+        forgotten = revision is None and not self._state.removed
+        if forgotten:
             self._state.removed = True
             self._history.clear()
             self._run_ids.clear()
             self._machine.layout.run_ids(self.name).unlink(missing_ok=True)
-        self._sweep()
+        dropped = self._sweep()
         if self.gone:
             remove_tree(self._directory)
             self._touch()
-        else:
+        elif left or forgotten or dropped:
             self._store()
 
     def wake(self) -> None:

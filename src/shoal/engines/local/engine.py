@@ -59,22 +59,21 @@ class LocalEngine:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.capabilities: Capabilities = CAPABILITIES
-        surrounding = os.environ if environment is None else environment
-        project = (project_directory or Path()).absolute()
-        venv = project / ".venv"
+        self._agents: dict[str, LocalAgent] = {}
+        self._surrounding = os.environ if environment is None else environment
         self._machine = Machine(
             fleet=fleet,
             layout=Layout(directory.absolute()),
-            project_directory=project,
-            base=render_base(surrounding, venv if (venv / "bin").is_dir() else None),
-            labels=options.labels,
+            project_directory=Path(),
+            base={},
+            labels={},
             secrets=secrets,
             ports=Ports(),
-            gpus=Gpus(visible_devices(options.gpus, surrounding.get("CUDA_VISIBLE_DEVICES"))),
+            gpus=Gpus(()),
             timing=timing or Timing(),
             clock=clock,
         )
-        self._agents: dict[str, LocalAgent] = {}
+        self.configure(options, project_directory or Path())
         self._dirty: set[str] = set()
         self._view: Mapping[str, AgentObserved] = {}
         self._usage = UsageMeter()
@@ -88,6 +87,7 @@ class LocalEngine:
     async def __aenter__(self) -> Self:
         layout = self._machine.layout
         make_private(layout.agents)
+        layout.root.chmod(0o700)  # it may have been there before
         self._lock = _lock(layout.lock)
         try:
             self._group = await asyncio.TaskGroup().__aenter__()
@@ -114,6 +114,16 @@ class LocalEngine:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+
+    def configure(self, options: LocalOptions, project_directory: Path) -> None:
+        """Takes what may change with the fleet, for what starts from now on; replicas that wait for it look again."""
+        project = project_directory.absolute()
+        venv = project / ".venv"
+        self._machine.project_directory = project
+        self._machine.base = render_base(self._surrounding, venv if (venv / "bin").is_dir() else None)
+        self._machine.labels = options.labels
+        self._machine.gpus.devices = visible_devices(options.gpus, self._surrounding.get("CUDA_VISIBLE_DEVICES"))
+        self._wake_waiting()
 
     async def observe(self) -> Observed:
         """Every agent; the same object again for one of which nothing changed."""

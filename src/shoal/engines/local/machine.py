@@ -33,9 +33,10 @@ class Timing:
     logs_kept: int = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Machine:
-    """Where and with what replicas run. `base` is the environment that every replica begins with."""
+    """Where and with what replicas run. `base` is the environment that every replica begins with; it, `labels` and
+    `project_directory` may change with the fleet, for what starts later."""
 
     fleet: str
     layout: Layout

@@ -15,7 +15,7 @@ from shoal.engines.local.ports import is_free
 from shoal.engines.local.probe import probe
 from shoal.engines.local.render import HOST, exit_reason, wrong_port_reason
 from shoal.engines.local.state import ReplicaState
-from shoal.errors import EngineError
+from shoal.errors import ShoalError
 
 _PORT_RETRIES = 3
 _NODE = "local"
@@ -93,7 +93,7 @@ class ReplicaLife(Life):
                 self._release_port()
                 state.port = self._machine.ports.take()
             self._begin(state.port, state.ordinal)
-        except (EngineError, OSError) as error:
+        except (ShoalError, OSError) as error:
             self._release_port()
             self._back_off(None, str(error), ())
             return False

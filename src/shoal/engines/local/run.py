@@ -13,7 +13,7 @@ from shoal.engines.local.life import Life
 from shoal.engines.local.machine import Machine
 from shoal.engines.local.render import exit_reason
 from shoal.engines.local.state import RunState
-from shoal.errors import EngineError
+from shoal.errors import ShoalError
 
 ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
@@ -64,7 +64,7 @@ class RunLife(Life):
         state = self.state
         try:
             self._begin(None, None)
-        except (EngineError, OSError) as error:
+        except (ShoalError, OSError) as error:
             self._repeat_or_fail(None, str(error))
             return False
         state.phase, state.reason, state.timed_out = Phase.RUNNING, "", False

@@ -87,14 +87,15 @@ class MemoryAgent:
             if revision is None or life.value.revision == revision:
                 self._stop(life)
         for known in [revision] if revision is not None else list(self.revisions):
-            self.revisions.pop(known, None)
-            self._counts.pop(known, None)
-        if revision is None:
+            if self.revisions.pop(known, None) is not None:
+                del self._counts[known]
+                self._touch()
+        if revision is None and not self.removed:
             self.removed = True
             self._runs.clear()
             self._jobs.clear()
             self._run_ids.clear()
-        self._touch()
+            self._touch()
 
     def run(self, action: RunJob) -> None:
         """Starts the run unless its id was seen before. Raises EngineError for an unknown revision."""
