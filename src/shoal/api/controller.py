@@ -45,7 +45,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                     Parts(
                         engine=engine,
                         inspector=engine,
-                        platform=LocalPlatform(directory, fleet, controller=link),
+                        platform=LocalPlatform(directory, controller=link),
                         gateways=gateways,
                         store=store,
                         open_queues=_open_queues,

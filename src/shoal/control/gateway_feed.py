@@ -31,6 +31,8 @@ class GatewayFeed:
     ) -> None:
         self._gateways, self._states, self._clock, self._note, self._wake = gateways, states, clock, note, wake
         self._snapshot: Snapshot | None = None
+        self._version = 0
+        self._awaited: dict[str, frozenset[str]] = {}
 
     @property
     def outdated(self) -> bool:
@@ -53,13 +55,18 @@ class GatewayFeed:
 
     def push(self, snapshot: Snapshot, tasks: asyncio.TaskGroup | None) -> None:
         """Sends it where it differs from the last; a barrier follows for what must be acknowledged first."""
-        if snapshot == self._snapshot:
-            return
-        self._snapshot = snapshot
-        version = self._gateways.push(snapshot)
-        waiting = {name: state.leaving - state.left for name, state in self._states.items() if _must_wait(state)}
+        if snapshot != self._snapshot:
+            self._snapshot = snapshot
+            self._version = self._gateways.push(snapshot)
+            self._awaited.clear()
+        waiting = {
+            name: state.leaving - state.left
+            for name, state in self._states.items()
+            if _must_wait(state) and self._awaited.get(name) != state.leaving - state.left
+        }
         if waiting and tasks is not None:
-            tasks.create_task(self._barrier(version, waiting))
+            self._awaited.update(waiting)
+            tasks.create_task(self._barrier(self._version, waiting))
 
     async def _barrier(self, version: int, waiting: Mapping[str, frozenset[str]]) -> None:
         if not self._gateways.live:  # one may still serve from its last snapshot, and be about to come back

@@ -21,11 +21,11 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
     assert spec.schedule is not None
     due = due_fires(state.name, spec.schedule, state.record.last_fire_at, now)
     runs = [*(fire.run_id for fire in due.fires), *state.manual_runs]
-    actions: list[Action] = []
+    told: list[Action] = []
     if state.ensure or state.revision not in state.observed.counts:
         environment = environment_for(wired.fleet, state.name, spec, wired.wiring)
-        actions.append(EnsureRevision(state.name, state.revision, template, environment))
-    actions += [RunJob(state.name, state.revision, run_id, spec.timeout_s, spec.retries) for run_id in runs]
+        told.append(EnsureRevision(state.name, state.revision, template, environment))
+    actions: list[Action] = [RunJob(state.name, state.revision, run_id, spec.timeout_s, spec.retries) for run_id in runs]
     busy = {run.revision for run in state.observed.runs if run.phase not in _ENDED}
     actions += [
         Remove(state.name, revision)
@@ -35,6 +35,6 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
     state.record = replace(state.record, last_fire_at=due.last_fire_at)
     state.next_run_at = state.due_at = due.due_at
     state.manual_runs, state.ensure = (), False
-    state.settled = not actions
+    state.settled = not actions and state.revision in state.observed.counts
     state.waiting_for = "" if state.settled else "its revision to be known"
-    return tuple(actions)
+    return (*told, *actions)

@@ -48,7 +48,7 @@ class Step:
 def takes_requests(replica: Replica) -> bool:
     """Whether the gateway may send to it: it was ready once in this life. From then on the gateway's own check
     decides: if all replicas are slow at once, taking all of them out would turn slow answers into failures."""
-    return replica.phase is Phase.RUNNING and replica.ready_at is not None and replica.host is not None
+    return replica.phase is Phase.RUNNING and replica.ready_at is not None and replica.port is not None
 
 
 def reconcile(
@@ -66,9 +66,10 @@ def reconcile(
     `healthy` is how many endpoints the gateways take for healthy (`None`: nobody knows).
     """
     targets, waiting_for = _targets(wanted, observed, leaving, healthy)
-    actions: list[Action] = []
+    told: list[Action] = []
     if wanted.ensure or wanted.revision not in observed.counts:
-        actions.append(EnsureRevision(wanted.agent, wanted.revision, wanted.template, wanted.environment))
+        told.append(EnsureRevision(wanted.agent, wanted.revision, wanted.template, wanted.environment))
+    actions: list[Action] = []
     now_leaving: set[str] = set()
     for revision, target in targets.items():
         scale, revision_leaving = _scale(wanted, observed, revision, target, leaving, left, chooses_victims)
@@ -82,7 +83,7 @@ def reconcile(
     ]
     serving = tuple(r for r in observed.replicas if takes_requests(r) and r.id not in now_leaving)
     settled = not actions and not now_leaving and _at_rest(wanted, observed, serving, healthy)
-    return Step(tuple(actions), serving, frozenset(now_leaving), settled, "" if settled else waiting_for)
+    return Step((*told, *actions), serving, frozenset(now_leaving), settled, "" if settled else waiting_for)
 
 
 def reconcile_removed(
@@ -204,7 +205,9 @@ def choose_victims(
 
 
 def _at_rest(wanted: Wanted, observed: AgentObserved, serving: Sequence[Replica], healthy: int | None) -> bool:
-    if any(n for revision, n in observed.counts.items() if revision != wanted.revision):
+    if observed.counts.get(wanted.revision) != wanted.count or any(
+        n for revision, n in observed.counts.items() if revision != wanted.revision
+    ):
         return False
     if len(observed.replicas) != wanted.count or not all(r.ready for r in observed.replicas):
         return False

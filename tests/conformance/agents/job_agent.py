@@ -9,7 +9,7 @@ from pathlib import Path
 
 SINK = Path(os.environ["SINK"])
 with SINK.open("a") as file:
-    file.write(f"{os.environ.get('SHOAL_RUN_ID', '?')} {time.time()}\n")
+    file.write(f"{os.environ.get('SHOAL_REPLICA', '?')} {time.time()}\n")
 runs = len(SINK.read_text().splitlines())
 print(f"run {runs}", flush=True)
 sys.exit(5 if runs <= int(os.environ.get("FAILS", "0")) else 0)
