@@ -1,0 +1,80 @@
+"""Gateways made of values, for tests of control: they agree at once or when told, and count what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from shoal.core.routing import Snapshot, Traffic
+from shoal.proxy.ledger import Ledger
+
+
+class MemoryGateways:
+    """Implements `Gateways`. `snapshot` is the newest that was pushed; with `agrees=False` versions are acknowledged
+    only by `acknowledge`."""
+
+    def __init__(self, *names: str, agrees: bool = True) -> None:
+        self._acknowledged = dict.fromkeys(names, 0)
+        self._agrees = agrees
+        self._ledger = Ledger()
+        self._version = 0
+        self._changed = asyncio.Event()
+        self._acknowledgement = asyncio.Event()
+        self.snapshot: Snapshot | None = None
+        if names:
+            self._changed.set()
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        return tuple(sorted(self._acknowledged))
+
+    def push(self, snapshot: Snapshot) -> int:
+        self.snapshot = snapshot
+        self._version += 1
+        self._ledger.retain(snapshot.agents)
+        if self._agrees:
+            self.acknowledge()
+        return self._version
+
+    async def wait_acknowledged(self, version: int, timeout_s: float = 5.0) -> tuple[str, ...]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._behind(version):
+                    self._acknowledgement.clear()
+                    await self._acknowledgement.wait()
+        except TimeoutError:
+            pass
+        return self._behind(version)
+
+    def traffic(self) -> Mapping[str, Traffic]:
+        return self._ledger.merged
+
+    async def changed(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+
+    def connect(self, name: str) -> None:
+        """A gateway comes, and with `agrees` it uses the newest snapshot at once."""
+        self._acknowledged[name] = self._version if self._agrees else 0
+        self._changed.set()
+
+    def disconnect(self, name: str) -> None:
+        """A gateway is gone; what it counted stays counted."""
+        del self._acknowledged[name]
+        self._ledger.lose(name)
+        self._changed.set()
+        self._acknowledgement.set()
+
+    def acknowledge(self, name: str | None = None, version: int | None = None) -> None:
+        """The gateway, or each, uses the version, or the newest."""
+        for each in [name] if name is not None else list(self._acknowledged):
+            self._acknowledged[each] = self._version if version is None else version
+        self._acknowledgement.set()
+
+    def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
+        """The gateway says these counts from now on."""
+        if self._ledger.update(name, traffic):
+            self._changed.set()
+
+    def _behind(self, version: int) -> tuple[str, ...]:
+        return tuple(sorted(name for name, newest in self._acknowledged.items() if newest < version))

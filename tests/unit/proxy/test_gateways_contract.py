@@ -1,0 +1,234 @@
+"""One suite for the port that control knows, on the fake and on the real link with a gateway's side played."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from shoal.core.routing import AgentRoute, HealthCheck, Snapshot, Traffic
+from shoal.errors import GatewayError
+from shoal.proxy.codec import Delta, patch
+from shoal.proxy.link import serve_gateways
+from shoal.proxy.memory import MemoryGateways
+from shoal.proxy.protocol import Gateways
+from shoal.proxy.uplink import Uplink
+from shoal.proxy.wire import Report
+
+SNAPSHOT = Snapshot("f", "127.0.0.1", 1, agents={"a": AgentRoute("a", "http", HealthCheck(None, 1, 1, 1))})
+
+
+class Stage(Protocol):
+    """What the suite needs to play gateways."""
+
+    gateways: Gateways
+
+    async def connect(self, name: str) -> None: ...
+    async def disconnect(self, name: str) -> None: ...
+    async def acknowledge(self, name: str) -> None: ...
+    async def count(self, name: str, traffic: Mapping[str, Traffic]) -> None: ...
+    def snapshot(self, name: str) -> Snapshot | None: ...
+
+
+class MemoryStage:
+    def __init__(self) -> None:
+        self._memory = MemoryGateways(agrees=False)
+        self.gateways: Gateways = self._memory
+
+    async def connect(self, name: str) -> None:
+        self._memory.connect(name)
+
+    async def disconnect(self, name: str) -> None:
+        self._memory.disconnect(name)
+
+    async def acknowledge(self, name: str) -> None:
+        self._memory.acknowledge(name)
+
+    async def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
+        self._memory.count(name, traffic)
+
+    def snapshot(self, name: str) -> Snapshot | None:
+        return self._memory.snapshot
+
+
+class Played:
+    """A gateway without an Envoy."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+        self.version = 0
+        self.report = Report()
+        self.refuse = ""
+
+    def receive(self, delta: Delta) -> None:
+        self.version = delta.version
+        self.snapshot = patch(self.snapshot, delta)
+
+    def connected(self, connected: bool) -> None:
+        if not connected:
+            self.report = replace(self.report, acknowledged=0)
+
+    def status(self) -> Report:
+        return self.report
+
+
+class LinkStage:
+    def __init__(self, gateways: Gateways, address: str, tasks: asyncio.TaskGroup) -> None:
+        self.gateways = gateways
+        self._address = address
+        self._tasks = tasks
+        self._played: dict[str, tuple[Played, Uplink, asyncio.Task[None]]] = {}
+
+    async def connect(self, name: str) -> None:
+        played = Played()
+        uplink = Uplink(self._address, name, played)
+        self._played[name] = (played, uplink, self._tasks.create_task(uplink.run()))
+        await until(lambda: name in self.gateways.live)
+
+    async def disconnect(self, name: str) -> None:
+        self._played.pop(name)[2].cancel()
+        await until(lambda: name not in self.gateways.live)
+
+    async def acknowledge(self, name: str) -> None:
+        played, uplink, _ = self._played[name]
+        version = self.gateways.push(SNAPSHOT) - 1 if played.version == 0 else played.version
+        await until(lambda: played.version >= version)
+        played.report = replace(played.report, acknowledged=played.version)
+        uplink.wake()
+
+    async def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
+        played, uplink, _ = self._played[name]
+        played.report = replace(played.report, traffic=traffic)
+        uplink.wake()
+
+    def snapshot(self, name: str) -> Snapshot | None:
+        return self._played[name][0].snapshot
+
+    def end(self) -> None:
+        for _, _, task in self._played.values():
+            task.cancel()
+
+
+async def until(condition: Callable[[], object], deadline_s: float = 20.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def stage_on(kind: str, directory: Path) -> AsyncGenerator[Stage]:
+    if kind == "memory":
+        yield MemoryStage()
+        return
+    address = f"unix:{directory}/link.sock"
+    async with AsyncExitStack() as stack:
+        gateways = await stack.enter_async_context(serve_gateways(address))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        stage = LinkStage(gateways, address, tasks)
+        stack.callback(stage.end)
+        yield stage
+
+
+@pytest.fixture(params=["memory", "link"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+async def test_the_live_set_is_sorted_and_changes_are_told(kind: str, tmp_path: Path) -> None:
+    async with stage_on(kind, tmp_path) as stage, asyncio.timeout(20):
+        assert stage.gateways.live == ()
+        await stage.connect("b")
+        await stage.gateways.changed()
+        await stage.connect("a")
+        await stage.gateways.changed()
+        assert stage.gateways.live == ("a", "b")
+        await stage.disconnect("b")
+        await stage.gateways.changed()
+        assert stage.gateways.live == ("a",)
+
+
+async def test_versions_rise_and_nobody_live_is_nobody_behind(kind: str, tmp_path: Path) -> None:
+    async with stage_on(kind, tmp_path) as stage:
+        first = stage.gateways.push(SNAPSHOT)
+        assert stage.gateways.push(SNAPSHOT) > first
+        assert await stage.gateways.wait_acknowledged(first + 1, 0.01) == ()
+
+
+async def test_who_is_behind_is_named_and_waited_for(kind: str, tmp_path: Path) -> None:
+    async with stage_on(kind, tmp_path) as stage, asyncio.timeout(20):
+        await stage.connect("a")
+        await stage.connect("b")
+        version = stage.gateways.push(SNAPSHOT)
+        assert await stage.gateways.wait_acknowledged(version, 0.05) == ("a", "b")
+        await until(lambda: stage.snapshot("a") and stage.snapshot("b"))
+        await stage.acknowledge("a")
+        await until_behind(stage, version, ("b",))
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(stage.gateways.wait_acknowledged(version, 20))
+            await stage.acknowledge("b")
+        assert waiting.result() == ()
+
+
+async def until_behind(stage: Stage, version: int, names: tuple[str, ...]) -> None:
+    while await stage.gateways.wait_acknowledged(version, 0.01) != names:
+        pass
+
+
+async def test_who_goes_while_waited_for_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    async with stage_on(kind, tmp_path) as stage, asyncio.timeout(20):
+        await stage.connect("a")
+        version = stage.gateways.push(SNAPSHOT)
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(stage.gateways.wait_acknowledged(version, 20))
+            await stage.disconnect("a")
+        assert waiting.result() == ()
+
+
+async def test_who_comes_later_gets_everything(kind: str, tmp_path: Path) -> None:
+    async with stage_on(kind, tmp_path) as stage:
+        stage.gateways.push(SNAPSHOT)
+        await stage.connect("a")
+        await until(lambda: stage.snapshot("a") == SNAPSHOT)
+        more = replace(SNAPSHOT, agents={}, gateways=2)
+        stage.gateways.push(more)
+        await until(lambda: stage.snapshot("a") == more)
+
+
+async def test_traffic_is_merged_and_keeps_its_identity(kind: str, tmp_path: Path) -> None:
+    """Counts add, the least healthy gateway counts, and who leaves takes only what was of the instant."""
+    async with stage_on(kind, tmp_path) as stage, asyncio.timeout(20):
+        stage.gateways.push(SNAPSHOT)
+        await stage.connect("a")
+        await stage.connect("b")
+        quiet = Traffic(requests=1)
+        await stage.count("a", {"a": Traffic(1, 2, 10, 1, 3, (4, 5)), "quiet": quiet})
+        await stage.count("b", {"a": Traffic(2, 0, 5, 0, 2, (1, 1))})
+        merged = Traffic(3, 2, 15, 1, 2, (5, 6))
+        await until(lambda: stage.gateways.traffic().get("a") == merged and "quiet" in stage.gateways.traffic())
+        same = stage.gateways.traffic()["quiet"]
+        await stage.disconnect("b")
+        await until(lambda: stage.gateways.traffic()["a"] == Traffic(1, 2, 15, 1, 3, (5, 6)))
+        assert stage.gateways.traffic()["quiet"] is same
+
+
+async def test_a_change_of_counts_is_told(kind: str, tmp_path: Path) -> None:
+    async with stage_on(kind, tmp_path) as stage, asyncio.timeout(20):
+        stage.gateways.push(SNAPSHOT)
+        await stage.connect("a")
+        await stage.gateways.changed()
+        await stage.count("a", {"a": Traffic(held=1)})
+        while stage.gateways.traffic().get("a") != Traffic(held=1):
+            await stage.gateways.changed()
+
+
+async def test_an_address_that_is_taken_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(GatewayError, match="can't listen"):
+        async with serve_gateways(f"unix:{tmp_path}/missing/link.sock"):
+            pass
