@@ -1,7 +1,7 @@
-"""Calls to inventory, as every agent makes them: JSON over the address that Shoal hands out.
+"""Calls to inventory of the agents that may wait for them: JSON over the address that Shoal hands out, blocking.
 
 There is no retry here: the gateway behind `SHOAL_URL_INVENTORY` repeats what inventory declares idempotent, and one
-owner of retries is enough. Blocking on purpose; asyncio callers put it into a thread.
+owner of retries is enough.
 """
 
 from __future__ import annotations
