@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -67,12 +68,12 @@ class Replica:
         seen = {key.lower(): value for key, value in request.headers.items()}
         return web.json_response({"replica": self.name, "path": request.path_qs, "headers": seen})
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, keepalive_timeout=5.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=tls).start()
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -160,9 +161,9 @@ class Rig:
                 process.kill()
         await self._replicas.aclose()
 
-    async def replica(self, name: str) -> Replica:
+    async def replica(self, name: str, tls: ssl.SSLContext | None = None) -> Replica:
         replica = Replica(name)
-        await replica.start()
+        await replica.start(tls)
         self._replicas.push_async_callback(replica.stop)
         return replica
 

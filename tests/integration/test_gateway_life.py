@@ -156,7 +156,7 @@ async def test_a_refusal_is_told_in_envoys_words(tmp_path: Path) -> None:
         good = gateway.snapshot(agent("a", replica))
         await gateway.push(good)
         taken = free_port()
-        holder = await asyncio.start_server(lambda *_: None, "127.0.0.1", taken)
+        holder = await asyncio.start_server(lambda *_: None, "127.0.0.1", taken, reuse_port=True)
         bad = replace(good, internal_port=taken)
         version = gateway.link.push(bad)
         assert await gateway.link.wait_acknowledged(version, 20) == ("one",)

@@ -19,6 +19,10 @@ def render_listener(name: str, address: str, port: int, hold_s: float, *, tells_
     return {
         "name": name,
         "address": {"socket_address": {"address": address, "port_value": port}},
+        # With SO_REUSEPORT the Envoy of another fleet of this user could listen at the same port, and take half of the
+        # requests, with no error anywhere.
+        "enable_reuse_port": False,
+        "connection_balance_config": {"exact_balance": {}},
         "per_connection_buffer_limit_bytes": 256 * 1024,
         "filter_chains": [
             {
