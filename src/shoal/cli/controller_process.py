@@ -94,9 +94,8 @@ async def wait_ended(directory: Path, started: Started | None = None) -> bool:
     """Until no controller holds the fleet, so that the next one can; false if it takes too long."""
     deadline = time.monotonic() + END_TIMEOUT_S
     while time.monotonic() < deadline:
-        if started is not None:
-            started.process.poll()  # a child of ours stays in the process table until it is asked for
-        if not is_held(directory):
+        # A child of ours lets go of the lock a moment before its exit code can be had.
+        if not is_held(directory) and (started is None or started.process.poll() is not None):
             return True
         await asyncio.sleep(_POLL_S)
     return False

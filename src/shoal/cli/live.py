@@ -37,4 +37,4 @@ class LiveText:
         """A line that stays, above the text."""
         from rich.text import Text
 
-        self._console.print(Text.from_ansi(line))
+        self._console.print(Text.from_ansi(line), soft_wrap=True)

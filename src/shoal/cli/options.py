@@ -169,9 +169,9 @@ _COLOUR = click.option(
     "--no-color", is_flag=True, expose_value=False, callback=_drop_colour, help="No colours. So does NO_COLOR."
 )
 
-SPEC_OPTIONS = (file_option(), _ENVIRONMENT, _SET)
-FLEET_OPTIONS = (*SPEC_OPTIONS, _FLEET)
-FOLLOW_FLEET_OPTIONS = (file_option("--file"), _ENVIRONMENT, _SET, _FLEET)
+SPEC_OPTIONS = (file_option(), _ENVIRONMENT, _SET, _COLOUR)
+FLEET_OPTIONS = (file_option(), _ENVIRONMENT, _SET, _FLEET, _COLOUR)
+FOLLOW_FLEET_OPTIONS = (file_option("--file"), _ENVIRONMENT, _SET, _FLEET, _COLOUR)
 
 
 def output_option(*choices: str) -> Callable[[Function], Function]:
@@ -186,7 +186,7 @@ def output_option(*choices: str) -> Callable[[Function], Function]:
     )
 
 
-GLOBAL_OPTIONS = (*FLEET_OPTIONS, output_option(), _COLOUR)
+GLOBAL_OPTIONS = (*FLEET_OPTIONS, output_option())
 
 
 def decorate(options: Sequence[Callable[[Any], Any]]) -> Callable[[Function], Function]:

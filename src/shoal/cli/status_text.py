@@ -67,7 +67,9 @@ def render_heading(view: StatusView) -> str:
     """One line: the fleet, its engine, whether it is settled, where it is reached."""
     agreed = view.settled and view.observed_generation >= view.generation
     state = click.style("settled", fg="green") if agreed else click.style("changing", fg="cyan")
-    if view.observed_generation < view.generation:
+    if not view.controller_pid:
+        state = click.style("without a controller", fg="yellow")
+    elif view.observed_generation < view.generation:
         state += f" (generation {view.observed_generation} of {view.generation})"
     parts = [f"{click.style(view.fleet, bold=True)} on {view.engine}", state]
     if view.gateway_url:
@@ -108,8 +110,10 @@ def describe_reason(agent: AgentView, now: float) -> str:
     """Why the agent is as it is: its state's reason, a pin, the next run of a job."""
     parts = [agent.reason] if agent.reason else []
     if agent.pin is not None:
-        until = f" for {format_span(agent.pin_until - now)} more" if agent.pin_until is not None else ""
-        parts.append(f"pinned to {agent.pin}{until}")
+        if "pinned" not in agent.reason:
+            parts.append(f"pinned to {agent.pin}")
+        if agent.pin_until is not None:
+            parts.append(f"for {format_span(agent.pin_until - now)} more")
     if agent.stopping:
         parts.append(f"{agent.stopping} stopping")
     if agent.next_run_at is not None:

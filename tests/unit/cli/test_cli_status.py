@@ -106,7 +106,7 @@ def test_problems_of_the_fleet_are_told(fake: FakeController, run: Run) -> None:
 def test_pins_and_stopping_replicas_show(fake: FakeController, run: Run) -> None:
     """A person's count is visible, and for how long it holds."""
     fake.status = replace(STATUS, agents=(replace(INGEST, pin=2, pin_until=NOW + 3600, stopping=1),))
-    assert "pinned to 2 for 1h more; 1 stopping" in run("status").out
+    assert "pinned to 2; for 1h more; 1 stopping" in run("status").out
 
 
 def test_the_name_of_the_fleet_is_enough(fake: FakeController, run: Run, tmp_path: Path) -> None:

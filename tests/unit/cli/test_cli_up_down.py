@@ -134,6 +134,7 @@ def test_status_without_a_controller_shows_what_the_engine_has(file: Path, direc
     )
     done = run("status")
     assert done.code == 0
+    assert done.out.startswith("warehouse on local, without a controller\n")
     assert "no controller answers" in done.out
     row = next(line for line in done.out.splitlines() if line.startswith("ingest"))
     assert row.split()[:6] == ["ingest", "service", "degraded", "1", "0", "0"]

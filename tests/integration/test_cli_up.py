@@ -1,0 +1,201 @@
+"""`up` and `down` with a real controller, gateway and agents: foreground, background, and after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import psutil
+import pytest
+
+PATIENCE_S = 90
+SERVICE = """\
+import http.server, os, signal, sys
+if "--stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "--broken" in sys.argv:
+    sys.exit("there is no model to load")
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).serve_forever()
+"""
+SPEC = """\
+fleet: trial
+local: {{port: 0}}
+agents:
+  web:
+    command: [{python}, service.py{flags}]
+    port: 8000
+    public: /web
+    health: {{path: /, interval: 200ms}}
+    stop_grace_period: {grace}
+"""
+
+
+class Project:
+    """A project of one agent, with a state directory of its own."""
+
+    def __init__(self, path: Path, state: Path) -> None:
+        self.path = path
+        self.environment = {**os.environ, "SHOAL_HOME": str(state), "TERM": "xterm"}
+        (path / "service.py").write_text(SERVICE)
+        self.write()
+
+    def write(self, flags: str = "", grace: str = "10s") -> None:
+        """The spec, with the agent's flags."""
+        (self.path / "shoal.yaml").write_text(SPEC.format(python=sys.executable, flags=flags, grace=grace))
+
+    def shoal(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs the command line."""
+        command = [sys.executable, "-m", "shoal.cli", *arguments]
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def terminal(self, *arguments: str) -> pexpect.spawn[str]:
+        """Runs it on a terminal."""
+        return pexpect.spawn(
+            sys.executable,
+            ["-m", "shoal.cli", *arguments],
+            cwd=str(self.path),
+            env=self.environment,
+            dimensions=(30, 100),
+            encoding="utf-8",
+            timeout=PATIENCE_S,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The fleet as it is."""
+        return json.loads(self.shoal("status", "-o", "json").stdout)
+
+
+def kill_stubborn(project: Path) -> None:
+    """What would not listen to SIGTERM, should its test have failed."""
+    for process in psutil.process_iter():
+        try:
+            if "--stubborn" in process.cmdline() and process.cwd() == str(project):
+                process.kill()
+        except psutil.Error:
+            continue
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    path = tmp_path / "project"
+    path.mkdir()
+    made = Project(path, tmp_path / "state")
+    yield made
+    kill_stubborn(path)
+    made.shoal("down")
+
+
+def test_background(project: Project) -> None:
+    """`up -d` returns when requests are served; again it changes nothing; a bad version fails and the old one serves;
+    `down` ends everything."""
+    done = project.shoal("up", "-d")
+    assert done.returncode == 0, done.stderr
+    status = project.status()
+    url = status["agents"][0]["url"]
+    assert urllib.request.urlopen(url).read() == b"ok"
+    first = status["agents"][0]["replicas"][0]["id"]
+    assert "No changes." in project.shoal("up", "-d").stderr
+    project.write(flags=", --broken")
+    done = project.shoal("up", "-d")
+    assert done.returncode == 1
+    assert "web: failed" in done.stderr
+    assert "there is no model to load" in done.stderr
+    assert urllib.request.urlopen(url).read() == b"ok"
+    assert first in [each["id"] for each in project.status()["agents"][0]["replicas"] if each["ready"]]
+    project.write()
+    assert project.shoal("up", "-d").returncode == 0
+    assert project.shoal("down").stdout == "trial: everything is stopped\n"
+    assert project.shoal("down").stdout == "trial: nothing runs here\n"
+    assert project.shoal("status").returncode == 1
+
+
+def test_foreground_drains_at_ctrl_c(project: Project) -> None:
+    """Ctrl-C stops agents, gateway and controller, and says so."""
+    child = project.terminal("up")
+    child.expect("Ctrl-C drains and stops everything")
+    pid = project.status()["controller_pid"]
+    child.sendintr()
+    child.expect("Draining")
+    child.expect("Everything is stopped")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert not _alive(pid)
+    assert project.shoal("down").stdout == "trial: nothing runs here\n"
+
+
+def test_the_second_ctrl_c_hurries(project: Project) -> None:
+    """An agent that does not listen is killed long before its grace period is over."""
+    project.write(flags=", --stubborn", grace="5m")
+    child = project.terminal("up")
+    child.expect("Ctrl-C drains and stops everything")
+    child.sendintr()
+    child.expect("Draining")
+    time.sleep(1)
+    began = time.monotonic()
+    child.sendintr()
+    child.expect("Hurrying")
+    child.expect("Everything is stopped")
+    child.expect(pexpect.EOF)
+    assert time.monotonic() - began < 60
+
+
+def test_a_killed_controller_leaves_the_fleet(project: Project) -> None:
+    """kill -9: requests go on, `status` says so, `up` takes over the same replicas, `down` needs no controller."""
+    assert project.shoal("up", "-d").returncode == 0
+    before = project.status()
+    url = before["agents"][0]["url"]
+    os.kill(before["controller_pid"], signal.SIGKILL)
+    _wait_gone(before["controller_pid"])
+    assert urllib.request.urlopen(url).read() == b"ok"
+    done = project.shoal("status")
+    assert done.returncode == 0
+    assert "without a controller" in done.stdout
+    assert project.shoal("up", "-d").returncode == 0
+    after = project.status()
+    assert [each["id"] for each in after["agents"][0]["replicas"]] == [
+        each["id"] for each in before["agents"][0]["replicas"]
+    ]
+    os.kill(after["controller_pid"], signal.SIGKILL)
+    _wait_gone(after["controller_pid"])
+    assert project.shoal("down").returncode == 0
+    with pytest.raises(OSError):
+        urllib.request.urlopen(url)
+
+
+def _wait_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except FileNotFoundError:
+        return False
