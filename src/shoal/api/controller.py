@@ -15,6 +15,7 @@ from shoal.api.client import socket_path
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller, Parts, QueueBroker
 from shoal.control.sqlite_store import open_store
+from shoal.control.store import StoredFleet
 from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.platform import LocalPlatform
 from shoal.errors import Conflict, NotFound
@@ -51,6 +52,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                         open_queues=_open_queues,
                         clock=time.time,
                         secret_digest=_digester(directory, secrets),
+                        take_fleet=lambda stored: _configure(engine, stored),
                     )
                 )
                 async with (
@@ -58,6 +60,11 @@ async def run_controller(directory: Path, fleet: str) -> None:
                     serve_api(controller, socket_path(directory), queue_admin),
                 ):
                     await controller.run()
+
+
+def _configure(engine: LocalEngine, stored: StoredFleet) -> None:
+    if stored.fleet is not None:
+        engine.configure(stored.fleet.local, project_directory=Path(stored.directory))
 
 
 @contextlib.asynccontextmanager

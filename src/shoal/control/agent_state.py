@@ -43,6 +43,7 @@ class AgentState:
     next_run_at: float | None = None
     manual_runs: tuple[str, ...] = ()
     failure: str = ""
+    retry_at: float = 0.0
     saved: AgentRecord | None = None
 
     def take_over(self, now: float) -> None:

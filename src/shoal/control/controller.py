@@ -50,7 +50,8 @@ class QueueBroker(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a controller is made of. `clock` gives epoch seconds; `open_queues` takes the broker's admin URL and the
-    fleet's name; `secret_digest` gives the HMAC of a secret's content by its name."""
+    fleet's name; `secret_digest` gives the HMAC of a secret's content by its name; `take_fleet` lets an engine that has
+    settings in the file read them, before anything is done for a new generation."""
 
     engine: Engine
     inspector: Inspector
@@ -60,6 +61,7 @@ class Parts:
     open_queues: Callable[[str, str], Awaitable[QueueBroker]]
     clock: Callable[[], float]
     secret_digest: Callable[[str], str]
+    take_fleet: Callable[[StoredFleet], None] = lambda stored: None
 
 
 class Controller:
@@ -75,6 +77,7 @@ class Controller:
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.problems: dict[str, str] = {}
         self.stopped = asyncio.Event()
+        self.tasks: asyncio.TaskGroup | None = None  # where barriers run; `run` brings its own
         self._published = asyncio.Event()
         self._templates: dict[str, Template] = {}
         self._observed = Observed(0.0, {}, complete=False)
@@ -82,7 +85,6 @@ class Controller:
         self._wake = asyncio.Event()
         self._look, self._looked_at, self._reload = True, 0.0, True
         self._closing: bool | None = None  # with or without the data
-        self._tasks: asyncio.TaskGroup | None = None
         self._feed = GatewayFeed(
             parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self._touch
         )
@@ -92,7 +94,7 @@ class Controller:
     @property
     def settled(self) -> bool:
         """Whether all that was stored is carried out and at rest."""
-        return not self._reload and all(state.settled for state in self.states.values())
+        return not self._reload and not self._dirty and all(state.settled for state in self.states.values())
 
     def apply(self) -> None:
         """The stored fleet changed: look at it now."""
@@ -161,12 +163,12 @@ class Controller:
     async def run(self) -> None:
         await self.take_over()
         async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
+            self.tasks = tasks
             background = [
                 tasks.create_task(self._watch_engine(self.parts.engine.changes())),
                 tasks.create_task(self._watch_gateways()),
                 tasks.create_task(self._every(PLATFORM_INTERVAL_S, self._keep_platform)),
-                tasks.create_task(self._every(QUEUES_INTERVAL_S, self._read_queues)),
+                tasks.create_task(self._every(QUEUES_INTERVAL_S, self.read_queues)),
                 tasks.create_task(self._every(USAGE_INTERVAL_S, self._read_usage)),
             ]
             while self._closing is None or self._reload or self.states:
@@ -221,6 +223,7 @@ class Controller:
         stored = await self.parts.store.read_fleet()
         fleet = stored.fleet if stored is not None else None
         if stored is not None and fleet is not None:
+            self.parts.take_fleet(stored)
             wiring = await self.parts.platform.ensure(fleet)
             await self._connect_queues(fleet, wiring.broker_admin_url)
             self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring)
@@ -273,7 +276,12 @@ class Controller:
                 state.series = state.series.extended(now, counts)
             elif name not in self._dirty and (state.due_at is None or state.due_at > now):
                 continue
-            outcomes[name] = self._step_one(state, now)
+            outcome = self._step_one(state, now)
+            if now < state.retry_at:  # the engine refused it a moment ago
+                state.ensure, state.settled = True, False
+                state.due_at = min(state.retry_at, state.due_at or state.retry_at)
+                outcome = replace(outcome, actions=())
+            outcomes[name] = outcome
         self._dirty.clear()
         return outcomes
 
@@ -292,7 +300,7 @@ class Controller:
     def _push(self) -> None:
         if self.wired is not None:
             fleet = self.stored.fleet if self.stored is not None else None
-            self._feed.push(self._feed.compose(fleet, self.wired, self._observed), self._tasks)
+            self._feed.push(self._feed.compose(fleet, self.wired, self._observed), self.tasks)
 
     async def _act(self, actions: Sequence[Action], now: float) -> None:
         if not actions:
@@ -307,7 +315,8 @@ class Controller:
                 self.note(Event(now, name, "refused", reason))
             state.failure = reason
             if reason:
-                state.ensure, state.due_at = True, now + RETRY_S
+                state.ensure = True
+                state.due_at = state.retry_at = now + RETRY_S
 
     async def _save(self, outcomes: Mapping[str, Outcome]) -> None:
         changed: dict[str, AgentRecord | None] = {}
@@ -367,7 +376,8 @@ class Controller:
         if fleet is not None and self._closing is None and not self._reload:
             await self.parts.platform.ensure(fleet)
 
-    async def _read_queues(self) -> None:
+    async def read_queues(self) -> None:
+        """Reads the depths now. Public for what drives the loop by itself."""
         if self.queues is None:
             return
         depths = await self.queues.read()

@@ -25,7 +25,9 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
     if state.ensure or state.revision not in state.observed.counts:
         environment = environment_for(wired.fleet, state.name, spec, wired.wiring)
         told.append(EnsureRevision(state.name, state.revision, template, environment))
-    actions: list[Action] = [RunJob(state.name, state.revision, run_id, spec.timeout_s, spec.retries) for run_id in runs]
+    actions: list[Action] = [
+        RunJob(state.name, state.revision, run_id, spec.timeout_s, spec.retries) for run_id in runs
+    ]
     busy = {run.revision for run in state.observed.runs if run.phase not in _ENDED}
     actions += [
         Remove(state.name, revision)

@@ -1,0 +1,300 @@
+"""The loop on values: what it does, in which order, and that a dead controller's work is taken up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from shoal.core.action import EnsureRevision, RunJob, Scale
+from shoal.core.routing import Traffic
+from shoal.engines.memory.behaviour import Behaviour
+from shoal.errors import NotFound
+from tests.unit.control.drive import driving
+
+WEB = {"command": "serve", "port": 80, "public": {"path": "/web"}}
+QUICK = {"scale_down": {"stabilization_window": "1s", "policies": [{"type": "percent", "value": 100, "period": "1s"}]}}
+
+
+def web(**more: object) -> dict[str, object]:
+    return {**WEB, **more}
+
+
+async def test_a_fleet_settles_and_then_nothing_moves() -> None:
+    """Once at rest the loop asks the engine for nothing more and writes nothing."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 2, "max": 4, "target": {"concurrency": 10}})})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert len(drive.route("web").endpoints) == 2
+        before = len(drive.engine.acted)
+        await drive.go(10)
+        assert len(drive.engine.acted) == before and drive.controller.settled
+
+
+async def test_demand_scales_up_at_once_and_down_after_its_window() -> None:
+    """Concurrency of four replicas' worth brings four; without demand they go after the window, by way of the drain."""
+    async with driving() as drive:
+        scale = {"min": 1, "max": 8, "target": {"concurrency": 10}, "behavior": QUICK}
+        await drive.up({"web": web(scale=scale)})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.load["web"] = Traffic(active=40)
+        await drive.go(2, until=lambda: drive.state("web").record.desired == 4)
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.load["web"] = Traffic(active=0)
+        await drive.go(10, until=lambda: drive.controller.settled and drive.state("web").record.desired == 1)
+        assert drive.least_serving["web"] >= 0 and len(drive.route("web").endpoints) == 1
+
+
+async def test_nobody_is_stopped_before_the_gateways_agree() -> None:
+    """While a gateway has not acknowledged, the replica that leaves keeps running; then it goes."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 1, "max": 3})})
+        drive.controller.apply()
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.controller.pin("web", 3)
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.gateways._agrees = False  # pyright: ignore[reportPrivateUsage] - the test decides when
+        drive.controller.pin("web", 1)
+        await drive.go(2)
+        assert len(drive.route("web").endpoints) == 1 and len(drive.state("web").observed.replicas) == 3
+        assert not any(isinstance(a, Scale) and a.victims for a in drive.engine.acted)
+        drive.gateways.acknowledge()
+        await drive.go(5, until=lambda: len(drive.state("web").observed.replicas) == 1)
+
+
+async def test_a_change_never_serves_with_less() -> None:
+    """While a new revision comes, at least as many healthy endpoints as wished are there at any moment."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 3, "max": 3})})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.least_serving.clear()
+        old = drive.state("web").revision
+        await drive.up({"web": web(scale={"min": 3, "max": 3}, environment={"A": "2"})})
+        await drive.go(20, until=lambda: drive.controller.settled)
+        assert drive.state("web").revision != old
+        assert {r.revision for r in drive.state("web").observed.replicas} == {drive.state("web").revision}
+        assert drive.least_serving["web"] >= 3
+
+
+async def test_a_new_replica_that_the_gateway_finds_unhealthy_replaces_nobody() -> None:
+    """Ready by the engine is not enough: the old replica stays until the gateway sees the new one healthy."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.unhealthy = {"web-2"}
+        await drive.up({"web": web(environment={"A": "2"})})
+        await drive.go(10)
+        assert "web-1" in {endpoint.replica for endpoint in drive.route("web").endpoints}
+        drive.unhealthy.clear()
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert [endpoint.replica for endpoint in drive.route("web").endpoints] == ["web-2"]
+
+
+async def test_asleep_held_awake_asleep() -> None:
+    """At zero the route holds; a held request wakes it; the hold stays until the gateway sees a healthy endpoint, and
+    is in force again before the last replica goes."""
+    async with driving() as drive:
+        scale = {"min": 0, "max": 2, "target": {"concurrency": 10}, "behavior": QUICK}
+        await drive.up({"web": web(scale=scale)})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert drive.state("web").record.desired == 0 and drive.route("web").hold
+        drive.unhealthy = {"web-1"}
+        drive.load["web"] = Traffic(held=1)
+        await drive.go(3, until=lambda: len(drive.route("web").endpoints) == 1)
+        await drive.go(1)
+        assert drive.route("web").hold
+        drive.unhealthy.clear()
+        await drive.go(2, until=lambda: not drive.route("web").hold)
+        drive.load["web"] = Traffic()
+        drive.gateways._agrees = False  # pyright: ignore[reportPrivateUsage] - the test decides when
+        await drive.go(5, until=lambda: drive.route("web").hold)
+        assert len(drive.route("web").endpoints) == 1  # the hold first
+        drive.gateways._agrees = True  # pyright: ignore[reportPrivateUsage]
+        drive.gateways.acknowledge()
+        await drive.go(5, until=lambda: not drive.state("web").observed.replicas)
+
+
+async def test_queue_depth_wakes_and_scales_a_worker() -> None:
+    """Depth is demand: at zero it wakes, then as many as the target asks for."""
+    async with driving() as drive:
+        scale = {"min": 0, "max": 5, "target": {"queue_depth": 10}, "behavior": QUICK}
+        worker = {"command": "work", "queue": "tasks", "scale": scale}
+        await drive.up({"w": worker}, queues={"tasks": {}}, brokers={"main": {"type": "embedded"}})
+        await drive.go(3, until=lambda: drive.controller.settled)
+        assert set(drive.queues.ensured) == {"tasks"}
+        drive.queues.depths["tasks"] = 35
+        await drive.go(3, until=lambda: drive.state("w").record.desired == 4)
+        drive.queues.depths["tasks"] = 0
+        await drive.go(6, until=lambda: not drive.state("w").observed.replicas)
+
+
+async def test_jobs_run_once_at_each_time_whoever_is_controller() -> None:
+    """Each scheduled time starts one run, and a new controller neither repeats nor forgets one."""
+    async with driving() as drive:
+        await drive.up({"j": {"command": "do", "schedule": {"cron": "* * * * *"}}})
+        await drive.go(130)
+        drive.controller = drive.new_controller()
+        await drive.controller.take_over()
+        await drive.go(130)
+        runs = [action.run_id for action in drive.engine.acted if isinstance(action, RunJob)]
+        assert len(runs) == len(set(runs)) == 4
+
+
+async def test_who_takes_over_restarts_nothing_and_keeps_the_count() -> None:
+    """A new controller finds replicas, count, pin and decisions, and changes none of them."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 1, "max": 8})})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.controller.pin("web", 5)
+        await drive.go(5, until=lambda: drive.controller.settled)
+        before = drive.state("web").observed.replicas
+        drive.controller = drive.new_controller()
+        await drive.controller.take_over()
+        drive.engine.acted.clear()
+        await drive.go(10)
+        assert [r.id for r in drive.state("web").observed.replicas] == [r.id for r in before]
+        assert all(isinstance(action, EnsureRevision) for action in drive.engine.acted)
+        decisions = await drive.store.read_decisions("web")
+        assert any(decision.count == 5 for decision in decisions)
+
+
+async def test_lost_records_are_made_up_from_what_runs() -> None:
+    """Without its records the controller takes the counts that the engine has: nothing that serves goes away."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 1, "max": 8, "target": {"concurrency": 10}})})
+        drive.load["web"] = Traffic(active=60)
+        await drive.go(1)
+        await drive.go(20, until=lambda: drive.state("web").record.desired == 6 and drive.controller.settled)
+        await drive.store.write({"web": None}, [])
+        drive.controller = drive.new_controller()
+        await drive.controller.take_over()
+        assert drive.state("web").record.desired == 6
+        await drive.go(3)
+        assert len(drive.state("web").observed.replicas) == 6
+
+
+async def test_an_action_that_fails_is_told_and_tried_again() -> None:
+    """The reason is the agent's, the others go on, and the next try is after a pause."""
+    async with driving() as drive:
+        drive.engine.fail_next("no room here", when=lambda action: isinstance(action, EnsureRevision))
+        drive.engine.fail_next("no room here", when=lambda action: isinstance(action, Scale))
+        await drive.up({"web": WEB})
+        await drive.go(0.5)
+        assert drive.state("web").failure == "no room here" and drive.said("refused") == ["no room here"]
+        assert len(drive.engine.acted) == 2  # EnsureRevision and Scale, once
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert drive.state("web").failure == ""
+
+
+async def test_an_engine_that_is_away_changes_nothing() -> None:
+    """While the engine can't be reached the problem is told once, and the gateway keeps what it has."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.engine.unavailable = "the engine is away"
+        await drive.go(5)
+        assert drive.controller.problems == {"pass": "the engine is away"}
+        assert drive.said("problem") == ["the engine is away"] and len(drive.route("web").endpoints) == 1
+        drive.engine.unavailable = None
+        await drive.go(3)
+        assert drive.controller.problems == {}
+
+
+async def test_an_incomplete_look_loses_nobody() -> None:
+    """Who is merely absent from an incomplete observation is not taken for gone."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.engine.incomplete = True
+        drive.engine.lose("web-1")
+        await drive.go(0.2)
+        assert drive.state("web").record.desired == 1
+
+
+async def test_a_removed_agent_is_drained_and_forgotten() -> None:
+    """An agent that left the file goes out of the gateway, is stopped, and its records are gone."""
+    async with driving() as drive:
+        await drive.up({"web": WEB, "old": {"command": "serve", "port": 81}})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: "old" not in drive.controller.states)
+        assert set(await drive.store.read_records()) == {"web"}
+        await drive.go(1)
+        assert set(drive.gateways.snapshot.agents if drive.gateways.snapshot else ()) == {"web"}
+
+
+async def test_shut_down_leaves_nothing() -> None:
+    """Everything is drained and stopped, and the fleet is forgotten, but not its generation."""
+    async with driving() as drive:
+        await drive.up(
+            {"web": web(scale={"min": 3, "max": 3}), "j": {"command": "x", "schedule": {"cron": "0 0 1 1 *"}}}
+        )
+        await drive.go(5, until=lambda: drive.controller.settled)
+        await drive.controller.shut_down(data=False)
+        await drive.go(5, until=lambda: not drive.controller.states)
+        stored = await drive.store.read_fleet()
+        assert stored is not None and stored.fleet is None and stored.generation == 2
+        assert (await drive.engine.observe()).agents == {}
+
+
+async def test_a_crashing_version_leaves_the_old_one_and_is_told() -> None:
+    """A revision that crashes on each start takes no old replica away."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 2, "max": 2})})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.least_serving.clear()
+        drive.engine.behave("web", Behaviour(crash_after_s=0.1, ready_s=1.0))
+        await drive.up({"web": web(scale={"min": 2, "max": 2}, environment={"BROKEN": "1"})})
+        await drive.go(20)
+        assert not drive.controller.settled and drive.least_serving["web"] == 2
+        assert drive.said("crashed")
+
+
+async def test_pins_and_runs_ask_for_what_exists() -> None:
+    """An unknown agent is named with those that there are; a job has no count, a service no run."""
+    async with driving() as drive:
+        await drive.up({"web": WEB, "j": {"command": "x", "schedule": {"cron": "0 0 1 1 *"}}})
+        await drive.go(3)
+        with pytest.raises(NotFound, match="j, web"):
+            drive.controller.pin("nope", 1)
+        with pytest.raises(NotFound, match="is a job"):
+            drive.controller.pin("j", 1)
+        with pytest.raises(NotFound, match="no job"):
+            drive.controller.run_job("web")
+        run_id = drive.controller.run_job("j")
+        await drive.go(3, until=lambda: any(run.run_id == run_id for run in drive.state("j").observed.runs))
+
+
+async def test_a_pin_ends_by_itself() -> None:
+    """A pin for a time holds for it, and is over then."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 1, "max": 4, "target": {"concurrency": 5}, "behavior": QUICK})})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.controller.pin("web", 3, for_s=10.0)
+        await drive.go(5, until=lambda: len(drive.route("web").endpoints) == 3)
+        await drive.go(4)
+        assert drive.state("web").record.desired == 3
+        await drive.go(15, until=lambda: drive.state("web").record.desired == 1)
+
+
+async def test_limits_are_divided_again_when_a_gateway_comes() -> None:
+    """The number of gateways is part of what they are told."""
+    async with driving() as drive:
+        await drive.up({"web": web(max_requests=10)})
+        await drive.go(3)
+        drive.gateways.connect("g2")
+        await drive.go(1)
+        assert drive.gateways.snapshot is not None and drive.gateways.snapshot.gateways == 2
+
+
+async def test_traffic_of_an_agent_is_kept_across_its_gateway() -> None:
+    """A gateway that restarts takes no request back: the rate is never negative."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 1, "max": 4, "target": {"rps": 100}})})
+        await drive.go(3)
+        drive.load["web"] = Traffic(requests=5000)
+        await drive.go(1)
+        drive.load["web"] = replace(drive.load["web"], requests=10)
+        await drive.go(1)
+        rps = drive.state("web").signals.rps
+        assert rps is not None and rps.value >= 0
