@@ -209,3 +209,16 @@ async def test_sigterm_lets_requests_finish(tmp_path: Path) -> None:
         assert [task.result().text for task in got] == ["done"] * 3
         assert await gateway.process.wait() == 0
         assert gateway.envoys() == []
+
+
+async def test_nothing_is_lost_with_a_snapshot_that_was_refused(tmp_path: Path) -> None:
+    """The next change is one of what was sent, not of what could be used."""
+    async with rig(tmp_path) as gateway:
+        replica = await gateway.replica("r")
+        bad = replace(agent("a", replica), endpoints=(replace(replica.endpoint, host="localhost"),))
+        snapshot = gateway.snapshot(bad, agent("b", replica))
+        version = gateway.link.push(snapshot)
+        assert await gateway.link.wait_acknowledged(version, 20) == ("one",)
+        await gateway.push(replace(snapshot, agents={**snapshot.agents, "a": agent("a", replica)}))
+        assert await serves(gateway, "/a/")
+        assert await serves(gateway, "/b/")

@@ -38,6 +38,7 @@ class AdsServer:
     def publish(self, resources: Mapping[str, Mapping[str, bytes]]) -> int:
         """Makes serialised resources, by type URL and name, the current ones. Returns their version."""
         self._published = Published(self._published.version + 1, resources)
+        self.error = ""  # of the version before
         for _, wake in self._streams:
             wake.set()
         return self._published.version
@@ -71,9 +72,10 @@ class AdsServer:
         while True:
             wake.clear()
             published = self._published
-            for response in session.responses(published):
-                await context.write(response)
-            self._note(session, published)
+            if published.version:  # an Envoy that was adopted keeps what it has until something is known
+                for response in session.responses(published):
+                    await context.write(response)
+                self._note(session, published)
             try:
                 async with asyncio.timeout(_RETRY_LISTENERS_S if self.error else None):
                     await wake.wait()

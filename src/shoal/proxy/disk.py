@@ -44,7 +44,7 @@ class SnapshotFile:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self.flush()
+            await asyncio.to_thread(self.flush)
             await asyncio.sleep(1.0)
 
     def flush(self) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 MOST_HELD = 1000  # an agent
 RETRY_AFTER_S = 5
-_LOOK_S = 0.005
+_LOOK_S = 0.003
 _AWAY_S = 2.0  # a controller that was away for so long wakes nobody in time
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -66,8 +66,12 @@ class _Session:
         self.name = name
         self.wake = asyncio.Event()
         self.acknowledged = 0
-        self.refused = ""
+        self.received = 0
+        self.refused = ""  # Envoy's words on the version received
         self.over = False  # it hung up, or another stream took its place
+
+    def refuses(self, version: int) -> bool:
+        return bool(self.refused) and self.received >= version
 
 
 class GatewayLink:
@@ -91,7 +95,7 @@ class GatewayLink:
     def refusals(self) -> Mapping[str, str]:
         """By gateway: Envoy's own words on what it refuses of the newest snapshot. It goes on with the last good one.
         Empty when all is well."""
-        return {name: session.refused for name, session in self._sessions.items() if session.refused}
+        return {name: session.refused for name, session in self._sessions.items() if session.refuses(self._version)}
 
     def push(self, snapshot: Snapshot) -> int:
         """Sends what differs from the last snapshot to every live gateway, and all of it to those that come later.
@@ -100,7 +104,6 @@ class GatewayLink:
         self._version += 1
         self._ledger.retain(snapshot.agents)
         for session in self._sessions.values():
-            session.refused = ""
             session.wake.set()
         return self._version
 
@@ -109,7 +112,7 @@ class GatewayLink:
         once where Envoy refused it (see `refusals`)."""
         try:
             async with asyncio.timeout(timeout_s):
-                while any(not session.refused for session in self._behind(version)):
+                while any(not session.refuses(version) for session in self._behind(version)):
                     self._acknowledgement.clear()
                     await self._acknowledgement.wait()
         except TimeoutError:
@@ -189,13 +192,12 @@ class GatewayLink:
         session.wake.set()
 
     def _hear(self, session: _Session, report: Report) -> None:
-        if report.acknowledged > session.acknowledged or report.refused != session.refused:
-            session.acknowledged = max(session.acknowledged, report.acknowledged)
-            if report.refused != session.refused:
-                self._changed.set()
-            session.refused = report.refused
+        if report.refused != session.refused:
+            self._changed.set()
             if report.refused:
                 log.error("gateway %s: Envoy refuses what it was sent: %s", session.name, report.refused)
-            self._acknowledgement.set()
+        session.acknowledged = max(session.acknowledged, report.acknowledged)
+        session.received, session.refused = report.received, report.refused
+        self._acknowledgement.set()
         if self._ledger.update(session.name, report.traffic, report.gone):
             self._changed.set()

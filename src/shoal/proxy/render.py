@@ -89,7 +89,10 @@ class Renderer:
         clusters = {agent_cluster(name): agent.cluster for name, agent in agents.items()}
         clusters |= {external_cluster(name): external.cluster for name, external in externals.items()}
         assignments = {agent_cluster(name): agent.assignment for name, agent in agents.items()}
-        return Resources(clusters, assignments, listeners, {name: self._same(name, routes[name]) for name in routes})
+        routes = {name: self._same(f"routes {name}", value) for name, value in routes.items()}
+        self._values = {f"listener {name}": value for name, value in listeners.items()}
+        self._values |= {f"routes {name}": value for name, value in routes.items()}
+        return Resources(clusters, assignments, listeners, routes)
 
     def _render_agents(self, snapshot: Snapshot) -> dict[str, _Agent]:
         kept: dict[str, tuple[AgentRoute, int, _Agent]] = {}

@@ -83,6 +83,9 @@ class Uplink:
                         self._told.connected(True)
                         self._told.receive(loads(Delta, message))
                     writer.cancel()
+                code = await stream.code()
+                if code is not grpc.StatusCode.OK:
+                    raise GatewayError(f"{code.name}: {await stream.details()}")
             finally:
                 self._told.connected(False)
                 stream.cancel()
@@ -105,6 +108,6 @@ def difference(last: Report, now: Report) -> Report | None:
         agent: counts for agent, counts in now.traffic.items() if last.traffic.get(agent) != counts
     }
     gone = tuple(agent for agent in last.traffic if agent not in now.traffic)
-    if not traffic and not gone and (last.acknowledged, last.refused) == (now.acknowledged, now.refused):
+    if not traffic and not gone and replace(last, traffic={}, gone=()) == replace(now, traffic={}, gone=()):
         return None
     return replace(now, traffic=traffic, gone=gone)

@@ -30,12 +30,14 @@ KEEPALIVE = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Upwards. Only what changed since the last report; `acknowledged` is a version of this stream, `refused` Envoy's
-    words on the newest one (empty: it refuses nothing). `gone` are agents of which there is nothing to count now."""
+    """Upwards. Of the traffic only what changed since the last report; `acknowledged` is a version of this stream,
+    `refused` Envoy's words on the version `received` (empty: it refuses nothing). `gone` are agents of which there is
+    nothing to count now."""
 
     name: str = ""
     protocol: int = PROTOCOL
     acknowledged: int = 0
+    received: int = 0
     refused: str = ""
     traffic: Mapping[str, Traffic] = field(default_factory=dict[str, Traffic])
     gone: tuple[str, ...] = ()
