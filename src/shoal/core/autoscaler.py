@@ -169,6 +169,8 @@ def _answer(question: _Question, current: int, history: ScalingHistory, now: flo
         return _Answer(current, "", demand)
     normalized = normalize_with_behavior(spec, question.up, question.down, proposal, current, to_hpa(history), now)
     capped_by = _CAPS.get(normalized.limited, "" if normalized.stabilized == "ReadyForNewScale" else "stabilization")
+    if capped_by == "stabilization" and proposal < normalized.replicas == spec.min_replicas:
+        capped_by = "min"  # where both hold, the bound is what people can change
     if current == 0 and question.work:
         return _Answer(max(normalized.replicas, 1), capped_by, demand, proposal)
     return _Answer(normalized.replicas, capped_by, demand, proposal)

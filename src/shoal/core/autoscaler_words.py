@@ -30,7 +30,7 @@ def _asked(demand: Demand, proposal: int, *, held: int) -> str:
         return f"{_measured(leading)} asks for {proposal}"
     if proposal > (demand.count or 0):
         return f"{held} held requests ask for {proposal}" if held else f"waiting work asks for {proposal}"
-    return "no trigger asks for any"
+    return "no trigger asks for any" if demand.proposals else "there is no target"
 
 
 def _measured(proposal: Proposal) -> str:
