@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def state_home(environ: Mapping[str, str]) -> Path:
     """The directory that holds one directory a fleet: `$SHOAL_HOME`, else the state directory of XDG."""
+    from pathlib import Path  # with what it imports it costs a tenth of `shoal --help`
+
     if environ.get("SHOAL_HOME"):
         return Path(environ["SHOAL_HOME"]).expanduser().absolute()
     # XDG's own rule: a relative path in the variable is to be ignored.

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +18,8 @@ from shoal.cli.home import fleet_directory
 from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shoal.api.client import Client
     from shoal.spec import Loaded
 
@@ -44,6 +45,8 @@ class Common:
 
     def paths(self) -> list[Path]:
         """The files that make the spec: those given, else the nearest one from here upward."""
+        from pathlib import Path
+
         return [Path(name) for name in self.files] or [find_file(Path.cwd())]
 
     def project_directory(self) -> Path:
@@ -85,6 +88,8 @@ class Common:
 
 def find_file(start: Path) -> Path:
     """The nearest shoal.yaml from a directory upward, as a path that reads well from there."""
+    from pathlib import Path
+
     for directory in (start, *start.parents):
         for name in FILE_NAMES:
             if (directory / name).is_file():
@@ -175,13 +180,23 @@ FOLLOW_FLEET_OPTIONS = (file_option("--file"), _ENVIRONMENT, _SET, _FLEET, _COLO
 
 
 def output_option(*choices: str) -> Callable[[Function], Function]:
-    """`-o`, with the forms that a command has."""
+    """`-o`, with the forms that a command has. One given before the command has to be among them too."""
+    forms = choices or OUTPUTS
+
+    def choose(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        _replace("output")(ctx, parameter, value)
+        common = ctx.ensure_object(Common)
+        if common.output not in forms and common.output != "wide":
+            raise click.BadParameter(f"{common.output!r} is not one of {', '.join(forms)}", ctx, parameter)
+        if common.output not in forms:
+            common.output = "text"  # there is nothing more to show
+
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(choices or OUTPUTS),
+        type=click.Choice(forms),
         expose_value=False,
-        callback=_replace("output"),
+        callback=choose,
         help="The form of the answer. Default: text.",
     )
 

@@ -38,6 +38,8 @@ def status(common: Common, agent: str | None, watch: bool) -> None:
     try:
         view = asyncio.run(client.status())
     except ControllerUnavailable:
+        if not common.directory().exists():
+            raise
         from shoal.cli.away import look_without_controller
 
         found = asyncio.run(look_without_controller(common.directory(), common.fleet_name()))

@@ -32,6 +32,14 @@ def test_logs_pass_on_what_is_asked(fake: FakeController, run: Run) -> None:
     assert run("logs", "--since", "soon").code == 2
 
 
+def test_a_form_that_a_command_has_not(fake: FakeController, run: Run) -> None:
+    """`wide` shows all there is; a form that a program would read is refused rather than ignored."""
+    assert run("-o", "wide", "queue", "ls").out.startswith("QUEUE")
+    done = run("-o", "yaml", "logs")
+    assert (done.code, done.out) == (2, "")
+    assert "'yaml' is not one of text, json" in done.err
+
+
 def test_events(fake: FakeController, run: Run) -> None:
     """One line an event, the oldest first; the fleet's own have no agent."""
     first, second = run("events", "--since", "2025-06-15T02:00").out.splitlines()
