@@ -30,7 +30,7 @@ async def put_readings(request: Request) -> Response:
     name = request.path_params["batch"]
     body = await request.body()
     try:
-        # Some 10 ms in the event loop itself. A thread would only fight it for the interpreter's lock, also between
+        # Some 15 ms in the event loop itself. A thread would only fight it for the interpreter's lock, also between
         # the head and the body of other answers, where a replica that dies can't be made up for any more. It is
         # replicas that make this parallel.
         batch = parse_batch(body, request.headers.get("content-type", "text/csv"))

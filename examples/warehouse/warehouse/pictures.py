@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 from PIL.ExifTags import IFD, Base
 
-SIZE = (800, 600)
-WIDTHS = (480, 240, 96)
+SIZE = (1200, 900)
+WIDTHS = (640, 320, 96)
 
 
 @dataclass(frozen=True, slots=True)

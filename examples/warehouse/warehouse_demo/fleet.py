@@ -46,11 +46,11 @@ class DemoFleet:
     def up(self) -> None:
         """`shoal up -d`: returns once the fleet is settled. Raises FleetFailed."""
         # Any free port, so that the demo can run beside a fleet of yours.
-        self._shoal("up", "-d", "-e", "dev", "--set", "local.port=0", timeout_s=UP_TIMEOUT_S)
+        self._shoal("up", "-d", "-y", "-e", "dev", "--set", "local.port=0", timeout_s=UP_TIMEOUT_S)
 
     def down(self) -> None:
         """`shoal down --volumes`: stops everything and forgets it. Raises FleetFailed."""
-        self._shoal("down", "--volumes", timeout_s=DOWN_TIMEOUT_S)
+        self._shoal("down", "-y", "--volumes", timeout_s=DOWN_TIMEOUT_S)
 
     def start_load(self, target: str, schedule: Path, outcomes: Path, seconds: float) -> subprocess.Popen[bytes]:
         """The load generator, as a process of its own; it isn't reached by Ctrl-C, whoever started it ends it."""
@@ -91,6 +91,7 @@ class DemoFleet:
         done = subprocess.run(
             ["shoal", *arguments, "-f", str(SHOAL_YAML)],
             env=self.environment,
+            stdin=subprocess.DEVNULL,
             timeout=timeout_s,
             start_new_session=True,
             check=False,

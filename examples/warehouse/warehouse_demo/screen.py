@@ -77,27 +77,29 @@ def render_line(moment: Moment) -> str:
 
 def render_table(moment: Moment) -> Table:
     """One row an agent."""
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, expand=True)
     for name in ("agent", "state"):
         table.add_column(name, no_wrap=True)
-    for name in ("ready", "desired", "starting", "in flight", "waiting", "cpu"):
+    for name in ("ready", "starting", "load", "cpu"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("why", no_wrap=True, overflow="ellipsis")
+    table.add_column("why", no_wrap=True, overflow="ellipsis", ratio=1)
     for agent in moment.view.agents if moment.view else ():
         table.add_row(
             agent.name,
             Text(agent.state, _COLOURS.get(agent.state, "")),
-            *(("", "", "") if agent.kind == "job" else (f"{agent.ready}", f"{agent.desired}", f"{agent.starting}")),
-            _figure(agent.concurrency),
-            _figure(agent.queue_depth),
-            _figure(agent.cpu_cores, 2),
+            *(("", "") if agent.kind == "job" else (f"{agent.ready} of {agent.desired}", f"{agent.starting or ''}")),
+            _load(agent),
+            "" if agent.cpu_cores is None else f"{agent.cpu_cores:.2f}",
             _why(agent),
         )
     return table
 
 
-def _figure(value: float | None, digits: int = 0) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _load(agent: AgentView) -> str:
+    """What waits for the agent: requests in flight, or tasks."""
+    if agent.queue_depth is not None:
+        return f"{agent.queue_depth:.0f} tasks"
+    return "" if agent.concurrency is None else f"{agent.concurrency:.0f} requests"
 
 
 def _why(agent: AgentView) -> str:

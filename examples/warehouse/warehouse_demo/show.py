@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The warehouse under a spike of real traffic.")
     parser.add_argument("--seconds", type=float, default=90, help="how long the load lasts (default 90)")
-    parser.add_argument("--peak-rps", type=float, default=45, help="thin the trace to about this peak (default 45)")
+    parser.add_argument("--peak-rps", type=float, default=40, help="thin the trace to about this peak (default 40)")
     parser.add_argument("--trace", metavar="FILE", help="another trace, in the directory that SHOAL_TRACES names")
     parser.add_argument("--inject", choices=("failed-request", "lost-task"), help="break something, to see it found")
     options = parser.parse_args(arguments)
@@ -218,7 +218,7 @@ def take_down(fleet: DemoFleet) -> int:
         time.sleep(0.1)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
-            print(f"left behind: {process.pid} {' '.join(process.cmdline())[:150]}")
+            print(f"left behind: {process.pid} {' '.join(' '.join(process.cmdline()).split())[:150]}")
     end(left)
     return len(left)
 

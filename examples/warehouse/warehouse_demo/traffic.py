@@ -19,7 +19,7 @@ EXCERPT = Path(__file__).parents[1] / "traces" / "azure-llm-2023-code-excerpt.cs
 WINDOW_S = 90.0  # how much of a larger trace is replayed, around its busiest second
 
 SENSORS = 6
-READINGS_A_SENSOR = 110  # about 10 ms of processor time a batch
+READINGS_A_SENSOR = 140  # about 15 ms of processor time a batch
 BATCHES_AN_HOUR = 4  # of the sensors' own time: an hour of theirs is a moment here
 FIRST_HOUR = 490_896  # 2026-01-01, in hours since the epoch
 
