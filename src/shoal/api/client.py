@@ -6,7 +6,6 @@ Streams are async generators; close them (`contextlib.aclosing`) where you stop 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import stat
 from collections.abc import AsyncGenerator, Sequence
@@ -19,8 +18,8 @@ from shoal.api.decode import decode as decode_view
 from shoal.api.unix_http import ProtocolError, Response, parse_json, request
 from shoal.api.views import AgentView, DecisionView, EventView, LogView, QueueView, StatusView, TaskView
 from shoal.errors import ControllerUnavailable, Problem, ShoalError, SpecError
+from shoal.proxy.sockets import reachable_socket
 
-SOCKET_PATH_LIMIT_BYTES = 100  # the kernel's is 108 on Linux, 104 elsewhere, with the closing zero
 ANSWER_TIMEOUT_S = 30.0
 
 View = TypeVar("View")
@@ -28,11 +27,7 @@ View = TypeVar("View")
 
 def socket_path(directory: Path) -> Path:
     """Where the controller of the fleet in `directory` listens; a short path where that one would be too long."""
-    path = directory / "controller.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT_BYTES:
-        return path
-    name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
-    return Path("/tmp") / f"shoal-{os.getuid()}" / f"{name}.sock"  # nosec - see check_socket_directory
+    return reachable_socket(directory / "controller.sock")
 
 
 def check_socket_directory(socket: Path) -> None:

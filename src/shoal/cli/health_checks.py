@@ -19,9 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from shoal.api.client import SOCKET_PATH_LIMIT_BYTES, check_socket_directory, socket_path
+from shoal.api.client import check_socket_directory, socket_path
 from shoal.cli.controller_process import is_held
 from shoal.errors import ShoalError
+from shoal.proxy.sockets import LONGEST_BYTES
 from shoal.units import format_memory
 
 LEAST_PYTHON = (3, 11)
@@ -130,7 +131,7 @@ def check_socket(directory: Path) -> Finding:
             check_socket_directory(path)
     except ShoalError as error:
         return Finding("socket", "failure", f"{error}", f"remove {path.parent}, or let SHOAL_HOME name a shorter path")
-    return Finding("socket", "note", f"the state's path is longer than the {SOCKET_PATH_LIMIT_BYTES} bytes that a "
+    return Finding("socket", "note", f"the state's path is longer than the {LONGEST_BYTES} bytes that a "
                    f"socket's may have: {path} stands in for it")  # fmt: skip
 
 

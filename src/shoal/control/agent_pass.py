@@ -21,6 +21,7 @@ from shoal.core.wiring import environment_for
 from shoal.spec.model import Agent, Kind
 
 SCRAPE_INTERVAL_S = 0.2
+STALE_S = 10.0  # a depth that could not be read again for so long is not known any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +33,26 @@ class Outcome:
     events: tuple[Event, ...] = ()
 
 
-def read_signals(state: AgentState, spec: Agent, now: float) -> Signals:
-    """What is known of the agent's demand now."""
-    if spec.port is None or state.traffic is None:
-        return Signals(queue_depth=state.depth, usage=state.usage)
+def read_signals(state: AgentState, spec: Agent, now: float, *, gateways: bool) -> Signals:
+    """What is known of the agent's demand now. Without a gateway that tells (`gateways`), traffic is not known, which
+    is not the same as none."""
+    depth = state.depth if state.depth is not None and now - state.depth.at < STALE_S else None
+    if spec.port is None or state.traffic is None or not gateways:
+        return Signals(queue_depth=depth, usage=state.usage)
     return Signals(
         concurrency=concurrency(state.series, now),
         rps=rate(state.series, now),
         p95_s=quantile_s(state.series, now),
-        queue_depth=state.depth,
+        queue_depth=depth,
         held=state.traffic.held,
         usage=state.usage,
     )
 
 
-def scale_agent(state: AgentState, spec: Agent, now: float) -> Outcome:
+def scale_agent(state: AgentState, spec: Agent, now: float, *, gateways: bool) -> Outcome:
     """Asks the autoscaler, and writes the answer into the state."""
     current = state.record.desired
-    state.signals = read_signals(state, spec, now)
+    state.signals = read_signals(state, spec, now, gateways=gateways)
     decision, state.history = decide(
         state.name,
         spec.scale,
@@ -103,6 +106,8 @@ def step_agent(
             state.route = route
         if not hold:
             state.hold_acknowledged = False
+        elif not state.hold_acknowledged:
+            state.settled, state.waiting_for = False, "the gateway to hold its requests"
     return step.actions
 
 

@@ -293,7 +293,7 @@ class Controller:
         template = self._templates[state.name]
         if state.spec.kind is Kind.JOB:
             return Outcome(step_job(state, state.spec, template, self.wired, now))
-        outcome = scale_agent(state, state.spec, now)
+        outcome = scale_agent(state, state.spec, now, gateways=bool(self.parts.gateways.live))
         actions = step_agent(state, state.spec, template, self.wired, chooses_victims=chooses)
         return replace(outcome, actions=actions)
 

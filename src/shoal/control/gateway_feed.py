@@ -75,14 +75,18 @@ class GatewayFeed:
                     while not self._gateways.live:  # noqa: ASYNC110 - `changed` has its reader, the loop
                         await asyncio.sleep(RECONNECT_LOOK_S)
         silent = await self._gateways.wait_acknowledged(version, BARRIER_S)
+        any_live = bool(self._gateways.live)
         if silent:
             message = f"went on after {BARRIER_S:g} s without the acknowledgement of {', '.join(silent)}"
             self._note(Event(self._clock(), None, "drain", message))
         for name, leaving in waiting.items():
             state = self._states.get(name)
+            if self._awaited.get(name) == leaving:
+                del self._awaited[name]
             if state is not None:
                 state.left |= leaving & state.leaving
-                state.hold_acknowledged = state.route is not None and state.route.hold
+                # Nobody to agree is no agreement here: the last replica must not go while nothing holds requests.
+                state.hold_acknowledged = any_live and state.route is not None and state.route.hold
                 self._wake(name)
 
 

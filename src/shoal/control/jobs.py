@@ -19,7 +19,9 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
     """The next actions of a job. A run's id names its scheduled time, and the last one is remembered only after the
     engine took it, so that a controller that dies between the two neither loses a run nor starts it twice."""
     assert spec.schedule is not None
-    due = due_fires(state.name, spec.schedule, state.record.last_fire_at, now)
+    schedule = f"{spec.schedule.cron} {spec.schedule.time_zone}"
+    last_fire_at = state.record.last_fire_at if state.record.schedule == schedule else None
+    due = due_fires(state.name, spec.schedule, last_fire_at, now)
     runs = [*(fire.run_id for fire in due.fires), *state.manual_runs]
     told: list[Action] = []
     if state.ensure or state.revision not in state.observed.counts:
@@ -34,7 +36,8 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
         for revision in state.observed.counts
         if revision != state.revision and revision not in busy
     ]
-    state.record = replace(state.record, last_fire_at=due.last_fire_at)
+    if (due.last_fire_at, schedule) != (state.record.last_fire_at, state.record.schedule):
+        state.record = replace(state.record, last_fire_at=due.last_fire_at, schedule=schedule)
     state.next_run_at = state.due_at = due.due_at
     state.manual_runs, state.ensure = (), False
     state.settled = not actions and state.revision in state.observed.counts

@@ -10,10 +10,12 @@ from shoal.core.decision import Pin, ScaleEvent
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
     """`desired` is the count that was decided last, `ups` and `downs` the scale events that a policy's window may
-    still count, `last_fire_at` the scheduled time of the last run that was started (epoch seconds)."""
+    still count, `last_fire_at` the scheduled time of the last run that was started (epoch seconds) under `schedule`: a
+    new schedule has missed nothing."""
 
     desired: int = 0
     pin: Pin | None = None
     ups: tuple[ScaleEvent, ...] = ()
     downs: tuple[ScaleEvent, ...] = ()
     last_fire_at: float | None = None
+    schedule: str = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shoal.errors import GatewayError
 
-_LONGEST = 100  # the kernel's limit is 108 on Linux and 104 on macOS, with the closing zero
+LONGEST_BYTES = 100  # the kernel's limit is 108 on Linux and 104 on macOS, with the closing zero
 
 
 def reachable_socket(path: Path) -> Path:
@@ -18,7 +18,7 @@ def reachable_socket(path: Path) -> Path:
     Makes the directory (0700). Raises GatewayError if somebody else owns it.
     """
     absolute = path.absolute()
-    if len(os.fsencode(absolute)) <= _LONGEST:
+    if len(os.fsencode(absolute)) <= LONGEST_BYTES:
         return absolute
     root = Path(f"/tmp/shoal-{os.getuid()}")
     directory = root / hashlib.sha256(os.fsencode(absolute.parent)).hexdigest()[:16]

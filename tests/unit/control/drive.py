@@ -26,7 +26,9 @@ STEP_S = 0.1
 class Queues:
     """A broker of values."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.away = False
         self.depths: dict[str, float] = {}
         self.ensured: Mapping[str, Queue] = {}
 
@@ -34,7 +36,9 @@ class Queues:
         self.ensured = queues
 
     async def read(self) -> Mapping[str, Reading]:
-        return {name: Reading(value, 0.0) for name, value in self.depths.items()}
+        if self.away:
+            return {}
+        return {name: Reading(value, self._clock()) for name, value in self.depths.items()}
 
     async def close(self) -> None:
         return
@@ -50,9 +54,10 @@ class Drive:
         self.gateways = MemoryGateways("g1")
         self.platform = MemoryPlatform()
         self.store = MemoryStore()
-        self.queues = Queues()
+        self.queues = Queues(lambda: self.now)
         self.load: dict[str, Traffic] = {}
         self.unhealthy: set[str] = set()
+        self.silent = False  # no gateway tells statistics
         self.least_serving: dict[str, int] = {}
         self.controller = self.new_controller()
 
@@ -111,7 +116,7 @@ class Drive:
         return [event.message for event in self.controller.events if event.kind == kind]
 
     def _tell_statistics(self) -> None:
-        if self.gateways.snapshot is None:
+        if self.gateways.snapshot is None or self.silent:
             return
         for name, route in self.gateways.snapshot.agents.items():
             healthy = sum(1 for endpoint in route.endpoints if endpoint.replica not in self.unhealthy)

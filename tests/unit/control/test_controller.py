@@ -128,6 +128,35 @@ async def test_queue_depth_wakes_and_scales_a_worker() -> None:
         await drive.go(6, until=lambda: not drive.state("w").observed.replicas)
 
 
+async def test_what_is_not_known_any_more_changes_no_count() -> None:
+    """Without a gateway, or with a broker that is away, demand is unknown: nobody is scaled down on that."""
+    async with driving() as drive:
+        worker = {"command": "work", "queue": "q", "scale": {"min": 0, "max": 5, "target": {"queue_depth": 1}}}
+        busy = web(scale={"min": 1, "max": 8, "target": {"concurrency": 10}, "behavior": QUICK})
+        agents = {"web": busy, "w": {**worker, "scale": {**worker["scale"], "behavior": QUICK}}}
+        await drive.up(agents, queues={"q": {}}, brokers={"main": {"type": "embedded"}})
+        drive.queues.depths["q"], drive.load["web"] = 3, Traffic(active=40)
+        await drive.go(10)
+        assert (drive.state("w").record.desired, drive.state("web").record.desired) == (3, 4)
+        drive.queues.away = True
+        drive.gateways.disconnect("g1")
+        drive.silent = True
+        await drive.go(60)
+        assert (drive.state("w").record.desired, drive.state("web").record.desired) == (3, 4)
+
+
+async def test_a_new_schedule_has_missed_nothing() -> None:
+    """Editing a job's cron expression starts no run for times before the edit."""
+    async with driving() as drive:
+        job = {"command": "do", "schedule": {"cron": "0 0 * * *", "catch_up": "all"}}
+        await drive.up({"j": job})
+        await drive.go(3)
+        drive.now += 3600
+        await drive.up({"j": {**job, "schedule": {"cron": "* * * * *", "catch_up": "all"}}})
+        await drive.go(3)
+        assert not any(isinstance(action, RunJob) for action in drive.engine.acted)
+
+
 async def test_jobs_run_once_at_each_time_whoever_is_controller() -> None:
     """Each scheduled time starts one run, and a new controller neither repeats nor forgets one."""
     async with driving() as drive:
