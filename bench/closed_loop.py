@@ -22,12 +22,12 @@ def load_tool() -> str:
     return "wrk" if shutil.which("wrk") else "own loop (wrk is missing: apt-get install wrk)"
 
 
-def requests_per_s(url: str, seconds: float) -> float:
+def requests_per_s(url: str, seconds: int) -> float:
     """Raises ValueError where anything but good answers came: such a figure says nothing."""
     wrk = shutil.which("wrk")
     if wrk is None:
         return asyncio.run(_send(url, seconds))
-    argv = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", url]
+    argv = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", url]
     ran = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30, check=True)
     return parse_wrk(ran.stdout)
 
@@ -40,7 +40,7 @@ def parse_wrk(output: str) -> float:
     return float(found[1])
 
 
-async def _send(url: str, seconds: float) -> float:
+async def _send(url: str, seconds: int) -> float:
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
     data = f"GET {parts.path or '/'} HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n".encode()

@@ -1,4 +1,4 @@
-"""What one pass of the control loop costs: 1,000 agents, 10,000 replicas, on the memory engine, in a process of its own.
+"""What one pass of the control loop costs: 1,000 agents, 10,000 replicas, memory engine, in a process of its own.
 
     python -m bench.control_pass [--agents 1000] [--replicas 10] [--rounds 9]
 
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ class Bed:
     async def busy(self, names: list[str], traffic: Traffic) -> dict[str, float]:
         """Milliseconds by step of a pass in which these agents' statistics changed so that their count does."""
         self.gateways.count(_GATEWAY, dict.fromkeys(names, traffic))
+        await self.controller.run_pass()  # a count has weight in the mean only once time has passed over it
+        self.gateways.count(_GATEWAY, dict.fromkeys(names, replace(traffic, requests=traffic.requests + 1)))
         self.clock.now += 1.0
         before = {name: self.controller.states[name].record.desired for name in names}
         began = time.perf_counter()
@@ -152,17 +155,19 @@ async def measure(agents: int, replicas: int, rounds: int) -> dict[str, Any]:
             )
             bed = Bed(controller, engine, gateways, clock)
             await controller.take_over()
-            await bed.settle(5)
+            gateways.count(_GATEWAY, {name: Traffic(healthy=replicas) for name in fleet_names(agents)})
+            await bed.settle(20)  # longer than the policies' period, in which the start counts as scaling up
             busy: list[float] = []
             quiet: list[float] = []
             steps: dict[str, list[float]] = {}
             share = agents // 20
             for index in range(rounds):  # other agents each time, so that each goes up once
-                names = [f"agent-{(index * share + i) % agents:04d}" for i in range(share)]
-                took = await bed.busy(names, _traffic(_TARGET * (replicas + 3), index + 1))
+                names = fleet_names(agents)[index * share : (index + 1) * share]
+                took = await bed.busy(names, _traffic(_TARGET * (replicas + 3), replicas))
                 busy.append(sum(took.values()))
                 for name, value in took.items():
                     steps.setdefault(name, []).append(value)
+                gateways.count(_GATEWAY, dict.fromkeys(names, _traffic(_TARGET * (replicas + 3), replicas + 3)))
                 await bed.settle(8)
                 quiet.append(await bed.quiet())
     return {
@@ -183,12 +188,17 @@ def fleet_of(agents: int, replicas: int) -> Fleet:
         "port": 8000,
         "scale": {"min": replicas, "max": replicas * 2, "target": {"concurrency": _TARGET}},
     }
-    return Fleet.model_validate({"fleet": "bench", "agents": {f"agent-{i:04d}": spec for i in range(agents)}})
+    return Fleet.model_validate({"fleet": "bench", "agents": dict.fromkeys(fleet_names(agents), spec)})
 
 
-def _traffic(active: int, count: int) -> Traffic:
-    counts = tuple(count * 1000 if bound >= 50 else 0 for bound in LATENCY_BOUNDS_MS)
-    return Traffic(active=active, requests=count * 1000, healthy=10, latency_counts=counts)
+def fleet_names(agents: int) -> list[str]:
+    """The agents, in order."""
+    return [f"agent-{number:04d}" for number in range(agents)]
+
+
+def _traffic(active: int, healthy: int) -> Traffic:
+    counts = tuple(1000 if bound >= 50 else 0 for bound in LATENCY_BOUNDS_MS)
+    return Traffic(active=active, requests=1000, healthy=healthy, latency_counts=counts)
 
 
 def _peak_mb() -> float:

@@ -1,4 +1,4 @@
-"""A fleet that a bench starts as people do, by `shoal up -d`, in a directory of its own, and takes down whatever happens.
+"""A fleet that a bench starts as people do, by `shoal up -d`, in a directory of its own, and always takes down.
 
 Everything of it lies below one temporary directory, by which what is left of it would be found and killed.
 """

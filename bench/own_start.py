@@ -1,4 +1,4 @@
-"""How long the agent of the scaling benches takes to serve, started alone and by nobody's help: what no engine can beat."""
+"""How long the agent of the scaling benches takes to serve, started alone: what no engine can beat."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,24 @@ from shoal.proxy.envoy import envoy_binary
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 
 
+@dataclass(frozen=True, slots=True)
+class PlainEnvoy:
+    """Where it listens, and the file that its command line names."""
+
+    port: int
+    configuration: Path
+
+
 @contextlib.contextmanager
-def plain_envoy(upstream: tuple[str, int], concurrency: int) -> Generator[int]:
-    """Its port, while it runs with so many threads in front of the upstream."""
+def plain_envoy(upstream: tuple[str, int], concurrency: int) -> Generator[PlainEnvoy]:
+    """It, while it runs with so many threads in front of the upstream."""
     port = free_port()
     with temporary_directory() as directory:
         path = directory / "plain.json"
         path.write_text(json.dumps(configuration(port, upstream)))
         with process(_command(path, concurrency)):
             wait_listening(port)
-            yield port
+            yield PlainEnvoy(port, path)
 
 
 def configuration(port: int, upstream: tuple[str, int]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the embedded broker carries as Shoal runs it, every publish on the disk before it is confirmed. For information."""
+"""What the embedded broker carries as Shoal runs it: every publish on the disk before it is confirmed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _lines(fleet: LiveFleet, agent: str, since: float) -> list[dict[str, Any]]:
     out = fleet.shoal("logs", agent, "-o", "json")
     texts = (json.loads(line)["text"] for line in out.splitlines())
     found = [json.loads(text) for text in texts if text.startswith("{")]
-    return [line for line in found if line.get("at", since) >= since]
+    return [line for line in found if line["at"] >= since]
 
 
 def _wait_worked(fleet: LiveFleet, within_s: float = 60.0) -> None:

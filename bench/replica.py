@@ -70,9 +70,7 @@ class Server(asyncio.Protocol):
 
     def _answer(self) -> None:
         if isinstance(self._transport, asyncio.Transport) and not self._transport.is_closing():
-            self._transport.write(
-                f"HTTP/1.1 200 OK\r\nX-Replica: {REPLICA}\r\nContent-Length: 3\r\n\r\nok\n".encode()
-            )
+            self._transport.write(f"HTTP/1.1 200 OK\r\nX-Replica: {REPLICA}\r\nContent-Length: 3\r\n\r\nok\n".encode())
 
 
 async def serve() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.row import Row
+from bench.row import Row, quantile
 
 _HEAD = ("bench", "what", "goal", "figure", "ours", "baseline", "ratio", "spread", "runs", "load", "")
 
@@ -51,18 +51,14 @@ def _cells(row: Row, load: float) -> tuple[str, ...]:
         row.what,
         goal,
         f"{format_figure(row.figure, unit)} ({name})",
-        format_figure(_median(row.ours), row.unit),
-        format_figure(_median(row.baseline), row.unit),
+        format_figure(quantile(row.ours, 0.5), row.unit),
+        format_figure(quantile(row.baseline, 0.5), row.unit),
         format_figure(row.ratio if row.baseline else None, ""),
         f"{format_figure(low, '')} to {format_figure(high, '')}",
         str(len(row.compared)),
         f"{load:.1f}",
         verdict,
     )
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
 
 
 def _finite(value: Any) -> Any:

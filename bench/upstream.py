@@ -1,4 +1,4 @@
-"""A server that costs as little as one can, to put behind a proxy: nginx where there is one, else a few lines of asyncio.
+"""A server that costs as little as one can, to put behind a proxy: nginx where there is one, else a little asyncio.
 
     python bench/upstream.py PORT DIRECTORY
 
