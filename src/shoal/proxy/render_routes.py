@@ -22,32 +22,31 @@ _IDEMPOTENT = _SAFE + ",reset,retriable-status-codes"
 
 
 def render_public_routes(route: AgentRoute) -> tuple[Json, ...]:
-    """The agent's routes on the public listener, one for each retry policy."""
+    """The agent's routes on the public listener, one for each way to match and each retry policy."""
     path = (route.public_path or "/").rstrip("/")
-    match: Json = {"path_separated_prefix": path} if path else {"prefix": "/"}
-    action: Json = {}
-    added: Json = {}
-    if path and route.strip_path:
-        action = strip(path)
-        header = {"key": "x-forwarded-prefix", "value": path}
-        added = {"request_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
-    return tuple({**one, **added} for one in _agent_routes(route, match, action))
+    if not path:
+        return _agent_routes(route, {"prefix": "/"}, {})
+    if not route.strip_path:
+        return _agent_routes(route, {"path_separated_prefix": path}, {})
+    header = {"key": "x-forwarded-prefix", "value": path}
+    added = {"request_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
+    return tuple({**one, **added} for match, action in _stripped(path) for one in _agent_routes(route, match, action))
 
 
 def render_call_routes(callee: AgentRoute) -> tuple[Json, ...]:
     """The routes by which a caller reaches the callee: its name as authority (gRPC), or as the path's first part."""
-    path = f"/{callee.agent}"
-    by_authority = _agent_routes(callee, {"prefix": "/", "headers": [_authority(callee.agent)]}, {})
-    return (*by_authority, *_agent_routes(callee, {"path_separated_prefix": path}, strip(path)))
+    routes = _agent_routes(callee, {"prefix": "/", "headers": [_authority(callee.agent)]}, {})
+    for match, action in _stripped(f"/{callee.agent}"):
+        routes += _agent_routes(callee, match, action)
+    return routes
 
 
 def render_external_routes(external: ExternalRoute) -> tuple[Json, ...]:
     """The same for a service outside of the fleet, which sees its own name as Host."""
-    path = f"/{external.name}"
     host = external.host
     if external.port != (443 if external.tls else 80):
         host = f"{host}:{external.port}"
-    action = {
+    shared = {
         "cluster": external_cluster(external.name),
         "timeout": "0s",
         "idle_timeout": STREAM_IDLE,
@@ -56,16 +55,15 @@ def render_external_routes(external: ExternalRoute) -> tuple[Json, ...]:
     }
     base = external.base_path.rstrip("/")
     by_authority: Json = {"prefix": "/", "headers": [_authority(external.name)]}
-    authority_action: Json = _rewrite("^/*", f"{base}/") if base else {}
-    return (
-        {"match": by_authority, "route": {**action, **authority_action}},
-        {"match": {"path_separated_prefix": path}, "route": {**action, **strip(path, base)}},
-    )
+    ways = ((by_authority, {"prefix_rewrite": f"{base}/"}), *_stripped(f"/{external.name}", base))
+    return tuple({"match": match, "route": {**shared, **action}} for match, action in ways)
 
 
-def strip(path: str, base: str = "") -> Json:
-    """Takes `path` from the front of the request's path and puts `base` there, with exactly one slash between."""
-    return _rewrite(f"^{re.escape(path)}/*", f"{base}/")
+def _stripped(path: str, base: str = "") -> tuple[tuple[Json, Json], ...]:
+    """Matches the path and what is below it, and puts `base` in its place. Two plain prefixes: one regular expression
+    would do, and cost each request more than all of its other routing."""
+    rewrite = {"prefix_rewrite": f"{base}/"}
+    return (({"prefix": f"{path}/"}, rewrite), ({"path": path}, rewrite))
 
 
 def respond(match: Json, status: int, error: str) -> Json:
@@ -127,11 +125,6 @@ def _hold(agent: str) -> Json:
 def _authority(name: str) -> Json:
     regex = {"regex": f"{re.escape(name)}(:[0-9]+)?"}
     return {"name": ":authority", "string_match": {"safe_regex": regex}}
-
-
-def _rewrite(pattern: str, substitution: str) -> Json:
-    escaped = substitution.replace("\\", "\\\\")
-    return {"regex_rewrite": {"pattern": {"regex": pattern}, "substitution": escaped}}
 
 
 def _retries(retry_on: str) -> Json:

@@ -90,25 +90,26 @@ def test_a_fleet_wide_limit_is_shared(limit: int | None, gateways: int, expected
 
 
 def test_only_declared_methods_are_repeated_after_a_reset_or_503() -> None:
-    (safe, _) = public_routes(render(route()))
+    (safe, exact, _) = public_routes(render(route()))
+    assert (safe["match"], exact["match"]) == ({"prefix": "/a/"}, {"path": "/a"})
     assert safe["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream,reset-before-request"
-    (repeatable, safe, _) = public_routes(render(route(retry_methods=("PUT", "get"))))
+    (repeatable, safe, _, _, _) = public_routes(render(route(retry_methods=("PUT", "get"))))
     header = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|PUT"}}}
-    assert repeatable["match"] == {"path_separated_prefix": "/a", "headers": [header]}
+    assert repeatable["match"] == {"prefix": "/a/", "headers": [header]}
     assert repeatable["route"]["retry_policy"]["retriable_status_codes"] == [503]
     assert "retriable_status_codes" not in safe["route"]["retry_policy"]
 
 
 def test_streams_have_no_timeout_but_an_idle_one() -> None:
-    (first, _) = public_routes(render(route()))
+    (first, *_) = public_routes(render(route()))
     assert (first["route"]["timeout"], first["route"]["idle_timeout"]) == ("0s", "300s")
-    (limited, _) = public_routes(render(route(request_timeout_s=2.5)))
+    (limited, *_) = public_routes(render(route(request_timeout_s=2.5)))
     assert limited["route"]["timeout"] == "2.5s"
 
 
 def test_no_cookie_is_minted() -> None:
     resources = render(route(sticky_header="x-user", sticky_cookie="sid"))
-    (first, _) = public_routes(resources)
+    (first, *_) = public_routes(resources)
     header = {"header": {"header_name": "x-user"}, "terminal": True}
     assert first["route"]["hash_policy"] == [header, {"cookie": {"name": "sid"}, "terminal": True}]
     assert resources.clusters["agent-a"]["lb_policy"] == "RING_HASH"
@@ -116,7 +117,7 @@ def test_no_cookie_is_minted() -> None:
 
 def test_the_longest_path_comes_first_and_the_rest_is_404() -> None:
     routes = public_routes(render(route("a", public_path="/"), route("b", public_path="/a/b"), route("c")))
-    assert [one["match"].get("path_separated_prefix") for one in routes] == ["/a/b", "/c", None, None]
+    assert [one["match"].get("prefix") for one in routes] == ["/a/b/", None, "/c/", None, "/", "/"]
     assert routes[-1]["direct_response"]["status"] == 404
 
 
@@ -127,7 +128,7 @@ def test_a_host_has_routes_of_its_own() -> None:
 
 
 def test_the_hold_is_on_only_where_it_is_set() -> None:
-    (held, _) = public_routes(render(route(hold=True)))
+    (held, *_) = public_routes(render(route(hold=True)))
     settings = held["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]
     assert settings == {"context_extensions": {"agent": "a"}}
     assert "typed_per_filter_config" not in public_routes(render(route()))[0]
@@ -158,15 +159,16 @@ def test_an_external_is_verified_and_sees_its_own_name() -> None:
     }
     assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 25
     by_path = resources.routes["caller-a"]["virtual_hosts"][0]["routes"][1]
+    assert by_path["match"] == {"prefix": "/openai/"}
     assert by_path["route"]["host_rewrite_literal"] == "api.openai.com"
-    assert by_path["route"]["regex_rewrite"] == {"pattern": {"regex": "^/openai/*"}, "substitution": "/v1/"}
+    assert by_path["route"]["prefix_rewrite"] == "/v1/"
 
 
 def test_callers_get_what_they_declare_and_403_for_the_rest() -> None:
     callers = {"a": Caller("a", ("b", "later"), listener_port=9000)}
     resources = render(route("a"), route("b"), callers=callers)
     routes = resources.routes["caller-a"]["virtual_hosts"][0]["routes"]
-    assert [one.get("direct_response", {}).get("status") for one in routes] == [None, None, 503, 503, 403]
+    assert [one.get("direct_response", {}).get("status") for one in routes] == [None, None, None, 503, 503, 403]
     assert resources.listeners["caller-a"]["address"]["socket_address"]["address"] == "127.0.0.1"
 
 
