@@ -18,8 +18,6 @@ import pytest
 from queues_broker import Broker, free_port, until
 
 # The example and the load generator are imported from the repository, not from an installed package.
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from examples.warehouse.warehouse.sink import read_effects
 from examples.warehouse.warehouse_demo.fleet import SHOAL_YAML
 from examples.warehouse.warehouse_demo.traffic import make_batch

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +10,6 @@ from pathlib import Path
 import pytest
 
 # The example and the load generator are imported from the repository, not from an installed package.
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from bench.load import Bounds, Generator, Request, Target, read_outcomes
 
 BOUNDS = Bounds()

@@ -194,7 +194,8 @@ def test_notes_say_what_is_not_enforced_where_it_is_used() -> None:
 
 def test_a_note_names_the_first_of_many() -> None:
     """A thousand agents make no note of a thousand names."""
-    fleet = fleet_of(**{f"a{index}": SERVICE for index in range(1000)})
+    agents: dict[str, Any] = {f"a{index}": SERVICE for index in range(1000)}
+    fleet = fleet_of("local", "f", **agents)
     (note,) = make_plan(None, fleet, Engine(table={"agents.port": Can("advisory")})).notes
     assert note.endswith("(a0, a1, a2, a3, a4 and 995 more)")
 
