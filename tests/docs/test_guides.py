@@ -13,7 +13,7 @@ from tests.docs.guide import read_steps
 from tests.docs.reader import Reader
 
 REPOSITORY = Path(__file__).parents[2]
-GUIDES = sorted((REPOSITORY / "docs" / "guides").glob("*.md"))
+GUIDES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "guides").glob("*.md"))]
 AT_ONCE = 3  # a reader mostly waits
 
 
