@@ -171,10 +171,12 @@ class Controller:
                 tasks.create_task(self._every(QUEUES_INTERVAL_S, self.read_queues)),
                 tasks.create_task(self._every(USAGE_INTERVAL_S, self._read_usage)),
             ]
+            self._wake.clear()
+            await self.run_pass()
             while self._closing is None or self._reload or self.states:
+                await self._sleep_until_due()
                 self._wake.clear()
                 await self.run_pass()
-                await self._sleep_until_due()
             for task in background:
                 task.cancel()
         if self.queues is not None:
@@ -359,6 +361,9 @@ class Controller:
     async def _watch_gateways(self) -> None:
         while True:
             await self.parts.gateways.changed()
+            refusals = self.parts.gateways.refusals.items()
+            words = "; ".join(f"gateway {name} refuses what it was sent: {why}" for name, why in refusals)
+            self._problem("gateways", words or None)
             self._wake.set()
 
     async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -92,7 +92,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Cumulative counts of one agent since its gateway's Envoy started, mergeable by addition.
+    """Cumulative counts of one agent since its gateway's Envoy started, mergeable by addition, save `healthy`, of which
+    the least of all gateways counts.
 
     `active` and `held` are of this instant; `latency_counts[i]` counts requests of at most `LATENCY_BOUNDS_MS[i]`
     (cumulative over i). A count that falls means that Envoy started anew.

@@ -11,7 +11,7 @@ from shoal.proxy.ledger import Ledger
 
 class MemoryGateways:
     """Implements `Gateways`. `snapshot` is the newest that was pushed; with `agrees=False` versions are acknowledged
-    only by `acknowledge`."""
+    only by `acknowledge`; `refusals` is what the test puts into it."""
 
     def __init__(self, *names: str, agrees: bool = True) -> None:
         self._acknowledged = dict.fromkeys(names, 0)
@@ -21,6 +21,7 @@ class MemoryGateways:
         self._changed = asyncio.Event()
         self._acknowledgement = asyncio.Event()
         self.snapshot: Snapshot | None = None
+        self.refusals: dict[str, str] = {}
         if names:
             self._changed.set()
 

@@ -16,6 +16,11 @@ class Gateways(Protocol):
         """Names of the gateways that are connected now."""
         ...
 
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """By gateway: why it can't use the newest snapshot, in Envoy's words; it goes on with the last good one."""
+        ...
+
     def push(self, snapshot: Snapshot) -> int:
         """Sends what differs from the last snapshot to every live gateway, and all of it to those that come later.
         Returns the snapshot's version."""
@@ -31,5 +36,5 @@ class Gateways(Protocol):
         ...
 
     async def changed(self) -> None:
-        """Returns when statistics, held requests, or the set of live gateways have changed since the last call."""
+        """Returns when statistics, held requests, refusals, or the set of live gateways have changed since the last call."""
         ...
