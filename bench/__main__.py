@@ -57,6 +57,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in BENCHES]:
         parser.error(f"no bench {', '.join(unknown)}; there are: {', '.join(BENCHES)}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins with it ignored
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     return _run_all(arguments.names or list(BENCHES), quick=arguments.quick)
 

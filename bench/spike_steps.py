@@ -25,6 +25,7 @@ STEPS: Mapping[str, str] = {
     "first request": "a request reached it",
     "first answer": "a client has its answer",
 }
+PROGRAM = ("interpreter", "listening")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class Steps:
 
     total_s: float
     parts: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def program_s(self) -> float:
+        """The part of the replica's own program: from being started to listening."""
+        return sum(self.parts.get(name, 0.0) for name in PROGRAM)
 
 
 def steps_of(

@@ -29,6 +29,7 @@ def test_steps_add_up_to_the_whole() -> None:
     assert list(steps.parts) == list(STEPS)
     assert sum(steps.parts.values()) == pytest.approx(steps.total_s) == pytest.approx(0.75)
     assert steps.parts["spawn"] == pytest.approx(0.01)
+    assert steps.program_s == pytest.approx(10.7 - 10.51)
 
 
 def test_what_is_not_known_is_left_out() -> None:
