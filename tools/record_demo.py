@@ -20,7 +20,7 @@ from rich.text import Text
 
 REPOSITORY = Path(__file__).parents[1]
 PICTURE = REPOSITORY / "docs" / "images" / "demo.svg"
-ROWS, COLUMNS = 40, 132
+ROWS, COLUMNS = 40, 140
 TIMEOUT_S = 300
 
 # rich draws over its last frame after going back to that one's first line, clearing each

@@ -36,5 +36,5 @@ class Gateways(Protocol):
         ...
 
     async def changed(self) -> None:
-        """Returns when statistics, held requests, refusals, or the set of live gateways have changed since the last call."""
+        """Returns when statistics, held requests, refusals, or the live gateways have changed since the last call."""
         ...
