@@ -9,6 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # requirements.lock is uv's lock file in its form without registry addresses: names, versions, hashes.
 .venv/.installed: requirements.lock pyproject.toml
+	@echo "installing into .venv; the first time takes a minute"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
