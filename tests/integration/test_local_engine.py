@@ -1,5 +1,6 @@
 """The local engine with real processes: started, seen ready, scaled, ended, explained."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -169,6 +170,17 @@ async def test_what_stops_answering_is_started_anew(engine: LocalEngine, directo
     status.unlink()
     (after,) = await ready(engine, 1)
     assert (after.id, after.restarts >= 1, after.reason) == (before.id, True, "")
+
+
+async def test_what_happens_elsewhere_brings_no_check_nearer(engine: LocalEngine, directory: Path) -> None:
+    """`interval` lies between two checks, however often something that others wait for is freed meanwhile."""
+    await engine.act(wanted(template(port=8000, health=Health(path="/healthz", interval=60, retries=2)), 1))
+    (before,) = await ready(engine, 1)
+    (directory.parent / "status").write_text("500 Oh")
+    for _ in range(20):
+        engine.configure(LocalOptions(gpus=0), directory.parent)
+        await asyncio.sleep(0.02)
+    assert (await engine.observe()).agents["a"].replicas == (before,)
 
 
 async def test_a_slow_start_has_an_end(engine: LocalEngine) -> None:

@@ -154,7 +154,11 @@ class ReplicaLife(Life):
     async def _check_health(self) -> None:
         """One look at a replica that is ready; it is started anew after `retries` misses in a row."""
         health = self.revision.template.health
-        await self._sleep(health.interval_s if self.state.port is not None else None)
+        if self.state.port is None:
+            await self._sleep(None)
+        else:  # a wake is mostly somebody else's: it must not bring the next look nearer
+            next_look_at = self._machine.clock() + health.interval_s
+            await self._wait_until(next_look_at, lambda: self.stopping or not self._running)
         if not self._running or self.stopping or self.state.port is None:
             return
         miss = await self._probe()
