@@ -23,7 +23,8 @@ from typing import Any
 
 from bench.live_fleet import HERE
 from bench.row import Goal, Row, quantile
-from shoal.control.controller import Controller, Parts, QueueBroker
+from shoal.control.controller import Controller
+from shoal.control.parts import Parts, QueueBroker
 from shoal.control.sqlite_store import open_store
 from shoal.core.routing import LATENCY_BOUNDS_MS, Snapshot, Traffic
 from shoal.engines.memory.engine import MemoryEngine

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from shoal.api.client import socket_path
 from shoal.api.server import serve_api
-from shoal.control.controller import Controller, Parts, QueueBroker
+from shoal.control.controller import Controller
+from shoal.control.parts import Parts, QueueBroker
 from shoal.control.sqlite_store import open_store
 from shoal.control.store import StoredFleet
 from shoal.engines.local.engine import LocalEngine

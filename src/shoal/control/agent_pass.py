@@ -13,6 +13,7 @@ from shoal.core.autoscaler import decide, record_scaling
 from shoal.core.decision import Decision
 from shoal.core.observed import AgentObserved, Observed, Replica
 from shoal.core.reconcile import Step, Wanted, reconcile, reconcile_removed, takes_requests
+from shoal.core.record import AgentRecord
 from shoal.core.routes import route_for
 from shoal.core.signals import Signals
 from shoal.core.template import Template
@@ -26,11 +27,14 @@ STALE_S = 10.0  # a depth that could not be read again for so long is not known 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an agent's step wants done beside what it wrote into its state."""
+    """What an agent's step wants done beside what it wrote into its state. `record` and `started_runs` hold once the
+    engine took the actions."""
 
     actions: tuple[Action, ...] = ()
     decision: Decision | None = None  # only where the count changes
     events: tuple[Event, ...] = ()
+    record: AgentRecord | None = None
+    started_runs: tuple[str, ...] = ()
 
 
 def read_signals(state: AgentState, spec: Agent, now: float, *, gateways: bool) -> Signals:
@@ -65,7 +69,9 @@ def scale_agent(state: AgentState, spec: Agent, now: float, *, gateways: bool) -
         now,
     )
     state.decision = decision
-    state.due_at = _earliest(decision.due_at, None if state.series.quiet_after(now) else now + SCRAPE_INTERVAL_S)
+    known_until = None if state.signals.queue_depth is None else state.signals.queue_depth.at + STALE_S
+    moving_at = None if state.series.quiet_after(now) else now + SCRAPE_INTERVAL_S
+    state.due_at = _earliest(decision.due_at, moving_at, known_until)
     if decision.count == current:
         return Outcome()
     state.history = record_scaling(state.history, spec.scale, current, decision.count, now)
@@ -143,7 +149,7 @@ def _holds(state: AgentState, spec: Agent, step: Step) -> bool:
         return False
     if state.record.desired == 0 or not step.serving:
         return True
-    return state.route is not None and state.route.hold and (state.healthy or 0) < 1
+    return (state.route is None or state.route.hold) and (state.healthy or 0) < 1
 
 
 def _remember(state: AgentState, step: Step, serving: tuple[Replica, ...], leaving: frozenset[str]) -> None:

@@ -6,28 +6,25 @@ A pass touches only agents of which something changed or whose answer is due; qu
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from shoal.control.agent_pass import Outcome, scale_agent, step_agent, step_removed, take_in
 from shoal.control.agent_state import AgentState, Event, Wired
 from shoal.control.events import events_between
 from shoal.control.gateway_feed import GatewayFeed
 from shoal.control.jobs import step_job
-from shoal.control.store import Store, StoredFleet
-from shoal.core.action import Action
-from shoal.core.decision import Pin
+from shoal.control.parts import Parts, QueueBroker
+from shoal.control.store import StoredFleet
+from shoal.core.decision import Decision, Pin
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
-from shoal.core.signals import Reading
 from shoal.core.template import Template
-from shoal.engines.protocol import Engine, Inspector, Platform
-from shoal.errors import EngineError, NotFound, ShoalError
-from shoal.proxy.protocol import Gateways
-from shoal.spec.model import Fleet, Kind, Queue
+from shoal.errors import Conflict, EngineError, NotFound, ShoalError
+from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
 PLATFORM_INTERVAL_S = 1.0
@@ -36,32 +33,7 @@ USAGE_INTERVAL_S = 1.0
 RETRY_S = 1.0
 EVENTS_KEPT = 2000
 
-
-class QueueBroker(Protocol):
-    """What control needs of the brokers: queues made as declared, and their depths."""
-
-    async def ensure(self, queues: Mapping[str, Queue]) -> None: ...
-
-    async def read(self) -> Mapping[str, Reading]: ...
-
-    async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a controller is made of. `clock` gives epoch seconds; `open_queues` takes the broker's admin URL and the
-    fleet's name; `secret_digest` gives the HMAC of a secret's content by its name; `take_fleet` lets an engine that has
-    settings in the file read them, before anything is done for a new generation."""
-
-    engine: Engine
-    inspector: Inspector
-    platform: Platform
-    gateways: Gateways
-    store: Store
-    open_queues: Callable[[str, str], Awaitable[QueueBroker]]
-    clock: Callable[[], float]
-    secret_digest: Callable[[str], str]
-    take_fleet: Callable[[StoredFleet], None] = lambda stored: None
+log = logging.getLogger(__name__)
 
 
 class Controller:
@@ -85,6 +57,10 @@ class Controller:
         self._wake = asyncio.Event()
         self._look, self._looked_at, self._reload = True, 0.0, True
         self._closing: bool | None = None  # with or without the data
+        self._reopened = asyncio.Event()
+        self._loaded, self._load_at = False, 0.0
+        self._queues_url: str | None = None
+        self._unsaved: list[Decision] = []
         self._feed = GatewayFeed(
             parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self._touch
         )
@@ -113,7 +89,7 @@ class Controller:
             raise NotFound(f"{agent!r} is a job, which has no replicas to scale; `shoal run {agent}` runs it now")
         now = self.parts.clock()
         pin = None if count is None else Pin(count, None if for_s is None else now + for_s)
-        state.record = replace(state.record, pin=pin)
+        state.record = state.record.pinned(pin)
         self.note(
             Event(now, agent, "released" if pin is None else "pinned", f"to {count}" if pin else "to its targets")
         )
@@ -148,7 +124,19 @@ class Controller:
                 expected_generation=stored.generation,
             )
         self._closing = data
+        self._reopened.clear()
         self.apply()
+
+    async def wait_stopped(self) -> None:
+        """Returns when all is stopped. Raises Conflict when somebody starts a fleet meanwhile."""
+        async with asyncio.TaskGroup() as tasks:
+            ends = [tasks.create_task(self.stopped.wait()), tasks.create_task(self._reopened.wait())]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
+        if not self.stopped.is_set():
+            by = self.stored.by if self.stored is not None else "somebody"
+            raise Conflict(f"the fleet was started again by {by} while it was being stopped; `shoal status` shows it")
 
     async def next_change(self) -> None:
         """Returns after the next pass that touched an agent."""
@@ -165,7 +153,7 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             self.tasks = tasks
             background = [
-                tasks.create_task(self._watch_engine(self.parts.engine.changes())),
+                tasks.create_task(self._watch_engine()),
                 tasks.create_task(self._watch_gateways()),
                 tasks.create_task(self._every(PLATFORM_INTERVAL_S, self._keep_platform)),
                 tasks.create_task(self._every(QUEUES_INTERVAL_S, self.read_queues)),
@@ -206,52 +194,74 @@ class Controller:
         """One pass. Public for what drives the loop by itself: simulation, tests, measurements."""
         now = self.parts.clock()
         try:
-            if self._reload:
+            if self._reload and now >= self._load_at:
                 await self._load(now)
+            if not self._loaded:
+                return  # who runs there may be wanted: nothing is done before it is known
             await self._look_at_engine(now)
             outcomes = self._step_all(now)
             if outcomes or self._feed.outdated:
                 self._push()
-                await self._act([action for outcome in outcomes.values() for action in outcome.actions], now)
+                await self._act(outcomes, now)
                 await self._save(outcomes)
-        except ShoalError as error:  # told, and tried again; the fleet goes on as it is meanwhile
-            self._problem("pass", str(error))
+        except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
+            self._failed("pass", error)
             self._dirty.update(self.states)
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
             return
         self._problem("pass", None)
 
     async def _load(self, now: float) -> None:
+        """Takes up the stored fleet. One that can't be used yet leaves the one before in force, and is tried again."""
+        self._reload = False  # what is stored from now on asks for another load
+        try:
+            await self._take_fleet(now)
+        except Exception as error:  # noqa: BLE001 - the fleet before stays in force
+            self._reload, self._load_at = True, now + RETRY_S
+            self._failed("load", error)
+        else:
+            self._loaded, self._load_at = True, 0.0
+            self._problem("load", None)
+
+    async def _take_fleet(self, now: float) -> None:
         stored = await self.parts.store.read_fleet()
         fleet = stored.fleet if stored is not None else None
         if stored is not None and fleet is not None:
             self.parts.take_fleet(stored)
             wiring = await self.parts.platform.ensure(fleet)
             await self._connect_queues(fleet, wiring.broker_admin_url)
-            self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring)
+            templates: dict[str, Template] = {}
             for name, spec in fleet.agents.items():
                 digests = {secret.name: self.parts.secret_digest(secret.name) for secret in spec.secrets}
-                self._take_spec(name, template_of(fleet, name, digests), fleet, now)
+                templates[name] = template_of(fleet, name, digests)
+            self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring)
+            self._templates = templates
+            for name in fleet.agents:
+                self._take_spec(name, fleet, now)
+            if self._closing is not None:
+                self._closing = None
+                self._reopened.set()
         for name, state in self.states.items():
             if fleet is None or name not in fleet.agents:
                 state.spec = None
         self.stored = stored
         self._dirty.update(self.states)
-        self._reload = False
 
-    def _take_spec(self, name: str, template: Template, fleet: Fleet, now: float) -> None:
+    def _take_spec(self, name: str, fleet: Fleet, now: float) -> None:
         state = self.states.get(name)
         if state is None:
             state = self.states[name] = AgentState(name, None, AgentObserved(name))
             state.take_over(now)
-        self._templates[name] = template
-        state.spec, state.revision, state.ensure = fleet.agents[name], revision_of(template), True
+        state.spec, state.revision, state.ensure = fleet.agents[name], revision_of(self._templates[name]), True
 
     async def _connect_queues(self, fleet: Fleet, admin_url: str | None) -> None:
+        if self.queues is not None and admin_url != self._queues_url:
+            await self.queues.close()
+            self.queues = None
         if admin_url is None:
             return
         if self.queues is None:
-            self.queues = await self.parts.open_queues(admin_url, fleet.fleet)
+            self.queues, self._queues_url = await self.parts.open_queues(admin_url, fleet.fleet), admin_url
         await self.queues.ensure(fleet.queues)
 
     async def _look_at_engine(self, now: float) -> None:
@@ -278,12 +288,10 @@ class Controller:
                 state.series = state.series.extended(now, counts)
             elif name not in self._dirty and (state.due_at is None or state.due_at > now):
                 continue
-            outcome = self._step_one(state, now)
             if now < state.retry_at:  # the engine refused it a moment ago
-                state.ensure, state.settled = True, False
-                state.due_at = min(state.retry_at, state.due_at or state.retry_at)
-                outcome = replace(outcome, actions=())
-            outcomes[name] = outcome
+                state.due_at = state.retry_at
+                continue
+            outcomes[name] = self._step_one(state, now)
         self._dirty.clear()
         return outcomes
 
@@ -294,45 +302,70 @@ class Controller:
             return Outcome(step_removed(state, chooses_victims=chooses))
         template = self._templates[state.name]
         if state.spec.kind is Kind.JOB:
-            return Outcome(step_job(state, state.spec, template, self.wired, now))
+            return step_job(state, state.spec, template, self.wired, now)
         outcome = scale_agent(state, state.spec, now, gateways=bool(self.parts.gateways.live))
         actions = step_agent(state, state.spec, template, self.wired, chooses_victims=chooses)
         return replace(outcome, actions=actions)
 
     def _push(self) -> None:
+        fleet = self.stored.fleet if self.stored is not None else None
         if self.wired is not None:
-            fleet = self.stored.fleet if self.stored is not None else None
             self._feed.push(self._feed.compose(fleet, self.wired, self._observed), self.tasks)
-
-    async def _act(self, actions: Sequence[Action], now: float) -> None:
-        if not actions:
             return
-        failures = await self.parts.engine.act(actions)
-        self.look()
-        reasons = {failure.action.agent: failure.reason for failure in reversed(failures)}
-        for name in {action.agent for action in actions} & self.states.keys():
+        # A controller that died while it took the fleet down: its addresses are not known any more, nor needed.
+        for name, state in self.states.items():
+            if state.leaving - state.left:
+                state.left = state.leaving
+                self._touch(name)
+
+    async def _act(self, outcomes: Mapping[str, Outcome], now: float) -> None:
+        actions = [action for outcome in outcomes.values() for action in outcome.actions]
+        reasons: dict[str, str] = {}
+        if actions:
+            acted = {action.agent for action in actions}
+            try:
+                failures = await self.parts.engine.act(actions)
+            except Exception as error:
+                self._refused(dict.fromkeys(acted, str(error)), now)
+                raise
+            self.look()
+            reasons = {failure.action.agent: failure.reason for failure in reversed(failures)}
+            for name in acted - reasons.keys():
+                self.states[name].failure = ""
+            self._refused(reasons, now)
+        for name, outcome in outcomes.items():
             state = self.states[name]
-            reason = reasons.get(name, "")
-            if reason and reason != state.failure:
+            if name not in reasons and outcome.record is not None:
+                state.record = outcome.record
+                state.manual_runs = tuple(run for run in state.manual_runs if run not in outcome.started_runs)
+
+    def _refused(self, reasons: Mapping[str, str], now: float) -> None:
+        for name, reason in reasons.items():
+            state = self.states[name]
+            if reason != state.failure:
                 self.note(Event(now, name, "refused", reason))
-            state.failure = reason
-            if reason:
-                state.ensure = True
-                state.due_at = state.retry_at = now + RETRY_S
+            state.failure, state.settled, state.ensure = reason, False, True
+            state.due_at = state.retry_at = now + RETRY_S
 
     async def _save(self, outcomes: Mapping[str, Outcome]) -> None:
         changed: dict[str, AgentRecord | None] = {}
-        for name, outcome in outcomes.items():
-            state = self.states[name]
-            self.events.extend(outcome.events)
-            if state.spec is None and state.settled:
+        for name, state in self.states.items():
+            if name in outcomes and state.spec is None and state.settled:
                 changed[name] = None
-                del self.states[name]
             elif state.spec is not None and state.record is not state.saved:
-                changed[name] = state.saved = state.record
-        decisions = [outcome.decision for outcome in outcomes.values() if outcome.decision is not None]
-        if changed or decisions:
-            await self.parts.store.write(changed, decisions)
+                changed[name] = state.record
+        for outcome in outcomes.values():
+            self.events.extend(outcome.events)
+            if outcome.decision is not None:
+                self._unsaved.append(outcome.decision)
+        if changed or self._unsaved:
+            await self.parts.store.write(changed, self._unsaved)
+        self._unsaved.clear()
+        for name, record in changed.items():
+            if record is None:
+                del self.states[name]
+            else:
+                self.states[name].saved = record
         self._published.set()
         self._published = asyncio.Event()
 
@@ -345,6 +378,8 @@ class Controller:
     async def _sleep_until_due(self) -> None:
         now = self.parts.clock()
         due = min((s.due_at for s in self.states.values() if s.due_at is not None), default=None)
+        if self._reload:
+            due = min(due or self._load_at, self._load_at)
         wait_s = LOOK_AGAIN_S if due is None else min(LOOK_AGAIN_S, max(0.0, due - now))
         if self.problems.get("pass"):
             wait_s = RETRY_S
@@ -354,8 +389,15 @@ class Controller:
         except TimeoutError:
             return
 
-    async def _watch_engine(self, changes: AsyncIterator[None]) -> None:
-        async for _ in changes:
+    async def _watch_engine(self) -> None:
+        while True:  # a stream of changes that ends or breaks is opened again, and what it missed is looked at
+            try:
+                async for _ in self.parts.engine.changes():
+                    self.look()
+                    self._problem("changes", None)
+            except EngineError as error:
+                self._problem("changes", str(error))
+            await asyncio.sleep(RETRY_S)
             self.look()
 
     async def _watch_gateways(self) -> None:
@@ -371,15 +413,17 @@ class Controller:
             await asyncio.sleep(interval_s)
             try:
                 await work()
-            except ShoalError as error:
-                self._problem(work.__name__.strip("_"), str(error))
+            except Exception as error:  # noqa: BLE001 - this task must not be the end of all others
+                self._failed(work.__name__.strip("_"), error)
             else:
                 self._problem(work.__name__.strip("_"), None)
 
     async def _keep_platform(self) -> None:
         fleet = self.stored.fleet if self.stored is not None else None
         if fleet is not None and self._closing is None and not self._reload:
-            await self.parts.platform.ensure(fleet)
+            wiring = await self.parts.platform.ensure(fleet)
+            if self.wired is not None and wiring != self.wired.wiring:
+                self.apply()
 
     async def read_queues(self) -> None:
         """Reads the depths now. Public for what drives the loop by itself."""
@@ -401,6 +445,12 @@ class Controller:
             target = state.spec.scale.target if state.spec is not None else None
             if target is not None and (target.cpu is not None or target.memory is not None):
                 self._touch(name)
+
+    def _failed(self, where: str, error: Exception) -> None:
+        """Notes an error; one that is not Shoal's own is a fault of Shoal's, and its traceback goes to the log."""
+        if not isinstance(error, ShoalError):
+            log.error("%s: an unexpected error", where, exc_info=error)
+        self._problem(where, str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}")
 
     def _problem(self, where: str, message: str | None) -> None:
         """Notes what goes wrong now, once, and that it is over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from shoal.control.agent_state import AgentState, Event, Wired
 from shoal.core.observed import Observed
@@ -66,9 +66,14 @@ class GatewayFeed:
         }
         if waiting and tasks is not None:
             self._awaited.update(waiting)
-            tasks.create_task(self._barrier(self._version, waiting))
+            holding = {name for name in waiting if self._holds(name)}
+            tasks.create_task(self._barrier(self._version, waiting, holding))
 
-    async def _barrier(self, version: int, waiting: Mapping[str, frozenset[str]]) -> None:
+    def _holds(self, name: str) -> bool:
+        route = self._states[name].route
+        return route is not None and route.hold
+
+    async def _barrier(self, version: int, waiting: Mapping[str, frozenset[str]], holding: Collection[str]) -> None:
         if not self._gateways.live:  # one may still serve from its last snapshot, and be about to come back
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BARRIER_S):
@@ -86,7 +91,7 @@ class GatewayFeed:
             if state is not None:
                 state.left |= leaving & state.leaving
                 # Nobody to agree is no agreement here: the last replica must not go while nothing holds requests.
-                state.hold_acknowledged = any_live and state.route is not None and state.route.hold
+                state.hold_acknowledged |= any_live and name in holding and self._holds(name)
                 self._wake(name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from shoal.control.agent_pass import Outcome
 from shoal.control.agent_state import AgentState, Wired
 from shoal.core.action import Action, EnsureRevision, Remove, RunJob
 from shoal.core.observed import Phase
@@ -15,7 +16,7 @@ from shoal.spec.model import Agent
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 
-def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, now: float) -> tuple[Action, ...]:
+def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, now: float) -> Outcome:
     """The next actions of a job. A run's id names its scheduled time, and the last one is remembered only after the
     engine took it, so that a controller that dies between the two neither loses a run nor starts it twice."""
     assert spec.schedule is not None
@@ -36,10 +37,13 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
         for revision in state.observed.counts
         if revision != state.revision and revision not in busy
     ]
-    if (due.last_fire_at, schedule) != (state.record.last_fire_at, state.record.schedule):
-        state.record = replace(state.record, last_fire_at=due.last_fire_at, schedule=schedule)
     state.next_run_at = state.due_at = due.due_at
-    state.manual_runs, state.ensure = (), False
+    state.ensure = False
     state.settled = not actions and state.revision in state.observed.counts
     state.waiting_for = "" if state.settled else "its revision to be known"
-    return (*told, *actions)
+    record = replace(state.record, last_fire_at=due.last_fire_at, schedule=schedule)
+    return Outcome(
+        (*told, *actions),
+        record=None if record == state.record and not state.manual_runs else record,
+        started_runs=state.manual_runs,
+    )

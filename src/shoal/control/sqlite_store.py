@@ -67,7 +67,12 @@ class SqliteStore:
         )
         if row is None:
             return None
-        fleet = Fleet.from_document(json.loads(row[1])) if row[1] is not None else None
+        try:
+            fleet = Fleet.from_document(json.loads(row[1])) if row[1] is not None else None
+        except ValueError as error:  # pydantic's is one too
+            raise StoreError(
+                f"{self._path}: the stored fleet can't be read by this Shoal: {error}; `shoal up` stores it anew"
+            ) from error
         return StoredFleet(row[0], fleet, row[2], row[3], row[4])
 
     async def write_fleet(

@@ -8,7 +8,7 @@ Asked again with the same input, the answer is the same, so a controller that di
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal.core.action import Action, EnsureRevision, Remove, Scale
@@ -149,16 +149,22 @@ def _stateful_targets(wanted: Wanted, observed: AgentObserved, old: Mapping[str,
     if live_total < wanted.count:
         grown = new_now if ending else new_now + 1
         return {wanted.revision: grown, **unchanged}, "an identity to be free"
-    if live_total == wanted.count and not all(r.ready for r in _live(observed, wanted.revision)):
+    if live_total > wanted.count:
+        return _without_highest(observed, {wanted.revision: new_now, **old}), "the highest ordinal to stop"
+    if not all(r.ready for r in _live(observed, wanted.revision)):
         return {wanted.revision: new_now, **unchanged}, "the replaced replica to get ready"
-    highest = max(
-        (r for r in observed.replicas if r.revision in old and r.phase not in _GONE),
-        key=lambda r: r.ordinal or 0,
-        default=None,
-    )
-    if highest is not None:
-        unchanged[highest.revision] -= 1
-    return {wanted.revision: new_now, **unchanged}, "the highest ordinal to stop"
+    return _without_highest(observed, {wanted.revision: new_now, **unchanged}, of=old), "the highest ordinal to stop"
+
+
+def _without_highest(
+    observed: AgentObserved, counts: Mapping[str, int], of: Collection[str] | None = None
+) -> dict[str, int]:
+    """The counts less one, for the highest ordinal that lives, of these revisions or of all."""
+    targets = dict(counts)
+    live = [r for r in observed.replicas if r.phase not in _GONE and r.revision in (targets if of is None else of)]
+    if live:
+        targets[max(live, key=lambda r: r.ordinal or 0).revision] -= 1
+    return targets
 
 
 def _available(wanted: Wanted, replica: Replica) -> bool:

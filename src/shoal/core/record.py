@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shoal.core.decision import Pin, ScaleEvent
 
@@ -19,3 +19,7 @@ class AgentRecord:
     downs: tuple[ScaleEvent, ...] = ()
     last_fire_at: float | None = None
     schedule: str = ""
+
+    def pinned(self, pin: Pin | None) -> AgentRecord:
+        """The same with another pin, or none."""
+        return replace(self, pin=pin)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from shoal.control.agent_state import AgentState
-from shoal.control.controller import Controller, Parts
+from shoal.control.controller import Controller
 from shoal.control.memory_store import MemoryStore
+from shoal.control.parts import Parts
 from shoal.core.routing import AgentRoute, Traffic
 from shoal.core.signals import Reading
 from shoal.engines.memory.behaviour import Behaviour

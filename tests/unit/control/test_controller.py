@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 
 import pytest
 
 from shoal.core.action import EnsureRevision, RunJob, Scale
 from shoal.core.routing import Traffic
+from shoal.core.wiring import Wiring
 from shoal.engines.memory.behaviour import Behaviour
-from shoal.errors import NotFound
+from shoal.errors import Conflict, NotFound, StoreError
+from shoal.spec.model import Fleet
 from tests.unit.control.drive import driving
 
 WEB = {"command": "serve", "port": 80, "public": {"path": "/web"}}
@@ -40,9 +44,10 @@ async def test_demand_scales_up_at_once_and_down_after_its_window() -> None:
         drive.load["web"] = Traffic(active=40)
         await drive.go(2, until=lambda: drive.state("web").record.desired == 4)
         await drive.go(5, until=lambda: drive.controller.settled)
+        drive.least_serving.clear()
         drive.load["web"] = Traffic(active=0)
         await drive.go(10, until=lambda: drive.controller.settled and drive.state("web").record.desired == 1)
-        assert drive.least_serving["web"] >= 0 and len(drive.route("web").endpoints) == 1
+        assert drive.least_serving["web"] >= 1 and len(drive.route("web").endpoints) == 1
 
 
 async def test_nobody_is_stopped_before_the_gateways_agree() -> None:
@@ -324,6 +329,134 @@ async def test_traffic_of_an_agent_is_kept_across_its_gateway() -> None:
         drive.load["web"] = Traffic(requests=5000)
         await drive.go(1)
         drive.load["web"] = replace(drive.load["web"], requests=10)
+        for _ in range(20):
+            await drive.go(0.1)
+            rps = drive.state("web").signals.rps
+            assert rps is not None and 0 <= rps.value <= 5000
+
+
+async def test_what_is_asked_during_a_load_is_not_lost() -> None:
+    """A `down` that comes while a fleet is being taken up is carried out after it."""
+    async with driving() as drive:
+        ensure = drive.platform.ensure
+
+        async def slow(fleet: Fleet) -> Wiring:
+            drive.platform.ensure = ensure  # pyright: ignore[reportAttributeAccessIssue]
+            await drive.controller.shut_down(data=False)
+            return await ensure(fleet)
+
+        drive.platform.ensure = slow  # pyright: ignore[reportAttributeAccessIssue]
+        await drive.up({"web": WEB})
+        await drive.go(5)
+        assert drive.controller.states == {} and (await drive.engine.observe()).agents == {}
+
+
+async def test_a_refused_run_is_not_lost() -> None:
+    """A scheduled run and one by hand that the engine refuses, or that it can't be asked for, start later, once."""
+    async with driving() as drive:
+        await drive.up({"j": {"command": "do", "schedule": {"cron": "* * * * *"}}})
+        await drive.go(3)
+        drive.engine.fail_next("busy", when=lambda action: isinstance(action, RunJob))
+        by_hand = drive.controller.run_job("j")
+        await drive.go(0.2)
+        assert drive.state("j").failure == "busy" and not drive.state("j").observed.runs
+        await drive.go(3, until=lambda: any(run.run_id == by_hand for run in drive.state("j").observed.runs))
+        drive.engine.unavailable = "away"
+        await drive.go(70)
+        drive.engine.unavailable = None
+        await drive.go(5, until=lambda: len(drive.state("j").observed.runs) == 2)
+        assert len({run.run_id for run in drive.state("j").observed.runs}) == 2
+
+
+async def test_a_fleet_that_cannot_be_taken_up_leaves_the_one_before() -> None:
+    """While a new generation fails to load, the old one goes on: requests wake agents and jobs run."""
+    async with driving() as drive:
+        asleep = web(scale={"min": 0, "max": 2, "target": {"concurrency": 10}})
+        await drive.up({"web": asleep})
+        await drive.go(3, until=lambda: drive.controller.settled)
+        drive.platform.fails = "port 8080 is taken"
+        await drive.up({"web": asleep, "more": {"command": "x", "port": 81}})
+        drive.load["web"] = Traffic(held=1)
+        await drive.go(5, until=lambda: len(drive.route("web").endpoints) == 1)
+        assert drive.controller.problems == {"load": "port 8080 is taken"} and not drive.controller.settled
+        drive.platform.fails = None
+        await drive.go(5, until=lambda: "more" in drive.controller.states)
+        assert drive.controller.problems == {}
+
+
+async def test_nothing_is_touched_before_the_fleet_is_known() -> None:
+    """A new controller that can't load the fleet leaves what runs alone."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.controller = drive.new_controller()
+        await drive.controller.take_over()
+        drive.platform.fails = "no"
+        await drive.go(10)
+        assert len(drive.state("web").observed.replicas) == 1
+        drive.platform.fails = None
+        await drive.go(5, until=lambda: drive.controller.settled)
+
+
+async def test_a_down_that_was_cut_off_is_finished() -> None:
+    """A controller that starts on a fleet that is being taken down stops what is left."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        await drive.controller.shut_down(data=False)
+        drive.controller = drive.new_controller()
+        await drive.controller.take_over()
+        await drive.go(5, until=lambda: not drive.controller.states)
+        assert (await drive.engine.observe()).agents == {}
+
+
+async def test_who_takes_over_in_the_middle_of_a_wake_keeps_the_hold() -> None:
+    """Until the gateway sees a healthy endpoint the route holds, whoever is controller."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 0, "max": 2, "target": {"concurrency": 10}})})
+        await drive.go(3, until=lambda: drive.controller.settled)
+        drive.unhealthy, drive.load["web"] = {"web-1"}, Traffic(held=1)
+        await drive.go(3, until=lambda: len(drive.route("web").endpoints) == 1)
+        drive.controller = drive.new_controller()
+        await drive.controller.take_over()
         await drive.go(1)
-        rps = drive.state("web").signals.rps
-        assert rps is not None and rps.value >= 0
+        assert drive.route("web").hold and len(drive.route("web").endpoints) == 1
+
+
+async def test_a_failed_write_is_repeated() -> None:
+    """A pin whose record could not be written is written with the next pass."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 1, "max": 3})})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        write, drive.store.write = drive.store.write, _refuse  # pyright: ignore[reportAttributeAccessIssue]
+        drive.controller.pin("web", 2)
+        await drive.go(0.5)
+        assert drive.controller.problems == {"pass": "disk full"}
+        drive.store.write = write  # pyright: ignore[reportAttributeAccessIssue]
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert (await drive.store.read_records())["web"].pin is not None
+        assert [decision.count for decision in await drive.store.read_decisions("web")].count(2) == 1
+
+
+async def _refuse(*_: object) -> None:
+    raise StoreError("disk full")
+
+
+async def test_up_while_down_drains_starts_again() -> None:
+    """Whoever waits for the end learns that somebody started the fleet again."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        await drive.controller.shut_down(data=False)
+        await drive.go(0.1)
+        await drive.up({"web": WEB})
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(_conflict(drive.controller.wait_stopped()))
+            await drive.go(5, until=lambda: drive.controller.settled)
+        assert "started again by test" in waiting.result()
+
+
+async def _conflict(waiting: Awaitable[None]) -> str:
+    with pytest.raises(Conflict) as caught:
+        await waiting
+    return str(caught.value)
