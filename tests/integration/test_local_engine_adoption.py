@@ -14,6 +14,7 @@ from local_fleet import (
     PYTHON,
     SLEEPER,
     all_ready,
+    collect,
     eventually,
     in_phase,
     local_engine,
@@ -168,6 +169,20 @@ async def test_a_pidfd_of_somebody_else_ends_the_watch(directory: Path) -> None:
         process.close()
         bystander.kill()
         bystander.wait()
+
+
+async def test_without_its_agents_file_a_replica_still_ends_in_peace(directory: Path) -> None:
+    """Its own file says what runs: it is told to end and has its grace period; no id is used a second time."""
+    async with local_engine(directory) as engine:
+        await engine.act(wanted(template(port=8000), 1))
+        await ready(engine, 1)
+    (directory / "agents" / "a" / "agent.json").write_bytes(b"{")
+    async with local_engine(directory) as engine:
+        await engine.act(wanted(template(port=8000), 1))
+        (replica,) = await ready(engine, 1)
+        assert replica.id == "a-2"
+        lines = [line.text for line in await collect(engine.logs("a")) if line.replica == "a-1"]
+        assert lines == ["hello from a-1", "bye"]
 
 
 async def test_a_start_that_was_never_noted_is_found(directory: Path) -> None:

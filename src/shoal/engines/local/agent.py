@@ -8,9 +8,9 @@ from typing import Any
 
 from shoal.core.action import EnsureRevision, RunJob, Scale
 from shoal.core.observed import AgentObserved, JobRun
+from shoal.core.template import Template
 from shoal.engines.local.layout import append_line, directories, file_name, make_private, read_if_there, remove_tree
 from shoal.engines.local.machine import Machine
-from shoal.engines.local.process import kill_group
 from shoal.engines.local.render import check_command
 from shoal.engines.local.replica import ReplicaLife
 from shoal.engines.local.run import ENDED, RunLife
@@ -24,9 +24,11 @@ from shoal.engines.local.state import (
     store_agent,
 )
 from shoal.errors import EngineError
+from shoal.spec.model import Health, Kind, Placement, Resources
 
 RUNS_KEPT = 20
 _GONE_LOGS_KEPT = 20
+_UNKNOWN_GRACE_S = 10.0  # what the spec gives an agent that says nothing
 
 
 class LocalAgent:
@@ -78,16 +80,23 @@ class LocalAgent:
 
     def adopt(self) -> None:
         """Takes over what an earlier controller left; once, before anything else."""
+        known = set(self._state.revisions)
         states = [load_life(path / "state.json") for path in directories(self._directory / "lives")]
         for state in sorted((state for state in states if state is not None), key=lambda state: state.created_at):
             if isinstance(state, RunState) and state.phase in ENDED:
                 self._history[state.id] = state.value()
-            elif state.revision not in self._state.revisions:
-                abandon(state)
-            elif isinstance(state, ReplicaState):
-                self._live(state, adopted=True)
+                continue
+            if (
+                state.revision not in known
+            ):  # with the file that said what it is: it ends as what is no longer wanted does
+                self._state.revisions[state.revision] = _unknown_revision(self.name)
+            if isinstance(state, ReplicaState):
+                self._state.made = max(self._state.made, _number_of(state.id))
+                life = self._live(state, adopted=True)
             else:
-                self._live_run(state, adopted=True)
+                life = self._live_run(state, adopted=True)
+            if state.revision not in known:
+                life.stop()
         if self._state.removed:
             self.remove(None)
         self._touch()
@@ -201,25 +210,27 @@ class LocalAgent:
         identity = f"{self.name}-{self._state.made}"
         self._live(ReplicaState(identity, self.name, revision, self._machine.clock(), ordinal=ordinal))
 
-    def _live(self, state: ReplicaState, *, adopted: bool = False) -> None:
+    def _live(self, state: ReplicaState, *, adopted: bool = False) -> ReplicaLife:
         life = ReplicaLife(self._machine, state, self._revision(state.revision), self._touch, self._ordinal_held)
         self._replicas[state.id] = life
         if adopted:
             life.adopt()
         self._touch()
         self._begin(self._follow_replica(life))
+        return life
 
     async def _follow_replica(self, life: ReplicaLife) -> None:
         await life.run()
         del self._replicas[life.state.id]
         self._settle()
 
-    def _live_run(self, state: RunState, *, adopted: bool = False) -> None:
+    def _live_run(self, state: RunState, *, adopted: bool = False) -> RunLife:
         life = RunLife(self._machine, state, self._revision(state.revision), self._touch)
         self._runs[state.id] = life
         if adopted:
             life.adopt()
         self._begin(self._follow_run(life))
+        return life
 
     async def _follow_run(self, life: RunLife) -> None:
         await life.run()
@@ -289,7 +300,17 @@ def order_of_stopping(lives: Sequence[ReplicaLife]) -> list[ReplicaLife]:
     return newest_first
 
 
-def abandon(state: ReplicaState | RunState) -> None:
-    """Ends what can't be taken over, as the file that says what it was is lost."""
-    if state.start is not None and state.start.process is not None:
-        kill_group(state.start.process)
+def _unknown_revision(agent: str) -> RevisionState:
+    """Stands for a revision of which all but the name is lost: its lives may end in peace, and none is started."""
+    template = Template(
+        agent=agent, kind=Kind.WORKER, image=None, command=None, working_dir=None, environment={}, port=None,
+        protocol="http", health=Health(), resources=Resources(), placement=Placement(), stateful=False, volumes=(),
+        secrets=(), calls=(), queue=None, publishes=(), stop_grace_period_s=_UNKNOWN_GRACE_S,
+    )  # fmt: skip
+    return RevisionState(template, {}, removed=True)
+
+
+def _number_of(identity: str) -> int:
+    """Which of its agent's replicas it is, by its id."""
+    number = identity.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0

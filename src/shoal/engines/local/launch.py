@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal.core.template import Template
-from shoal.engines.local.layout import make_private
+from shoal.engines.local.layout import make_private, write_all
 from shoal.engines.local.logs import LogPair
 from shoal.engines.local.machine import Machine
 from shoal.engines.local.process import Identity, spawn
@@ -95,7 +95,7 @@ def _write_secrets(machine: Machine, launch: Launch) -> tuple[str | None, dict[s
         path.unlink(missing_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
         try:
-            os.write(handle, content)
+            write_all(handle, content)
         finally:
             os.close(handle)
         if use.as_env:

@@ -84,7 +84,7 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
     beside = path.with_name(f"{path.name}.new")
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(handle, content)
+        write_all(handle, content)
         if durable:
             os.fsync(handle)
     finally:
@@ -94,11 +94,18 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
         _sync_directory(path.parent)
 
 
+def write_all(handle: int, content: bytes) -> None:
+    """Writes it to the end: a disk that fills up takes a part first, and says so only at the next write."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
 def append_line(path: Path, line: str) -> None:
     """Adds a line, on the disk when this returns."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(handle, f"{line}\n".encode())
+        write_all(handle, f"{line}\n".encode())
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from shoal.engines.local.layout import make_private
+from shoal.engines.local.layout import make_private, write_all
 from shoal.engines.protocol import LogLine
 
 _LONGEST_LINE = 64 * 1024
@@ -57,7 +57,7 @@ class LogFile:
         self._marked = self.size
         handle = os.open(self.marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(handle, f"{self._marked} {at:.3f}\n".encode())
+            write_all(handle, f"{self._marked} {at:.3f}\n".encode())
         finally:
             os.close(handle)
 
