@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -181,11 +182,14 @@ class LocalAgent:
         for life in self.lives:
             life.wake()
 
-    def look_at_logs(self, now: float, *, rotate: bool) -> None:
-        """Notes how logs grow, and rotates them."""
+    async def look_at_logs(self, now: float, *, rotate: bool) -> None:
+        """Notes how logs grow, and rotates what has become too large: in a thread, as that may take seconds."""
         timing = self._machine.timing
         for life in self.lives:
-            life.logs.look(now, timing.log_bytes if rotate else math.inf, timing.logs_kept)
+            life.logs.look(now, math.inf, timing.logs_kept)
+        for life in self.lives if rotate else ():
+            if life.logs.largest > timing.log_bytes:
+                await asyncio.to_thread(life.logs.look, now, timing.log_bytes, timing.logs_kept)
 
     def close(self) -> None:
         """Stops watching; what runs runs on."""

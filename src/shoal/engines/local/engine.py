@@ -78,6 +78,7 @@ class LocalEngine:
         self._view: Mapping[str, AgentObserved] = {}
         self._usage = UsageMeter()
         self._log_readers = 0  # while somebody reads in a thread, nothing is rotated
+        self._rotating = asyncio.Lock()  # and while something is rotated in a thread, nobody reads
         self._version = 0
         self._changed = asyncio.Event()
         self._lock: int | None = None
@@ -163,6 +164,8 @@ class LocalEngine:
         paths = list(directories(self._machine.layout.logs(agent)))
         self._log_readers += 1
         try:
+            async with self._rotating:
+                pass  # what has begun comes to its end; with a reader here nothing else begins
             if follow:
                 self._find_followers(agent, followers, from_end=True)
             ends = {follower.path: follower.offset for follower in followers.values()} if follow else None
@@ -173,7 +176,9 @@ class LocalEngine:
             yield line
         while follow:
             for follower in list(followers.values()):
-                for line in follower.read(self._machine.clock()):
+                async with self._rotating:
+                    fresh = list(follower.read(self._machine.clock()))
+                for line in fresh:
                     yield line
             await asyncio.sleep(self._machine.timing.follow_s)
             self._find_followers(agent, followers, from_end=False)
@@ -241,7 +246,8 @@ class LocalEngine:
         while True:
             await asyncio.sleep(self._machine.timing.housekeeping_s)
             for agent in list(self._agents.values()):
-                agent.look_at_logs(self._machine.clock(), rotate=self._log_readers == 0)
+                async with self._rotating:
+                    await agent.look_at_logs(self._machine.clock(), rotate=self._log_readers == 0)
 
     def _find_followers(self, agent: str, followers: dict[tuple[str, str], Follower], *, from_end: bool) -> None:
         for path in directories(self._machine.layout.logs(agent)):

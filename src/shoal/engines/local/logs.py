@@ -3,7 +3,8 @@
 A replica writes to its files itself (O_APPEND), so nobody stamps its lines. The engine notes instead, once a
 `housekeeping_s`, how far each file has grown: a line's time is the first such note after it, at most that much too
 late, and `None` before the first note or where no controller ran. Rotation copies the file and empties it: with
-O_APPEND the writer goes on at the new end; what is written in the microseconds between the two is lost.
+O_APPEND the writer goes on at the new end; what is written in the microseconds between the two is lost. A writer that
+is faster than the copy is not chased: what it adds beyond `_CHASE_BYTES` meanwhile is lost too.
 
     logs/<replica>/stdout.log, stdout.log.1 … .3    what it wrote, .1 the newest copy
     logs/<replica>/stdout.marks, stdout.marks.1 …   lines of `<bytes> <epoch seconds>`, 0 for an unknown time
@@ -23,6 +24,7 @@ from shoal.engines.local.layout import make_private, write_all
 from shoal.engines.protocol import LogLine
 
 _LONGEST_LINE = 64 * 1024
+_CHASE_BYTES = 1024 * 1024
 STREAMS = ("stdout", "stderr")
 
 
@@ -85,6 +87,11 @@ class LogPair:
         for file in (self.stdout, self.stderr):
             with contextlib.suppress(OSError):
                 file.look(now, limit_bytes, kept)
+
+    @property
+    def largest(self) -> int:
+        """Bytes in the larger one."""
+        return max(self.stdout.size, self.stderr.size)
 
     def last_lines(self, stdout_from: int, stderr_from: int, number: int = 10) -> tuple[str, ...]:
         """The last lines of stderr since the offset, or of stdout where stderr has none: what a person wants to see
@@ -188,13 +195,16 @@ def _tail_of(path: Path, offset: int, most_bytes: int = 16 * 1024) -> list[str]:
 
 
 def _move_content(path: Path, copy: Path) -> None:
-    """Copies to the very end and empties: nothing stands between the last read, which found nothing, and that."""
+    """Copies to the very end and empties: nothing stands between the last read, which found nothing, and that; save
+    that a writer too fast to catch up with is left behind."""
     source = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        left = os.fstat(source).st_size + _CHASE_BYTES
         try:
-            while content := os.read(source, 1024 * 1024):
-                os.write(target, content)
+            while left > 0 and (content := os.read(source, min(left, 1024 * 1024))):
+                write_all(target, content)
+                left -= len(content)
             os.ftruncate(source, 0)
         finally:
             os.close(target)
