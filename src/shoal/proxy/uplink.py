@@ -21,6 +21,8 @@ from shoal.proxy.wire import KEEPALIVE, PATH, Report
 log = logging.getLogger(__name__)
 
 _BACK_OFF_S = (0.2, 1.0)
+# A write on a call that has just ended is an InvalidStateError.
+_EXPECTED = (grpc.aio.AioRpcError, GatewayError, OSError, asyncio.InvalidStateError)
 
 
 class Told(Protocol):
@@ -52,18 +54,23 @@ class Uplink:
     async def run(self) -> None:
         """Connects again and again until cancelled."""
         said = ""
+        this = asyncio.current_task()
         while True:
             try:
                 await self._session()
                 said = ""
-            except* (grpc.aio.AioRpcError, GatewayError, OSError) as group:
-                words = str(group.exceptions[0]).splitlines()[0] if group.exceptions else ""
-                error = group.exceptions[0]
-                if isinstance(error, grpc.aio.AioRpcError):
-                    words = f"{error.code().name}: {error.details()}"
+            except* _EXPECTED as group:
+                words = _words(group.exceptions[0])
                 if words != said:
                     log.warning("no controller at %s, serving what is known: %s", self._address, words)
                 said = words
+            except* Exception as group:  # requests are served meanwhile, which an end of this process would end
+                words = repr(group.exceptions)
+                if words != said:
+                    log.exception("lost the controller at %s by a fault of Shoal's, tries again", self._address)
+                said = words
+            if this is not None and this.cancelling():  # a task group forgets it over an error of one of its tasks
+                raise asyncio.CancelledError
             await asyncio.sleep(random.uniform(*_BACK_OFF_S))
 
     async def _session(self) -> None:
@@ -100,6 +107,12 @@ class Uplink:
                 await stream.write(dumps(changes))
                 last = now
             await self._wake.wait()
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def difference(last: Report, now: Report) -> Report | None:
