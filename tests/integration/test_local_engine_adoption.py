@@ -1,5 +1,6 @@
 """A controller that is gone: replicas live on, and the next one finds them."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -26,10 +27,11 @@ from local_fleet import (
     wanted,
 )
 
-from shoal.core.action import RunJob, Scale
+from shoal.core.action import Remove, RunJob, Scale
 from shoal.core.observed import Phase
+from shoal.engines.local import agent as local_agent
 from shoal.engines.local.process import Identity, Process, boot_id, identify, is_alive, kill_remnants
-from shoal.engines.local.state import ReplicaState, load_life, store_life
+from shoal.engines.local.state import AgentState, ReplicaState, load_agent, load_life, store_agent, store_life
 
 
 @pytest.fixture
@@ -183,6 +185,35 @@ async def test_without_its_agents_file_a_replica_still_ends_in_peace(directory: 
         assert replica.id == "a-2"
         lines = [line.text for line in await collect(engine.logs("a")) if line.replica == "a-1"]
         assert lines == ["hello from a-1", "bye"]
+
+
+async def test_a_full_disk_ends_no_engine(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that runs nor one that starts; what was not stored is stored when there is room again."""
+    manifest = directory / "agents" / "a" / "agent.json"
+    full = False
+
+    def store(path: Path, state: AgentState) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        store_agent(path, state)
+
+    monkeypatch.setattr(local_agent, "store_agent", store)
+    async with local_engine(directory) as engine:
+        await engine.act([*wanted(template(), 1), *wanted(template(), 1, "r2")])
+        await ready(engine, 2)
+        full = True
+        assert await engine.act([Remove("a", "r1")]) == ()
+        await ready(engine, 1)
+        assert '"r1"' in manifest.read_text()
+        full = False
+        await eventually("it is stored", lambda: '"r1"' not in manifest.read_text())
+    state = load_agent(manifest)
+    assert state is not None
+    state.revisions["r2"].count = 2
+    store_agent(manifest, state)
+    full = True
+    async with local_engine(directory) as engine:
+        await ready(engine, 2)
 
 
 async def test_a_start_that_was_never_noted_is_found(directory: Path) -> None:

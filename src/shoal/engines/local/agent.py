@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from shoal.engines.local.state import (
 from shoal.errors import EngineError
 from shoal.spec.model import Health, Kind, Placement, Resources
 
+_LOGGER = logging.getLogger("shoal.engines.local")
 RUNS_KEPT = 20
 _GONE_LOGS_KEPT = 20
 _UNKNOWN_GRACE_S = 10.0  # what the spec gives an agent that says nothing
@@ -53,6 +55,7 @@ class LocalAgent:
         self._runs: dict[str, RunLife] = {}
         self._history: dict[str, JobRun] = {}  # runs that have ended
         self._view: AgentObserved | None = None
+        self._stored = self._filled = True  # false while the disk does not take it
         self._directory = make_private(machine.layout.agent(name))
         self._state = load_agent(machine.layout.manifest(name)) or AgentState(name)
         self._run_ids = set((read_if_there(machine.layout.run_ids(name)) or b"").decode().splitlines())
@@ -101,8 +104,7 @@ class LocalAgent:
         if self._state.removed:
             self.remove(None)
         self._touch()
-        for revision, known in self._state.revisions.items():
-            self._fill(revision, known.count)
+        self._fill_all()
 
     def ensure(self, action: EnsureRevision) -> None:
         """Makes the revision known; a known one takes the new environment for what starts later.
@@ -182,6 +184,15 @@ class LocalAgent:
         for life in self.lives:
             life.wake()
 
+    def catch_up(self) -> None:
+        """Tries again what the disk did not take."""
+        if self.gone:
+            return
+        if not self._stored:
+            self._store()
+        if not self._filled:
+            self._fill_all()
+
     async def look_at_logs(self, now: float, *, rotate: bool) -> None:
         """Notes how logs grow, and rotates what has become too large: in a thread, as that may take seconds."""
         timing = self._machine.timing
@@ -202,7 +213,20 @@ class LocalAgent:
         for life in order_of_stopping(living)[: max(0, len(living) - count)]:
             life.stop()
         for _ in range(count - len(living)):
-            self._make(revision)
+            try:
+                self._make(revision)
+            except OSError:
+                self._filled = False
+                raise
+
+    def _fill_all(self) -> None:
+        """Brings every revision to its count, as far as the disk takes it."""
+        self._filled = True
+        for revision, known in list(self._state.revisions.items()):
+            try:
+                self._fill(revision, known.count)
+            except OSError as error:
+                _LOGGER.warning("agents.%s: not all of it is started, tried again later: %s", self.name, error)
 
     def _make(self, revision: str) -> None:
         self._state.made += 1
@@ -289,7 +313,12 @@ class LocalAgent:
         return EnsureRevision(self.name, revision, known.template, known.environment)
 
     def _store(self) -> None:
-        store_agent(self._machine.layout.manifest(self.name), self._state)
+        try:
+            store_agent(self._machine.layout.manifest(self.name), self._state)
+            self._stored = True
+        except OSError as error:  # a full disk: what runs matters more than our note of it
+            _LOGGER.warning("agents.%s: its state was not stored, tried again later: %s", self.name, error)
+            self._stored = False
         self._touch()
 
     def _touch(self) -> None:

@@ -246,6 +246,7 @@ class LocalEngine:
         while True:
             await asyncio.sleep(self._machine.timing.housekeeping_s)
             for agent in list(self._agents.values()):
+                agent.catch_up()
                 async with self._rotating:
                     await agent.look_at_logs(self._machine.clock(), rotate=self._log_readers == 0)
 
@@ -269,6 +270,7 @@ def _lock(path: Path) -> int:
         raise EngineUnavailable(
             f"{path.parent}: another controller has this fleet (pid {holder or 'unknown'}); stop it, or ask it"
         ) from error
-    os.ftruncate(handle, 0)
-    os.write(handle, f"{os.getpid()}\n".encode())
+    with contextlib.suppress(OSError):  # on a full disk the next one is told less, no more
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
     return handle

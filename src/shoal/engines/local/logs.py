@@ -38,7 +38,8 @@ class LogFile:
         for size, _ in _read_marks(self.marks):
             self._marked = size
         if self.size > self._marked:  # written while no controller looked: of unknown time
-            self._mark(0.0)
+            with contextlib.suppress(OSError):  # a full disk: then no time is known, no more
+                self._mark(0.0)
 
     @property
     def size(self) -> int:
