@@ -1,5 +1,6 @@
 """A controller that is gone: replicas live on, and the next one finds them."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -214,6 +215,31 @@ async def test_a_full_disk_ends_no_engine(directory: Path, monkeypatch: pytest.M
     full = True
     async with local_engine(directory) as engine:
         await ready(engine, 2)
+
+
+async def test_what_cannot_be_read_is_not_taken_for_ended(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no descriptor left nobody can tell who runs: nothing is started beside it, and its end is told later."""
+    sleeper = subprocess.Popen(SLEEPER)
+    identity = identify(sleeper.pid)
+    assert identity is not None
+    ended: list[bool] = []
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(os, "pidfd_open", refuse)
+        process = Process(identity, lambda: ended.append(True))
+        await asyncio.sleep(0.3)
+        assert (process.alive, ended) == (True, [])
+    try:
+        sleeper.kill()
+        await eventually("the end is told", lambda: ended == [True])
+    finally:
+        process.close()
+        sleeper.kill()
+        sleeper.wait()
 
 
 async def test_a_start_that_was_never_noted_is_found(directory: Path) -> None:

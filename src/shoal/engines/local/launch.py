@@ -49,7 +49,7 @@ def read_exit(path: Path) -> int | None:
     """The stored exit status; `None` if the leader did not come to that. Asked only once the leader is gone."""
     try:
         return int(path.read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 

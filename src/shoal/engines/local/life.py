@@ -174,7 +174,15 @@ class Life:
             if begun.process is None:
                 return False
             self._life.phase, self._life.started_at = Phase.RUNNING, begun.at
-        if self._life.phase in {Phase.PENDING, Phase.BACKOFF} or not is_alive(begun.process):
+        if self._life.phase in {Phase.PENDING, Phase.BACKOFF} or not _may_live(begun.process):
             return False
         self._attach(begun.process)
+        return True
+
+
+def _may_live(identity: Identity) -> bool:
+    """Whether it has to be taken for running; one of which nobody can tell is watched until somebody can."""
+    try:
+        return is_alive(identity)
+    except OSError:
         return True

@@ -52,7 +52,8 @@ def identify(pid: int) -> Identity | None:
 
 
 def is_alive(identity: Identity) -> bool:
-    """Whether that very process still runs."""
+    """Whether that very process still runs. Raises OSError where that can't be told, as with no descriptor left: who
+    took it for ended would start a second one beside it."""
     return identity.boot == boot_id() and _start_time(identity.pid) == identity.started
 
 
@@ -75,7 +76,12 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: Path, std
         setsigmask=[],
         setsigdef=_DEFAULT_SIGNALS,
     )
-    return identify(pid) or Identity(pid, "", boot_id())
+    try:
+        return identify(pid) or Identity(pid, "", boot_id())
+    except OSError:  # a process that can't be told from others can't be watched; the pid is ours until it is reaped
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def find_leader(exit_path: Path) -> Identity | None:
@@ -103,8 +109,8 @@ class Process:
 
     def signal_group(self, number: signal.Signals) -> None:
         """Sends to the whole group; nothing happens once the leader is gone."""
-        if self.alive and is_alive(self.identity):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(OSError):  # gone, or nobody can tell
+            if self.alive and is_alive(self.identity):
                 os.killpg(self.identity.pid, number)
 
     def close(self) -> None:
@@ -121,17 +127,23 @@ class Process:
         try:
             self._pidfd = os.pidfd_open(self.identity.pid)
         except (AttributeError, OSError):  # another system, no such process, or no descriptors left
-            self._timer = self._loop.call_later(0, self._poll)
-            return
-        self._loop.add_reader(self._pidfd, self._end)
-        if not is_alive(self.identity):  # the pid was somebody else's already
-            self._loop.call_soon(self._end)
+            pass
+        else:
+            self._loop.add_reader(self._pidfd, self._end)
+        # Where there is a pidfd, a single look: the pid may have been somebody else's already.
+        self._timer = self._loop.call_later(0, self._poll)
 
     def _poll(self) -> None:
-        if is_alive(self.identity):
+        self._timer = None
+        try:
+            alive = is_alive(self.identity)
+        except OSError:  # nobody can tell now
             self._timer = self._loop.call_later(_POLL_S, self._poll)
-        else:
+            return
+        if not alive:
             self._end()
+        elif self._pidfd is None:
+            self._timer = self._loop.call_later(_POLL_S, self._poll)
 
     def _end(self) -> None:
         if not self.alive:
@@ -144,8 +156,8 @@ class Process:
 
 def kill_group(identity: Identity) -> None:
     """SIGKILL for a group that nobody watches, if it is still the one that was meant."""
-    if is_alive(identity):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError):  # gone, or nobody can tell
+        if is_alive(identity):
             os.killpg(identity.pid, signal.SIGKILL)
 
 
@@ -162,9 +174,12 @@ def kill_remnants(identity: Identity, replica: str, *, just_ended: bool) -> bool
     nothing of ours is left. Unless the leader has ended under our eyes, members must also say that they belong to the
     replica.
     """
-    if identity.boot != boot_id() or _start_time(identity.pid) is not None:
+    try:
+        if identity.boot != boot_id() or _start_time(identity.pid) is not None:
+            return False
+        members = session_members(identity.pid)
+    except OSError:  # nobody can tell
         return False
-    members = session_members(identity.pid)
     ours = [pid for pid in members if just_ended or _belongs(pid, replica)]
     for pid in ours:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -176,8 +191,9 @@ async def wait_gone(identity: Identity, within_s: float = 1.0) -> None:
     """Waits until the session has no process left, as their ports are free only then; gives up after `within_s`."""
     deadline = time.monotonic() + within_s
     # Nothing tells when processes end that are no children of ours.
-    while session_members(identity.pid) and time.monotonic() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    with contextlib.suppress(OSError):
+        while session_members(identity.pid) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def session_members(session: int) -> list[int]:
@@ -203,7 +219,7 @@ def _start_time(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
         return None if Path("/proc/self/stat").exists() else _start_time_by_psutil(pid)
-    except OSError:  # it ended while it was read
+    except ProcessLookupError:  # it ended while it was read
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold blanks and brackets
     return None if fields[0] in {b"Z", b"X", b"x"} else fields[19].decode()

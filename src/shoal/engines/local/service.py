@@ -68,7 +68,10 @@ class Service:
         if self._noted is None:
             return False
         reap(self._noted.process.pid)
-        return is_alive(self._noted.process)
+        try:
+            return is_alive(self._noted.process)
+        except OSError:  # nobody can tell: rather none than a second one
+            return True
 
     @property
     def anything_alive(self) -> bool:
