@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from shoal.control.agent_pass import Outcome, scale_agent, step_agent, step_removed, take_in
@@ -18,6 +18,7 @@ from shoal.control.gateway_feed import GatewayFeed
 from shoal.control.jobs import step_job
 from shoal.control.parts import Parts, QueueBroker
 from shoal.control.store import StoredFleet
+from shoal.control.watching import Watching
 from shoal.core.decision import Decision, Pin
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.record import AgentRecord
@@ -27,9 +28,6 @@ from shoal.errors import Conflict, EngineError, NotFound, ShoalError
 from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
-PLATFORM_INTERVAL_S = 1.0
-QUEUES_INTERVAL_S = 0.25
-USAGE_INTERVAL_S = 1.0
 RETRY_S = 1.0
 EVENTS_KEPT = 2000
 
@@ -61,9 +59,8 @@ class Controller:
         self._loaded, self._load_at = False, 0.0
         self._queues_url: str | None = None
         self._unsaved: list[Decision] = []
-        self._feed = GatewayFeed(
-            parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self._touch
-        )
+        self.watching = Watching(self)
+        self._feed = GatewayFeed(parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self.touch)
 
     # What people ask for.
 
@@ -71,6 +68,13 @@ class Controller:
     def settled(self) -> bool:
         """Whether all that was stored is carried out and at rest."""
         return not self._reload and not self._dirty and all(state.settled for state in self.states.values())
+
+    @property
+    def carried_out(self) -> Fleet | None:
+        """The fleet that is in force and not about to be replaced or ended."""
+        if self.stored is None or self._closing is not None or self._reload:
+            return None
+        return self.stored.fleet
 
     def apply(self) -> None:
         """The stored fleet changed: look at it now."""
@@ -93,7 +97,7 @@ class Controller:
         self.note(
             Event(now, agent, "released" if pin is None else "pinned", f"to {count}" if pin else "to its targets")
         )
-        self._touch(agent)
+        self.touch(agent)
 
     def run_job(self, agent: str) -> str:
         """Starts a run of a job beside its schedule and returns the run's id. Raises NotFound."""
@@ -102,7 +106,7 @@ class Controller:
             raise NotFound(f"{agent!r} is no job; jobs are agents with a `schedule`")
         run_id = f"{agent}-manual-{int(self.parts.clock() * 1000)}"
         state.manual_runs = (*state.manual_runs, run_id)
-        self._touch(agent)
+        self.touch(agent)
         return run_id
 
     def state_of(self, agent: str) -> AgentState:
@@ -152,13 +156,7 @@ class Controller:
         await self.take_over()
         async with asyncio.TaskGroup() as tasks:
             self.tasks = tasks
-            background = [
-                tasks.create_task(self._watch_engine()),
-                tasks.create_task(self._watch_gateways()),
-                tasks.create_task(self._every(PLATFORM_INTERVAL_S, self._keep_platform)),
-                tasks.create_task(self._every(QUEUES_INTERVAL_S, self.read_queues)),
-                tasks.create_task(self._every(USAGE_INTERVAL_S, self._read_usage)),
-            ]
+            background = self.watching.start(tasks)
             self._wake.clear()
             await self.run_pass()
             while self._closing is None or self._reload or self.states:
@@ -179,10 +177,10 @@ class Controller:
             try:
                 self._observed = await self.parts.engine.observe()
             except EngineError as error:
-                self._problem("engine", str(error))
+                self.problem("engine", str(error))
             if not self._observed.complete:
                 await asyncio.sleep(RETRY_S)
-        self._problem("engine", None)
+        self.problem("engine", None)
         records = await self.parts.store.read_records()
         for name in {*records, *self._observed.agents}:
             there = self._observed.agents.get(name, AgentObserved(name))
@@ -205,11 +203,11 @@ class Controller:
                 await self._act(outcomes, now)
                 await self._save(outcomes)
         except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
-            self._failed("pass", error)
+            self.failed("pass", error)
             self._dirty.update(self.states)
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
             return
-        self._problem("pass", None)
+        self.problem("pass", None)
 
     async def _load(self, now: float) -> None:
         """Takes up the stored fleet. One that can't be used yet leaves the one before in force, and is tried again."""
@@ -218,10 +216,10 @@ class Controller:
             await self._take_fleet(now)
         except Exception as error:  # noqa: BLE001 - the fleet before stays in force
             self._reload, self._load_at = True, now + RETRY_S
-            self._failed("load", error)
+            self.failed("load", error)
         else:
             self._loaded, self._load_at = True, 0.0
-            self._problem("load", None)
+            self.problem("load", None)
 
     async def _take_fleet(self, now: float) -> None:
         stored = await self.parts.store.read_fleet()
@@ -316,7 +314,7 @@ class Controller:
         for name, state in self.states.items():
             if state.leaving - state.left:
                 state.left = state.leaving
-                self._touch(name)
+                self.touch(name)
 
     async def _act(self, outcomes: Mapping[str, Outcome], now: float) -> None:
         actions = [action for outcome in outcomes.values() for action in outcome.actions]
@@ -371,7 +369,12 @@ class Controller:
 
     # What wakes it.
 
-    def _touch(self, agent: str) -> None:
+    def wake(self) -> None:
+        """Something is known that was not: look who it concerns."""
+        self._wake.set()
+
+    def touch(self, agent: str) -> None:
+        """Something is known of this agent that was not."""
         self._dirty.add(agent)
         self._wake.set()
 
@@ -389,70 +392,13 @@ class Controller:
         except TimeoutError:
             return
 
-    async def _watch_engine(self) -> None:
-        while True:  # a stream of changes that ends or breaks is opened again, and what it missed is looked at
-            try:
-                async for _ in self.parts.engine.changes():
-                    self.look()
-                    self._problem("changes", None)
-            except EngineError as error:
-                self._problem("changes", str(error))
-            await asyncio.sleep(RETRY_S)
-            self.look()
-
-    async def _watch_gateways(self) -> None:
-        while True:
-            await self.parts.gateways.changed()
-            refusals = self.parts.gateways.refusals.items()
-            words = "; ".join(f"gateway {name} refuses what it was sent: {why}" for name, why in refusals)
-            self._problem("gateways", words or None)
-            self._wake.set()
-
-    async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                await work()
-            except Exception as error:  # noqa: BLE001 - this task must not be the end of all others
-                self._failed(work.__name__.strip("_"), error)
-            else:
-                self._problem(work.__name__.strip("_"), None)
-
-    async def _keep_platform(self) -> None:
-        fleet = self.stored.fleet if self.stored is not None else None
-        if fleet is not None and self._closing is None and not self._reload:
-            wiring = await self.parts.platform.ensure(fleet)
-            if self.wired is not None and wiring != self.wired.wiring:
-                self.apply()
-
-    async def read_queues(self) -> None:
-        """Reads the depths now. Public for what drives the loop by itself."""
-        if self.queues is None:
-            return
-        depths = await self.queues.read()
-        for name, state in self.states.items():
-            depth = depths.get(state.spec.queue) if state.spec is not None and state.spec.queue else None
-            if depth is not None:
-                changed = state.depth is None or state.depth.value != depth.value
-                state.depth = depth
-                if changed:
-                    self._touch(name)
-
-    async def _read_usage(self) -> None:
-        usage = await self.parts.inspector.usage()
-        for name, state in self.states.items():
-            state.usage = {r.id: usage[r.id] for r in state.observed.replicas if r.id in usage}
-            target = state.spec.scale.target if state.spec is not None else None
-            if target is not None and (target.cpu is not None or target.memory is not None):
-                self._touch(name)
-
-    def _failed(self, where: str, error: Exception) -> None:
+    def failed(self, where: str, error: Exception) -> None:
         """Notes an error; one that is not Shoal's own is a fault of Shoal's, and its traceback goes to the log."""
         if not isinstance(error, ShoalError):
             log.error("%s: an unexpected error", where, exc_info=error)
-        self._problem(where, str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}")
+        self.problem(where, str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}")
 
-    def _problem(self, where: str, message: str | None) -> None:
+    def problem(self, where: str, message: str | None) -> None:
         """Notes what goes wrong now, once, and that it is over."""
         before = self.problems.get(where)
         if message is None:

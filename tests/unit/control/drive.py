@@ -98,7 +98,7 @@ class Drive:
             self.now += STEP_S
             self.engine.tick()
             self.controller.look()
-            await self.controller.read_queues()
+            await self.controller.watching.read_queues()
             await self.controller.run_pass()
             for _ in range(3):
                 await asyncio.sleep(0)  # barriers end

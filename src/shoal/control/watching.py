@@ -1,0 +1,95 @@
+"""What wakes the loop: the engine's changes, the gateways' statistics, and what has to be asked for in a rhythm.
+
+None of it decides anything: it puts what it learnt into the agents' states and says whom it concerns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from shoal.errors import EngineError
+
+if TYPE_CHECKING:
+    from shoal.control.controller import Controller
+
+PLATFORM_INTERVAL_S = 1.0
+QUEUES_INTERVAL_S = 0.25
+USAGE_INTERVAL_S = 1.0
+REOPEN_S = 1.0
+
+
+class Watching:
+    """The watchers of one controller."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Starts all of them; they go on until they are cancelled."""
+        return [
+            tasks.create_task(self._watch_engine()),
+            tasks.create_task(self._watch_gateways()),
+            tasks.create_task(self._every(PLATFORM_INTERVAL_S, self._keep_platform)),
+            tasks.create_task(self._every(QUEUES_INTERVAL_S, self.read_queues)),
+            tasks.create_task(self._every(USAGE_INTERVAL_S, self._read_usage)),
+        ]
+
+    async def _watch_engine(self) -> None:
+        while True:  # a stream of changes that ends or breaks is opened again, and what it missed is looked at
+            try:
+                async for _ in self._controller.parts.engine.changes():
+                    self._controller.look()
+                    self._controller.problem("changes", None)
+            except EngineError as error:
+                self._controller.problem("changes", str(error))
+            await asyncio.sleep(REOPEN_S)
+            self._controller.look()
+
+    async def _watch_gateways(self) -> None:
+        while True:
+            await self._controller.parts.gateways.changed()
+            refusals = self._controller.parts.gateways.refusals.items()
+            words = "; ".join(f"gateway {name} refuses what it was sent: {why}" for name, why in refusals)
+            self._controller.problem("gateways", words or None)
+            self._controller.wake()
+
+    async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - this task must not be the end of all others
+                self._controller.failed(work.__name__.strip("_"), error)
+            else:
+                self._controller.problem(work.__name__.strip("_"), None)
+
+    async def _keep_platform(self) -> None:
+        fleet = self._controller.carried_out
+        if fleet is not None:
+            wiring = await self._controller.parts.platform.ensure(fleet)
+            wired = self._controller.wired
+            if wired is not None and wiring != wired.wiring:
+                self._controller.apply()
+
+    async def read_queues(self) -> None:
+        """Reads the depths now. Public for what drives the loop by itself."""
+        if self._controller.queues is None:
+            return
+        depths = await self._controller.queues.read()
+        for name, state in self._controller.states.items():
+            depth = depths.get(state.spec.queue) if state.spec is not None and state.spec.queue else None
+            if depth is not None:
+                changed = state.depth is None or state.depth.value != depth.value
+                state.depth = depth
+                if changed:
+                    self._controller.touch(name)
+
+    async def _read_usage(self) -> None:
+        usage = await self._controller.parts.inspector.usage()
+        for name, state in self._controller.states.items():
+            state.usage = {r.id: usage[r.id] for r in state.observed.replicas if r.id in usage}
+            target = state.spec.scale.target if state.spec is not None else None
+            if target is not None and (target.cpu is not None or target.memory is not None):
+                self._controller.touch(name)
