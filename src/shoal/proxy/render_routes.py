@@ -16,6 +16,8 @@ from shoal.proxy.render_clusters import agent_cluster, external_cluster, seconds
 STREAM_IDLE = "300s"
 HOLD_FILTER = "envoy.filters.http.ext_authz"
 
+_PREFIX = "x-forwarded-prefix"
+
 # The request has not reached the replica's code: it may be sent to another whatever it does.
 _SAFE = "connect-failure,refused-stream,reset-before-request"
 _IDEMPOTENT = _SAFE + ",reset,retriable-status-codes"
@@ -24,11 +26,10 @@ _IDEMPOTENT = _SAFE + ",reset,retriable-status-codes"
 def render_public_routes(route: AgentRoute) -> tuple[Json, ...]:
     """The agent's routes on the public listener, one for each way to match and each retry policy."""
     path = (route.public_path or "/").rstrip("/")
-    if not path:
-        return _agent_routes(route, {"prefix": "/"}, {})
-    if not route.strip_path:
-        return _agent_routes(route, {"path_separated_prefix": path}, {})
-    header = {"key": "x-forwarded-prefix", "value": path}
+    if not path or not route.strip_path:  # an agent would believe the client's, where we set none
+        match: Json = {"path_separated_prefix": path} if path else {"prefix": "/"}
+        return tuple({**one, "request_headers_to_remove": [_PREFIX]} for one in _agent_routes(route, match, {}))
+    header = {"key": _PREFIX, "value": path}
     added = {"request_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
     return tuple({**one, **added} for match, action in _stripped(path) for one in _agent_routes(route, match, action))
 

@@ -100,6 +100,12 @@ def test_only_declared_methods_are_repeated_after_a_reset_or_503() -> None:
     assert "retriable_status_codes" not in safe["route"]["retry_policy"]
 
 
+@pytest.mark.parametrize("more", [{"public_path": "/"}, {"strip_path": False}])
+def test_a_clients_own_prefix_header_does_not_pass(more: dict[str, Any]) -> None:
+    (only, *_) = public_routes(render(route(**more)))
+    assert only["request_headers_to_remove"] == ["x-forwarded-prefix"]
+
+
 def test_streams_have_no_timeout_but_an_idle_one() -> None:
     (first, *_) = public_routes(render(route()))
     assert (first["route"]["timeout"], first["route"]["idle_timeout"]) == ("0s", "300s")
