@@ -150,7 +150,7 @@ async def _take_over(gateway: Rig, snapshot: Snapshot) -> None:
 
 
 async def test_a_refusal_is_told_in_envoys_words(tmp_path: Path) -> None:
-    """What was good goes on, the waiter is told at once, and a port that becomes free is taken after all."""
+    """What was good goes on, and a port that becomes free is taken after all."""
     async with rig(tmp_path) as gateway:
         replica = await gateway.replica("r")
         good = gateway.snapshot(agent("a", replica))
@@ -159,7 +159,8 @@ async def test_a_refusal_is_told_in_envoys_words(tmp_path: Path) -> None:
         holder = await asyncio.start_server(lambda *_: None, "127.0.0.1", taken, reuse_port=True)
         bad = replace(good, internal_port=taken)
         version = gateway.link.push(bad)
-        assert await gateway.link.wait_acknowledged(version, 20) == ("one",)
+        await until(lambda: gateway.link.refusals)
+        assert await gateway.link.wait_acknowledged(version, 0.1) == ("one",)
         assert "Address already in use" in gateway.link.refusals["one"]
         assert await serves(gateway)
         holder.close()
@@ -174,7 +175,8 @@ async def test_what_envoy_can_not_use_is_refused_before_it_is_sent(tmp_path: Pat
         await gateway.push(gateway.snapshot(agent("a", replica)))
         named = replace(agent("a", replica), endpoints=(replace(replica.endpoint, host="localhost"),))
         version = gateway.link.push(gateway.snapshot(named))
-        assert await gateway.link.wait_acknowledged(version, 20) == ("one",)
+        await until(lambda: gateway.link.refusals)
+        assert await gateway.link.wait_acknowledged(version, 0.1) == ("one",)
         assert "expected an IP address" in gateway.link.refusals["one"]
         assert await serves(gateway)
         await gateway.push(gateway.snapshot(agent("a", replica)))
@@ -218,7 +220,8 @@ async def test_nothing_is_lost_with_a_snapshot_that_was_refused(tmp_path: Path) 
         bad = replace(agent("a", replica), endpoints=(replace(replica.endpoint, host="localhost"),))
         snapshot = gateway.snapshot(bad, agent("b", replica))
         version = gateway.link.push(snapshot)
-        assert await gateway.link.wait_acknowledged(version, 20) == ("one",)
+        await until(lambda: gateway.link.refusals)
+        assert await gateway.link.wait_acknowledged(version, 0.1) == ("one",)
         await gateway.push(replace(snapshot, agents={**snapshot.agents, "a": agent("a", replica)}))
         assert await serves(gateway, "/a/")
         assert await serves(gateway, "/b/")

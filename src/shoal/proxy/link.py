@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import grpc.aio
 
-from shoal.core.routing import Snapshot, Traffic
+from shoal.core.routing import LATENCY_BOUNDS_MS, Snapshot, Traffic
 from shoal.errors import GatewayError
 from shoal.proxy.codec import PROTOCOL, diff, dumps, loads
 from shoal.proxy.ledger import Ledger
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _HELLO_S = 5.0
 _STOP_S = 1.0
+_COMES_BACK_S = 2.0  # a gateway that hung up serves on, and calls again within this time if it lives
+_BUCKETS = (0, len(LATENCY_BOUNDS_MS))
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -68,6 +71,7 @@ class _Session:
         self.acknowledged = 0
         self.received = 0
         self.refused = ""  # Envoy's words on the version received
+        self.other_buckets = False  # told once
         self.over = False  # it hung up, or another stream took its place
 
     def refuses(self, version: int) -> bool:
@@ -81,6 +85,7 @@ class GatewayLink:
         self._snapshot: Snapshot | None = None
         self._version = 0
         self._sessions: dict[str, _Session] = {}
+        self._left: dict[str, float] = {}  # when a gateway hung up
         self._ledger = Ledger()
         self._changed = asyncio.Event()
         self._acknowledgement = asyncio.Event()
@@ -108,16 +113,19 @@ class GatewayLink:
         return self._version
 
     async def wait_acknowledged(self, version: int, timeout_s: float = 5.0) -> tuple[str, ...]:
-        """Waits until every live gateway's Envoy uses this version or a later one. Returns who did not in time, at
-        once where Envoy refused it (see `refusals`)."""
+        """Waits until every gateway's Envoy uses this version or a later one; who hung up a moment ago may be about to
+        come back, and counts. Returns who did not in time. A refusal (see `refusals`) is waited for like silence: what
+        is refused may be a listener while the endpoints of this version are still on their way."""
         try:
             async with asyncio.timeout(timeout_s):
-                while any(not session.refuses(version) for session in self._behind(version)):
+                while self._behind(version):
                     self._acknowledgement.clear()
-                    await self._acknowledgement.wait()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_COMES_BACK_S if self._left else None):
+                            await self._acknowledgement.wait()
         except TimeoutError:
             pass
-        return tuple(sorted(session.name for session in self._behind(version)))
+        return self._behind(version)
 
     def traffic(self) -> Mapping[str, Traffic]:
         """The newest counts by agent, merged over the live gateways; sums never fall while the controller lives."""
@@ -139,8 +147,11 @@ class GatewayLink:
         method = cast("Any", grpc).stream_stream_rpc_method_handler(self._connect)
         return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
 
-    def _behind(self, version: int) -> list[_Session]:
-        return [session for session in self._sessions.values() if session.acknowledged < version]
+    def _behind(self, version: int) -> tuple[str, ...]:
+        now = asyncio.get_running_loop().time()
+        self._left = {name: at for name, at in self._left.items() if now - at < _COMES_BACK_S}
+        behind = {session.name for session in self._sessions.values() if session.acknowledged < version}
+        return tuple(sorted(behind | (self._left.keys() - self._sessions.keys())))
 
     async def _connect(self, _requests: Any, context: _Context) -> None:
         session = await self._admit(context)
@@ -155,6 +166,7 @@ class GatewayLink:
         finally:
             if self._sessions.get(session.name) is session:
                 del self._sessions[session.name]
+                self._left[session.name] = asyncio.get_running_loop().time()
                 self._ledger.lose(session.name)
                 log.info("gateway %s is gone", session.name)
             self._changed.set()
@@ -199,5 +211,18 @@ class GatewayLink:
         session.acknowledged = max(session.acknowledged, report.acknowledged)
         session.received, session.refused = report.received, report.refused
         self._acknowledgement.set()
-        if self._ledger.update(session.name, report.traffic, report.gone):
+        if self._ledger.update(session.name, self._usable(session, report.traffic), report.gone):
             self._changed.set()
+
+    def _usable(self, session: _Session, traffic: Mapping[str, Traffic]) -> Mapping[str, Traffic]:
+        """Without histograms of other bounds than ours, as a gateway of another version may count."""
+        usable = {
+            agent: replace(counts, latency_counts=()) if len(counts.latency_counts) not in _BUCKETS else counts
+            for agent, counts in traffic.items()
+        }
+        if usable != traffic and not session.other_buckets:
+            session.other_buckets = True
+            found = {len(counts.latency_counts) for counts in traffic.values()} - set(_BUCKETS)
+            words = f"found {min(found)} buckets of latency, expected {_BUCKETS[1]}: goes on without its latencies"
+            log.error("gateway %s: %s; restart it with the controller's version of Shoal", session.name, words)
+        return usable

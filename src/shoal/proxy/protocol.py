@@ -27,8 +27,8 @@ class Gateways(Protocol):
         ...
 
     async def wait_acknowledged(self, version: int, timeout_s: float = 5.0) -> tuple[str, ...]:
-        """Waits until every live gateway's Envoy uses this version or a later one. Returns who did not in time: the
-        drain barrier."""
+        """Waits until the Envoy of every gateway that is, or a moment ago was, connected uses this version or a later
+        one. Returns who did not in time, a refusal being none the sooner: the drain barrier."""
         ...
 
     def traffic(self) -> Mapping[str, Traffic]:

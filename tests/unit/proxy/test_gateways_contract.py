@@ -12,8 +12,9 @@ from typing import Protocol
 
 import pytest
 
-from shoal.core.routing import AgentRoute, HealthCheck, Snapshot, Traffic
+from shoal.core.routing import LATENCY_BOUNDS_MS, AgentRoute, HealthCheck, Snapshot, Traffic
 from shoal.errors import GatewayError
+from shoal.proxy import link as link_module
 from shoal.proxy.codec import Delta, patch
 from shoal.proxy.link import serve_gateways
 from shoal.proxy.memory import MemoryGateways
@@ -22,6 +23,10 @@ from shoal.proxy.uplink import Uplink
 from shoal.proxy.wire import Report
 
 SNAPSHOT = Snapshot("f", "127.0.0.1", 1, agents={"a": AgentRoute("a", "http", HealthCheck(None, 1, 1, 1))})
+
+
+def latencies(count: int) -> tuple[int, ...]:
+    return (count,) * len(LATENCY_BOUNDS_MS)
 
 
 class Stage(Protocol):
@@ -100,6 +105,11 @@ class LinkStage:
         version = self.gateways.push(SNAPSHOT) - 1 if played.version == 0 else played.version
         await until(lambda: played.version >= version)
         played.report = replace(played.report, acknowledged=played.version)
+        uplink.wake()
+
+    async def refuse(self, name: str, words: str) -> None:
+        played, uplink, _ = self._played[name]
+        played.report = replace(played.report, received=played.version, refused=words)
         uplink.wake()
 
     async def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
@@ -181,7 +191,10 @@ async def until_behind(stage: Stage, version: int, names: tuple[str, ...]) -> No
         pass
 
 
-async def test_who_goes_while_waited_for_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+async def test_who_goes_while_waited_for_is_not_waited_for_long(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_COMES_BACK_S", 0.05)
     async with stage_on(kind, tmp_path) as stage, asyncio.timeout(20):
         await stage.connect("a")
         version = stage.gateways.push(SNAPSHOT)
@@ -189,6 +202,48 @@ async def test_who_goes_while_waited_for_is_not_waited_for(kind: str, tmp_path: 
             waiting = tasks.create_task(stage.gateways.wait_acknowledged(version, 20))
             await stage.disconnect("a")
         assert waiting.result() == ()
+
+
+async def test_who_was_connected_a_moment_ago_is_behind(tmp_path: Path) -> None:
+    """It serves on from its last snapshot, so its silence is no agreement; once it is back, its word counts."""
+    async with stage_on("link", tmp_path) as stage, asyncio.timeout(20):
+        await stage.connect("a")
+        await stage.disconnect("a")
+        version = stage.gateways.push(SNAPSHOT)
+        assert await stage.gateways.wait_acknowledged(version, 0.01) == ("a",)
+        await stage.connect("a")
+        await until(lambda: stage.snapshot("a"))
+        await stage.acknowledge("a")
+        assert await stage.gateways.wait_acknowledged(version, 20) == ()
+
+
+async def test_a_refusal_does_not_end_the_wait(tmp_path: Path) -> None:
+    """What is refused may be a listener while endpoints are on their way: an agreement that follows is waited for."""
+    async with stage_on("link", tmp_path) as stage, asyncio.timeout(20):
+        assert isinstance(stage, LinkStage)
+        await stage.connect("a")
+        version = stage.gateways.push(SNAPSHOT)
+        await until(lambda: stage.snapshot("a"))
+        await stage.refuse("a", "Listener: no")
+        await until(lambda: stage.gateways.refusals == {"a": "Listener: no"})
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(stage.gateways.wait_acknowledged(version, 20))
+            await stage.acknowledge("a")
+        assert waiting.result() == ()
+
+
+async def test_a_histogram_of_other_bounds_is_dropped_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A gateway of another version must not end the controller; its other counts are as good as any."""
+    async with stage_on("link", tmp_path) as stage, asyncio.timeout(20):
+        stage.gateways.push(SNAPSHOT)
+        await stage.connect("a")
+        for requests in (1, 2):
+            await stage.count("a", {"a": Traffic(requests=requests, latency_counts=(1, requests))})
+            wanted = Traffic(requests=requests)
+            await until(lambda wanted=wanted: stage.gateways.traffic().get("a") == wanted)
+    assert caplog.text.count("found 2 buckets") == 1
 
 
 async def test_who_comes_later_gets_everything(kind: str, tmp_path: Path) -> None:
@@ -208,13 +263,13 @@ async def test_traffic_is_merged_and_keeps_its_identity(kind: str, tmp_path: Pat
         await stage.connect("a")
         await stage.connect("b")
         quiet = Traffic(requests=1)
-        await stage.count("a", {"a": Traffic(1, 2, 10, 1, 3, (4, 5)), "quiet": quiet})
-        await stage.count("b", {"a": Traffic(2, 0, 5, 0, 2, (1, 1))})
-        merged = Traffic(3, 2, 15, 1, 2, (5, 6))
+        await stage.count("a", {"a": Traffic(1, 2, 10, 1, 3, latencies(4)), "quiet": quiet})
+        await stage.count("b", {"a": Traffic(2, 0, 5, 0, 2, latencies(1))})
+        merged = Traffic(3, 2, 15, 1, 2, latencies(5))
         await until(lambda: stage.gateways.traffic().get("a") == merged and "quiet" in stage.gateways.traffic())
         same = stage.gateways.traffic()["quiet"]
         await stage.disconnect("b")
-        await until(lambda: stage.gateways.traffic()["a"] == Traffic(1, 2, 15, 1, 3, (5, 6)))
+        await until(lambda: stage.gateways.traffic()["a"] == Traffic(1, 2, 15, 1, 3, latencies(5)))
         assert stage.gateways.traffic()["quiet"] is same
 
 
