@@ -57,7 +57,7 @@ git clone --quiet --no-hardlinks "file://$repository" "$root$home/shoal"
 chown -R $id:$id "$root$home/shoal"
 
 # The environment of a new login, and of the caller's only what says how packages are reached.
-environment=(HOME=$home USER=visitor PATH=/usr/local/bin:/usr/bin:/bin TERM=dumb)
+environment=(HOME=$home USER=visitor PATH=/usr/local/bin:/usr/bin:/bin TERM=linux)
 while IFS='=' read -r -d '' name value; do
   case $name in
     PIP_* | UV_* | SSL_CERT_FILE | SSL_CERT_DIR | REQUESTS_CA_BUNDLE | [Hh][Tt][Tt][Pp]_[Pp]* | [Hh][Tt][Tt][Pp][Ss]_[Pp]* | [Nn][Oo]_[Pp]* )

@@ -56,7 +56,7 @@ def directory() -> Iterator[Path]:
 
 def test_on_a_terminal(directory: Path) -> None:
     """Nothing asks a person, the table is drawn, and all goes well."""
-    environment: Any = {**os.environ, "TMPDIR": str(directory)}
+    environment: Any = {**os.environ, "TMPDIR": str(directory), "TERM": "xterm"}  # on `dumb` nothing is drawn
     terminal: Any = pexpect.spawn(
         DEMO[0], DEMO[1:], env=environment, dimensions=(40, 120), timeout=TIMEOUT_S, encoding="utf8"
     )
