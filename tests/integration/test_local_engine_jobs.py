@@ -9,6 +9,7 @@ from local_fleet import PYTHON, collect, local_engine, nothing_left_running, pro
 from shoal.core.action import Remove, RunJob
 from shoal.core.observed import AgentObserved, JobRun, Phase
 from shoal.engines.local import LocalEngine
+from shoal.engines.local.state import RunState, store_life
 
 
 @pytest.fixture
@@ -75,6 +76,35 @@ async def test_the_last_twenty_runs_are_kept(engine: LocalEngine, directory: Pat
     await engine.act([RunJob("a", "r1", f"a-{number}") for number in range(23)])
     await ended(engine, 20)
     assert (directory.parent / "count").read_text() == "x\n" * 23
+
+
+async def test_of_old_ids_the_newest_are_kept(directory: Path) -> None:
+    """So that a job of every minute makes no file that grows for ever."""
+    path = directory / "agents" / "a" / "run-ids"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"a-{number}\n" for number in range(3000)))
+    async with local_engine(directory) as engine:
+        await engine.act(
+            [*wanted(template(("/bin/true",)), 0), RunJob("a", "r1", "a-new"), RunJob("a", "r1", "a-2999")]
+        )
+        await ended(engine, 1)
+    noted = path.read_text().splitlines()
+    assert (len(noted), noted[0], noted[-1]) == (2000, "a-1001", "a-new")
+
+
+async def test_a_run_that_was_stored_is_not_lost(directory: Path) -> None:
+    """The controller died before it had noted the id: the next one runs it, once."""
+    async with local_engine(directory) as engine:
+        await engine.act(wanted(template(("/bin/sh", "-c", "echo x >>count")), 0))
+    life = directory / "agents" / "a" / "lives" / "a-1"
+    life.mkdir(parents=True)
+    store_life(life / "state.json", RunState("a-1", "a", "r1", 1.0, None, 0))
+    async with local_engine(directory) as engine:
+        await ended(engine)
+        await engine.act([RunJob("a", "r1", "a-1")])
+        await ended(engine)
+    assert (directory.parent / "count").read_text() == "x\n"
+    assert (directory / "agents" / "a" / "run-ids").read_text() == "a-1\n"
 
 
 async def test_removing_a_job_ends_its_run(engine: LocalEngine, directory: Path) -> None:

@@ -4,7 +4,7 @@ A fleet's state directory, all of it the user's own (directories 0700, files 060
 
     lock                                    held by the one engine that works on it; its pid
     agents/<agent>/agent.json               revisions, counts, how many replicas were ever made
-    agents/<agent>/run-ids                  every run id that was ever started, a line each
+    agents/<agent>/run-ids                  the newest run ids that were started, a line each
     agents/<agent>/lives/<id>/state.json    a replica's or a run's manifest: phase, process, port, reason
     agents/<agent>/lives/<id>/exit-<n>      how its n-th start ended, written by the leader
     agents/<agent>/lives/<id>/secrets/NAME  $SHOAL_SECRETS (files 0400)

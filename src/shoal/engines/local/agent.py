@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Coroutine, Sequence
@@ -11,7 +12,15 @@ from typing import Any
 from shoal.core.action import EnsureRevision, RunJob, Scale
 from shoal.core.observed import AgentObserved, JobRun
 from shoal.core.template import Template
-from shoal.engines.local.layout import append_line, directories, file_name, make_private, read_if_there, remove_tree
+from shoal.engines.local.layout import (
+    append_line,
+    directories,
+    file_name,
+    make_private,
+    read_if_there,
+    remove_tree,
+    write_whole,
+)
 from shoal.engines.local.machine import Machine
 from shoal.engines.local.render import check_command
 from shoal.engines.local.replica import ReplicaLife
@@ -24,12 +33,15 @@ from shoal.engines.local.state import (
     load_agent,
     load_life,
     store_agent,
+    store_life,
 )
 from shoal.errors import EngineError
 from shoal.spec.model import Health, Kind, Placement, Resources
 
 _LOGGER = logging.getLogger("shoal.engines.local")
 RUNS_KEPT = 20
+_RUN_IDS_KEPT = 2000
+_RUN_IDS_SLACK = 200  # so that the file is written anew only now and then
 _GONE_LOGS_KEPT = 20
 _UNKNOWN_GRACE_S = 10.0  # what the spec gives an agent that says nothing
 
@@ -58,7 +70,8 @@ class LocalAgent:
         self._stored = self._filled = True  # false while the disk does not take it
         self._directory = make_private(machine.layout.agent(name))
         self._state = load_agent(machine.layout.manifest(name)) or AgentState(name)
-        self._run_ids = set((read_if_there(machine.layout.run_ids(name)) or b"").decode().splitlines())
+        noted = (read_if_there(machine.layout.run_ids(name)) or b"").decode(errors="replace").splitlines()
+        self._run_ids = dict.fromkeys(noted)  # the oldest first
 
     @property
     def view(self) -> AgentObserved:
@@ -86,6 +99,11 @@ class LocalAgent:
         """Takes over what an earlier controller left; once, before anything else."""
         known = set(self._state.revisions)
         states = [load_life(path / "state.json") for path in directories(self._directory / "lives")]
+        for state in states:
+            if isinstance(state, RunState) and state.id not in self._run_ids:
+                with contextlib.suppress(OSError):
+                    self._note_run_id(state.id)
+                self._run_ids[state.id] = None  # known, whatever the disk took
         for state in sorted((state for state in states if state is not None), key=lambda state: state.created_at):
             if isinstance(state, RunState) and state.phase in ENDED:
                 self._history[state.id] = state.value()
@@ -146,11 +164,16 @@ class LocalAgent:
         known = self._state.revisions.get(action.revision)
         if known is None or known.removed:
             raise EngineError(f"agents.{self.name}: revision {action.revision} is not known; ensure it first")
-        # Noted first and on disk: rather no run than two.
-        append_line(self._machine.layout.run_ids(self.name), action.run_id)
-        self._run_ids.add(action.run_id)
         now = self._machine.clock()
         state = RunState(action.run_id, self.name, action.revision, now, action.timeout_s, action.retries)
+        # The run first, then its id, then the start: whenever this controller dies, the run is not lost, nor had twice.
+        directory = make_private(self._machine.layout.life(self.name, state.id))
+        try:
+            store_life(directory / "state.json", state)
+            self._note_run_id(state.id)
+        except OSError:
+            remove_tree(directory)
+            raise
         self._live_run(state)
         self._touch()
 
@@ -266,6 +289,21 @@ class LocalAgent:
         if not self._state.removed:
             self._history[life.state.id] = life.value()
         self._settle()
+
+    def _note_run_id(self, run_id: str) -> None:
+        """Keeps it from running a second time; on the disk when this returns. Of old ids the newest stay."""
+        self._run_ids[run_id] = None
+        path = self._machine.layout.run_ids(self.name)
+        try:
+            if len(self._run_ids) < _RUN_IDS_KEPT + _RUN_IDS_SLACK:
+                append_line(path, run_id)
+            else:
+                newest = list(self._run_ids)[-_RUN_IDS_KEPT:]
+                write_whole(path, "".join(f"{noted}\n" for noted in newest).encode(), durable=True)
+                self._run_ids = dict.fromkeys(newest)
+        except OSError:
+            self._run_ids.pop(run_id, None)
+            raise
 
     def _settle(self) -> None:
         """Something of it has ended: forgets what nobody uses any more, and lets others have what it held."""

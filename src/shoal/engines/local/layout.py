@@ -43,7 +43,7 @@ class Layout:
         return self.agent(agent) / "agent.json"
 
     def run_ids(self, agent: str) -> Path:
-        """Every run id that was ever started, a line each."""
+        """The newest 2,000 run ids at least that were started, a line each, the oldest first."""
         return self.agent(agent) / "run-ids"
 
     def life(self, agent: str, identity: str) -> Path:
