@@ -47,6 +47,13 @@ async def test_the_last_failure_is_final(engine: LocalEngine) -> None:
     assert (run.phase, run.attempt, run.exit_code, run.reason) == (Phase.FAILED, 2, 3, "exit code 3")
 
 
+async def test_a_repeat_waits_as_the_schedule_says(engine: LocalEngine) -> None:
+    """A second at first: not the back-off of a replica."""
+    await engine.act([*wanted(template(("/bin/sh", "-c", "exit 3")), 0), RunJob("a", "r1", "a-1", retries=1)])
+    view = await until(engine, "it waits", lambda view: any(run.phase is Phase.BACKOFF for run in view.runs))
+    assert view.runs[0].reason == "exit code 3 (attempt 1 of 2, next after 1s)"
+
+
 async def test_a_timeout_ends_the_whole_group(engine: LocalEngine, directory: Path) -> None:
     """SIGTERM, the grace period, SIGKILL; children too."""
     deaf = (*PYTHON, "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.fork(); time.sleep(600)")

@@ -1,4 +1,4 @@
-"""When a job's runs are due: cron in a time zone, runs missed, repeats of a failed run, its time limit.
+"""When a job's runs are due: cron in a time zone, runs missed, and when a failed run is repeated.
 
 Instants are epoch seconds. Cron is as on Debian (five fields, or six with seconds first), read by `cronsim`: a run at
 a fixed time that daylight saving skips starts when the clock has jumped, one that it repeats starts once; intervals
@@ -12,17 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from shoal.core.observed import JobRun, Phase
 from shoal.spec.model import Schedule
 
 ON_TIME_S = 60.0  # a run that starts this late is late, not missed: what a restart or a takeover takes
 CATCH_UP_LIMIT = 1000  # of a long absence the newest runs are caught up
-_RETRY_FIRST_S, _RETRY_LONGEST_S = 10.0, 360.0  # those of Kubernetes' jobs, which can't be set there
+# Kubernetes' jobs begin with 10 s and end with the same 6 min; at a laptop a person waits for the first repeat.
+_RETRY_FIRST_S, _RETRY_LONGEST_S = 1.0, 360.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +39,6 @@ class Fires:
     fires: tuple[Fire, ...]
     last_fire_at: float
     due_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunStep:
-    """What to do about a run: `wait` (until `due_at`, if any), `stop` it (its time is up), `retry` it, or nothing more
-    (`done`). `reason` says why in words."""
-
-    action: Literal["wait", "stop", "retry", "done"]
-    due_at: float | None = None
-    reason: str = ""
 
 
 def run_id(agent: str, scheduled_at: float) -> str:
@@ -116,31 +105,5 @@ def _newest_fires(cron: str, time_zone: str, after: float, until: float, count: 
 
 
 def retry_delay_s(failures: int) -> float:
-    """How long after its `failures`-th failure (from 1) a run is repeated: 10 s, doubled each time, at most 6 min."""
+    """How long after its `failures`-th failure (from 1) a run is repeated: 1 s, doubled each time, at most 6 min."""
     return min(_RETRY_LONGEST_S, _RETRY_FIRST_S * 2.0 ** min(failures - 1, 10))
-
-
-def next_step(run: JobRun, timeout_s: float | None, retries: int, now: float) -> RunStep:
-    """What to do about a run now, on what is observed of its attempt.
-
-    `timeout_s` limits each attempt from its start; a failed attempt is repeated up to `retries` times.
-    """
-    if run.phase is Phase.SUCCEEDED:
-        return RunStep("done", reason="succeeded")
-    if run.phase in {Phase.FAILED, Phase.BACKOFF}:
-        return _after_failure(run, retries, now)
-    if run.phase is not Phase.RUNNING or timeout_s is None or run.started_at is None:
-        return RunStep("wait")
-    ends_at = run.started_at + timeout_s
-    if now < ends_at:
-        return RunStep("wait", due_at=ends_at)
-    return RunStep("stop", reason=f"ran longer than {timeout_s:g} s")
-
-
-def _after_failure(run: JobRun, retries: int, now: float) -> RunStep:
-    if run.attempt > retries:
-        return RunStep("done", reason=f"failed {run.attempt} times" if retries else "failed")
-    retry_at = now if run.finished_at is None else run.finished_at + retry_delay_s(run.attempt)
-    if now < retry_at:
-        return RunStep("wait", due_at=retry_at, reason=f"attempt {run.attempt} failed, {retries} retries")
-    return RunStep("retry", reason=f"attempt {run.attempt} failed")

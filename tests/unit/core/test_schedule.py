@@ -10,8 +10,7 @@ from cronsim import CronSimError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.core.observed import JobRun, Phase
-from shoal.core.schedule import CATCH_UP_LIMIT, due_fires, next_fire, next_step, retry_delay_s, run_id
+from shoal.core.schedule import CATCH_UP_LIMIT, due_fires, next_fire, retry_delay_s, run_id
 from shoal.spec.model import Schedule
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -144,18 +143,5 @@ def test_a_runs_id_names_its_time_in_utc() -> None:
 
 
 def test_a_failed_run_is_repeated_with_growing_pauses() -> None:
-    """10 s, doubled, at most 6 min, and no more often than told."""
-    assert [retry_delay_s(n) for n in (1, 2, 3, 6, 7, 100)] == [10, 20, 40, 320, 360, 360]
-    failed = JobRun("r", "a", "v", Phase.FAILED, attempt=2, started_at=0, finished_at=100)
-    waits = next_step(failed, None, 2, 119)
-    assert (waits.action, waits.due_at) == ("wait", 120)
-    assert next_step(failed, None, 2, 120).action == "retry"
-    assert next_step(failed, None, 1, 120).action == "done"
-
-
-def test_a_run_is_stopped_when_its_time_is_up() -> None:
-    """At the instant itself; a run without a limit is waited for without end."""
-    running = JobRun("r", "a", "v", Phase.RUNNING, started_at=1000)
-    assert next_step(running, 60, 0, 1059.9).due_at == 1060
-    assert next_step(running, 60, 0, 1060).action == "stop"
-    assert next_step(running, None, 0, 10**9).due_at is None
+    """1 s, doubled, at most 6 min."""
+    assert [retry_delay_s(n) for n in (1, 2, 3, 9, 10, 100)] == [1, 2, 4, 256, 360, 360]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from shoal.core.action import EnsureRevision
 from shoal.core.observed import JobRun, Phase
+from shoal.core.schedule import retry_delay_s
 from shoal.engines.local.layout import remove_tree
 from shoal.engines.local.life import Life
 from shoal.engines.local.machine import Machine
@@ -102,7 +103,7 @@ class RunLife(Life):
         if state.attempt > state.retries:
             self._end(exit_code, reason)
             return
-        delay_s = self._machine.backoff_after(state.attempt)
+        delay_s = retry_delay_s(state.attempt)
         state.phase, state.exit_code, state.finished_at = Phase.BACKOFF, exit_code, now
         state.reason = f"{reason} (attempt {state.attempt} of {state.retries + 1}, next after {delay_s:g}s)"
         state.attempt += 1
