@@ -102,13 +102,15 @@ async def test_a_killed_envoy_comes_back_with_the_last_snapshot(tmp_path: Path) 
 async def test_a_killed_gateway_leaves_an_envoy_that_the_next_one_adopts(tmp_path: Path) -> None:
     """Nothing fails in between, and no second Envoy is started."""
     async with rig(tmp_path) as gateway:
-        await gateway.push(gateway.snapshot(agent("a", await gateway.replica("r"))))
+        await gateway.push(gateway.snapshot(agent("a", await gateway.replica("r")), agent("asleep", hold=True)))
         (left,) = gateway.envoys()
         assert gateway.process is not None
         gateway.process.kill()
         await gateway.process.wait()
         await until(lambda: not gateway.link.live)
         assert await serves(gateway)
+        nobody = await gateway.get("/asleep/")
+        assert (nobody.status, nobody.headers["retry-after"]) == (503, "5")
         await gateway.start()
         await until(lambda: gateway.link.live)
         await gateway.push(gateway.snapshot(agent("b", await gateway.replica("s"))))

@@ -19,12 +19,12 @@ import grpc.aio
 from shoal.errors import GatewayError
 from shoal.proxy.admin import Admin
 from shoal.proxy.messages import message_class
+from shoal.proxy.render_listeners import RETRY_AFTER_S
 from shoal.proxy.statistics import healthy_target, parse_counts
 
 log = logging.getLogger(__name__)
 
 MOST_HELD = 1000  # an agent
-RETRY_AFTER_S = 5
 _LOOK_S = 0.003
 _AWAY_S = 2.0  # a controller that was away for so long wakes nobody in time
 _Context = grpc.aio.ServicerContext[Any, Any]

@@ -9,6 +9,7 @@ from shoal.proxy.render_clusters import ADS, seconds
 from shoal.proxy.render_routes import HOLD_FILTER, STREAM_IDLE
 
 GATEWAY_CLUSTER = "shoal-gateway"  # the gateway process: ADS and the hold
+RETRY_AFTER_S = 5
 SOURCE_HEADER = "x-shoal-source"
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -45,6 +46,7 @@ def _connection_manager(name: str, hold_s: float, *, tells_source: bool) -> Json
         "stat_prefix": name,
         "rds": {"route_config_name": name, "config_source": ADS},
         "http_filters": [_hold_filter(hold_s), _ROUTER],
+        "local_reply_config": _HOLD_FAILED,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "use_remote_address": True,
         # No address is trusted with x-envoy-* headers, which would turn retries and time-outs on and off.
@@ -83,6 +85,18 @@ def _hold_filter(hold_s: float) -> Json:
     }
     return {"name": HOLD_FILTER, "disabled": True, "typed_config": config}
 
+
+# Where the gateway process is dead, the hold's own answer, which says when to come again, is Envoy's to give.
+_HOLD_FAILED: Json = {
+    "mappers": [
+        {
+            "filter": {"response_flag_filter": {"flags": ["UAEX"]}},
+            "headers_to_add": [
+                {"header": {"key": "retry-after", "value": str(RETRY_AFTER_S)}, "append_action": "ADD_IF_ABSENT"}
+            ],
+        }
+    ]
+}
 
 # Routes can match on headers only, so the address becomes one, before the route is chosen.
 _SOURCE: Json = {
