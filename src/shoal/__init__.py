@@ -1,3 +1,3 @@
-"""Shoal runs a mixed fleet of AI agents from one file, on this machine, on Docker Swarm and on Kubernetes."""
+"""Shoal runs a mixed fleet of AI agents from one file: services, queue workers and jobs, scaled by their demand."""
 
 __version__ = "0.1.0"

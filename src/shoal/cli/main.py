@@ -51,7 +51,7 @@ ENTRIES = {
 @decorate(GLOBAL_OPTIONS)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Run a mixed fleet of AI agents from one file: on this machine, on Docker Swarm, on Kubernetes.
+    """Run a mixed fleet of AI agents from one file: services, workers and jobs, each scaled by its own demand.
 
     The file is shoal.yaml, in this directory or one above it. `shoal init` writes a first one.
     """

@@ -25,12 +25,15 @@ def reason_for(demand: Demand, current: int, count: int, capped_by: str, *, held
 
 
 def _asked(demand: Demand, proposal: int, *, held: int) -> str:
+    if not demand.proposals and not held:
+        return "there is no target"
     leading = None if demand.leading is None else demand.proposals[demand.leading]
     if leading is not None and leading.count == proposal:
         return f"{_measured(leading)} asks for {proposal}"
     if proposal > (demand.count or 0):
-        return f"{held} held requests ask for {proposal}" if held else f"waiting work asks for {proposal}"
-    return "no trigger asks for any" if demand.proposals else "there is no target"
+        requests = "1 held request asks" if held == 1 else f"{held} held requests ask"
+        return f"{requests} for {proposal}" if held else f"waiting work asks for {proposal}"
+    return "no trigger asks for any"
 
 
 def _measured(proposal: Proposal) -> str:
