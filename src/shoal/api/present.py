@@ -17,23 +17,19 @@ from shoal.spec.model import Agent, Kind
 CRASHES_UNTIL_FAILED = 3  # restarts without having been ready, after which a start counts as failed
 
 
-def status_view(controller: Controller) -> StatusView:
-    """The whole fleet, what is unwell first, then by name."""
+def fleet_view(controller: Controller) -> StatusView:
+    """The fleet without its agents."""
     stored, wired = controller.stored, controller.wired
-    agents = [agent_view(state, gateway_url(controller)) for state in controller.states.values()]
-    rank = {"failed": 0, "degraded": 1, "progressing": 2, "asleep": 3, "ok": 3}
-    generation = stored.generation if stored is not None else 0
     return StatusView(
         fleet=wired.fleet if wired is not None else "",
         engine=controller.parts.engine.capabilities.engine,
         at=controller.parts.clock(),
-        generation=generation,
-        observed_generation=wired.generation if wired is not None and controller.settled else max(0, generation - 1),
+        generation=stored.generation if stored is not None else 0,
+        observed_generation=wired.generation if wired is not None else 0,
         settled=controller.settled,
         gateway_url=gateway_url(controller),
         gateways=controller.parts.gateways.live,
         controller_pid=os.getpid(),
-        agents=tuple(sorted(agents, key=lambda view: (rank[view.state], view.name))),
         problems=tuple(controller.problems.values()),
     )
 
@@ -59,6 +55,7 @@ def agent_view(state: AgentState, base_url: str | None) -> AgentView:
         revision=state.revision,
         state=health,
         reason=reason,
+        settled=is_settled(state),
         desired=0 if spec is None else state.record.desired,
         ready=sum(1 for r in replicas if r.ready and r.phase is Phase.RUNNING),
         starting=sum(1 for r in replicas if not r.ready and r.phase in (Phase.PENDING, Phase.RUNNING, Phase.BACKOFF)),
@@ -68,10 +65,10 @@ def agent_view(state: AgentState, base_url: str | None) -> AgentView:
         pin=pin.count if pin is not None else None,
         pin_until=pin.until if pin is not None else None,
         url=_public_url(spec, base_url),
-        concurrency=_value(state.signals.concurrency),
-        rps=_value(state.signals.rps),
-        p95_s=_value(state.signals.p95_s),
-        queue_depth=_value(state.depth),
+        concurrency=value_of(state.signals.concurrency),
+        rps=value_of(state.signals.rps),
+        p95_s=value_of(state.signals.p95_s),
+        queue_depth=value_of(state.depth),
         cpu_cores=sum(u.cpu_cores for u in usage) if usage else None,
         memory_bytes=sum(u.memory_bytes for u in usage) if usage else None,
         next_run_at=state.next_run_at,
@@ -79,6 +76,11 @@ def agent_view(state: AgentState, base_url: str | None) -> AgentView:
         replicas=tuple(_replica_view(state, replica) for replica in replicas),
         runs=tuple(_run_view(run) for run in state.observed.runs),
     )
+
+
+def is_settled(state: AgentState) -> bool:
+    """Whether what is wished of it is carried out; `ensure` says that a wish was taken up, and nothing done yet."""
+    return state.settled and not state.ensure
 
 
 def decision_view(decision: Decision) -> DecisionView:
@@ -103,12 +105,11 @@ def _health(state: AgentState) -> tuple[str, str]:
         return "progressing", "is being removed"
     new = [r for r in replicas if r.revision == state.revision]
     crashing = next(_crashing(new), None)
-    ready = sum(1 for r in replicas if r.ready)
     if crashing is not None:
-        return ("failed" if ready < state.record.desired or crashing in new else "degraded"), _reason(crashing)
+        return ("degraded" if any(r.ready for r in new) else "failed"), _reason(crashing)
     if spec.kind is Kind.JOB:
         return _job_health(state)
-    if not state.settled:
+    if not is_settled(state):
         unready = next((r for r in new if not r.ready and r.reason), None)
         return "progressing", _reason(unready) if unready is not None else state.waiting_for
     if state.record.desired == 0:
@@ -166,5 +167,6 @@ def _public_url(spec: Agent | None, base_url: str | None) -> str | None:
     return f"{base_url}{spec.public.path or ''}"
 
 
-def _value(reading: Reading | None) -> float | None:
+def value_of(reading: Reading | None) -> float | None:
+    """What was read, without when."""
     return None if reading is None else reading.value

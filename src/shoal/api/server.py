@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from shoal.api.client import make_socket_directory
-from shoal.api.present import agent_view, decision_view, gateway_url, status_view
+from shoal.api.present import agent_view, decision_view, gateway_url
+from shoal.api.status_lines import StatusLines
 from shoal.api.views import EventView, LogView, QueueView
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
@@ -22,9 +24,9 @@ from shoal.errors import Conflict, ControllerUnavailable, NotFound, ShoalError
 from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.spec.model import Queue
 
-WATCH_INTERVAL_S = 0.2  # how often a watcher is told at most
 EVENTS_INTERVAL_S = 0.2
 LOG_QUEUE_LINES = 1000
+LOG_TAIL_LINES = 1000  # an agent's, where neither an end nor a begin was asked for
 _STATUSES: dict[type[ShoalError], int] = {NotFound: 404, Conflict: 409, ControllerUnavailable: 503}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -33,25 +35,65 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def serve_api(
     controller: Controller, socket: Path, queue_admin: Callable[[], JetStreamAdmin | None]
 ) -> AsyncGenerator[None]:
-    """Answers on the Unix socket (mode 0600) until left. A socket that a dead controller left behind is replaced."""
-    application = web.Application(middlewares=[_errors_as_json])
-    application.add_routes(_Routes(controller, queue_admin).table())
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handle_signals=False)
-    make_socket_directory(socket)
-    socket.unlink(missing_ok=True)
-    await runner.setup()
-    try:
-        await web.UnixSite(runner, str(socket)).start()
-        socket.chmod(0o600)
-        yield
-    finally:
-        await runner.cleanup()
+    """Answers on the Unix socket (mode 0600) until left. A socket that a dead controller left behind is replaced.
+
+    Who stops to read ends what answers him; a change that he asked for is finished all the same.
+    """
+    lines = StatusLines(controller)
+    async with asyncio.TaskGroup() as tasks:
+        changes: set[asyncio.Task[None]] = set()
+        application = web.Application(middlewares=[_finish_changes(tasks, changes), _errors_as_json])
+        application.add_routes(_Routes(controller, queue_admin, lines).table())
+        runner = web.AppRunner(
+            application, access_log=None, shutdown_timeout=1.0, handle_signals=False, handler_cancellation=True
+        )
+        make_socket_directory(socket)
         socket.unlink(missing_ok=True)
+        await runner.setup()
+        timing = tasks.create_task(lines.keep_time())
+        try:
+            await web.UnixSite(runner, str(socket)).start()
+            socket.chmod(0o600)
+            yield
+        finally:
+            await runner.cleanup()
+            socket.unlink(missing_ok=True)
+            for task in (timing, *changes):  # clean-up had its time
+                task.cancel()
+
+
+def _finish_changes(tasks: asyncio.TaskGroup, changes: set[asyncio.Task[None]]) -> Middleware:
+    """Runs what changes something in a task of its own, which a reader who leaves does not cancel."""
+
+    @web.middleware
+    async def finish(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method != "POST":
+            return await handler(request)
+        outcome: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
+
+        async def change() -> None:
+            try:
+                answer = await handler(request)
+            except Exception as error:  # noqa: BLE001 - the request's, not the group's
+                if not outcome.done():
+                    outcome.set_exception(error)
+            else:
+                if not outcome.done():
+                    outcome.set_result(answer)
+
+        task = tasks.create_task(change())
+        changes.add(task)
+        task.add_done_callback(changes.discard)
+        return await outcome
+
+    return finish
 
 
 class _Routes:
-    def __init__(self, controller: Controller, queue_admin: Callable[[], JetStreamAdmin | None]) -> None:
-        self._controller, self._queue_admin = controller, queue_admin
+    def __init__(
+        self, controller: Controller, queue_admin: Callable[[], JetStreamAdmin | None], lines: StatusLines
+    ) -> None:
+        self._controller, self._queue_admin, self._lines = controller, queue_admin, lines
 
     def table(self) -> list[web.RouteDef]:
         return [
@@ -71,18 +113,10 @@ class _Routes:
         ]
 
     async def status(self, _: web.Request) -> web.StreamResponse:
-        return _json(status_view(self._controller))
+        return web.Response(body=self._lines.render(), content_type="application/json")
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
-        async def views() -> AsyncIterator[Any]:
-            while True:
-                yield status_view(self._controller)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await self._controller.next_change()
-                await asyncio.sleep(WATCH_INTERVAL_S)
-
-        return await _stream(request, views())
+        return await _stream(request, self._lines.watch())
 
     async def explain(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["agent"]
@@ -110,17 +144,21 @@ class _Routes:
                     return
                 await asyncio.sleep(EVENTS_INTERVAL_S)
 
-        return await _stream(request, views())
+        return await _stream(request, _as_lines(views()))
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         agents = request.query.getall("agent", []) or sorted(self._controller.states)
         for agent in agents:
             self._controller.state_of(agent)
         follow = request.query.get("follow") == "1"
-        since, tail = _number(request, "since", None), _whole(request, "tail", None)
+        since = _number(request, "since", None)
+        tail = _whole(request, "tail", LOG_TAIL_LINES if since is None else None)
         inspector = self._controller.parts.inspector
         sources = [inspector.logs(agent, follow=follow, since=since, tail=tail) for agent in agents]
-        return await _stream(request, _log_views(sources, follow=follow))
+        if not follow:
+            return await _stream(request, _as_lines(_read_logs(sources)))
+        async with _follow_logs(sources) as views:
+            return await _stream(request, _as_lines(views))
 
     async def scale(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
@@ -177,7 +215,7 @@ class _Routes:
 
     async def down(self, request: web.Request) -> web.StreamResponse:
         await self._controller.shut_down(data=bool((await _body(request)).get("volumes")))
-        await self._controller.stopped.wait()
+        await self._controller.wait_stopped()
         return _json({})
 
     def _admin(self) -> JetStreamAdmin:
@@ -187,38 +225,53 @@ class _Routes:
         return admin
 
 
-async def _log_views(sources: Sequence[AsyncIterator[LogLine]], *, follow: bool) -> AsyncGenerator[LogView]:
-    """The lines of several agents: by time where they are read once, as they come where they are followed."""
-    if not follow:
-        lines = [line for source in sources for line in [each async for each in source]]
-        for line in sorted(lines, key=lambda line: line.at or 0.0):
-            yield _log_view(line)
-        return
+async def _read_logs(sources: Sequence[AsyncIterator[LogLine]]) -> AsyncGenerator[LogView]:
+    """The lines of several agents by time."""
+    lines = [line for source in sources for line in [each async for each in source]]
+    for line in sorted(lines, key=lambda line: line.at or 0.0):
+        yield _log_view(line)
+
+
+@contextlib.asynccontextmanager
+async def _follow_logs(sources: Sequence[AsyncIterator[LogLine]]) -> AsyncGenerator[AsyncGenerator[LogView]]:
+    """The lines of several agents as they come."""
     merged: asyncio.Queue[LogLine] = asyncio.Queue(LOG_QUEUE_LINES)
 
     async def pour(source: AsyncIterator[LogLine]) -> None:
         async for line in source:
             await merged.put(line)
 
-    async with asyncio.TaskGroup() as tasks:
-        for source in sources:
-            tasks.create_task(pour(source))
+    async def views() -> AsyncGenerator[LogView]:
         while True:
             yield _log_view(await merged.get())
+
+    async with asyncio.TaskGroup() as tasks:
+        pouring = [tasks.create_task(pour(source)) for source in sources]
+        try:
+            yield views()
+        finally:
+            for task in pouring:
+                task.cancel()
 
 
 def _log_view(line: LogLine) -> LogView:
     return LogView(line.replica, line.agent, line.text, line.stream, line.at)
 
 
-async def _stream(request: web.Request, views: AsyncIterator[Any]) -> web.StreamResponse:
+async def _as_lines(views: AsyncIterator[Any]) -> AsyncGenerator[bytes]:
+    async for view in views:
+        yield json.dumps(dataclasses.asdict(view)).encode() + b"\n"
+
+
+async def _stream(request: web.Request, lines: AsyncGenerator[bytes]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
-    try:
-        async for view in views:
-            await response.write(json.dumps(dataclasses.asdict(view)).encode() + b"\n")
-    except (ConnectionError, asyncio.CancelledError):
-        return response  # the reader left, or the controller ends
+    async with contextlib.aclosing(lines):
+        try:
+            async for line in lines:
+                await response.write(line)
+        except ConnectionError:
+            return response  # the reader left
     await response.write_eof()
     return response
 

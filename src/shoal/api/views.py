@@ -71,7 +71,7 @@ class DecisionView:
 @dataclass(frozen=True, slots=True)
 class AgentView:
     """One agent. `state` is `ok`, `progressing`, `asleep` (at zero, wakes by itself), `degraded` or `failed`, with its
-    `reason`; `desired`, `ready` and `starting` count replicas apart."""
+    `reason`; `settled`: what is wished of it is carried out. `desired`, `ready` and `starting` count replicas apart."""
 
     name: str
     kind: str
@@ -97,11 +97,13 @@ class AgentView:
     decision: DecisionView | None = None
     replicas: tuple[ReplicaView, ...] = ()
     runs: tuple[RunView, ...] = ()
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """The fleet. `generation` is what is wished, `observed_generation` what is carried out and settled."""
+    """The fleet. `generation` is what is wished, `observed_generation` what has been taken up; `settled` says that it
+    is carried out too."""
 
     fleet: str
     engine: str

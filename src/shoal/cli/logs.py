@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.argument("agents", metavar="[AGENT]...", nargs=-1, shell_complete=complete_agents)
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
 @click.option("--since", type=Since(), help="From then on: 10m, or 2025-06-15T02:00.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines a replica.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines an agent; without this and --since, 1000."
+)
 @decorate(FOLLOW_FLEET_OPTIONS)
 @output_option("text", "json")
 @pass_common

@@ -30,7 +30,7 @@ class Settling:
 
     def judge(self, view: StatusView, now: float) -> Verdict:
         """What this look says, `now` being any clock that goes on."""
-        if view.generation < self.generation:
+        if view.observed_generation < self.generation:
             return Verdict.WAITING
         concerned = self.concerned(view)
         for agent in concerned:
@@ -39,9 +39,9 @@ class Settling:
             elif agent.state == "failed":
                 self._failed_since.setdefault(agent.name, now)
         if self.agents:
-            settled = all(agent.state not in {"progressing", "failed"} for agent in concerned)
+            settled = all(agent.settled and agent.state not in {"progressing", "failed"} for agent in concerned)
         else:
-            settled = view.settled and view.observed_generation >= self.generation
+            settled = view.settled
         if settled and not self._failed_since:
             return Verdict.SETTLED
         failed = [agent for agent in concerned if agent.state == "failed"]

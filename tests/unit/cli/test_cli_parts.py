@@ -109,7 +109,11 @@ def test_it_is_settled_when_its_generation_is() -> None:
     assert settling.judge(behind, 1) is Verdict.WAITING
     assert settling.judge(replace(behind, settled=True), 1) is Verdict.WAITING
     assert settling.judge(replace(behind, settled=True, observed_generation=4), 1) is Verdict.SETTLED
-    assert Settling(4, ["ingest"]).judge(behind, 1) is Verdict.SETTLED
+    some = Settling(4, ["ingest"])
+    assert some.judge(behind, 1) is Verdict.WAITING
+    taken_up = replace(behind, observed_generation=4)
+    assert some.judge(replace(taken_up, agents=(replace(INGEST, settled=False),)), 1) is Verdict.WAITING
+    assert some.judge(taken_up, 1) is Verdict.SETTLED
 
 
 def test_what_keeps_failing_is_a_failure() -> None:
