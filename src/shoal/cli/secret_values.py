@@ -54,10 +54,12 @@ def changed_secrets(directory: Path, values: Mapping[str, bytes]) -> set[str]:
 
 
 def write_secrets(directory: Path, values: Mapping[str, bytes]) -> None:
-    """Stores them for the controller (0600 in 0700), each replaced as a whole."""
+    """Stores those that are missing or differ for the controller (0600 in 0700), each replaced as a whole."""
     folder = directory / _FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, value in values.items():
+        if (folder / name).is_file() and (folder / name).read_bytes() == value:
+            continue
         beside = folder / f".{name}.{os.getpid()}"
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:

@@ -28,8 +28,8 @@ async def read_stored(directory: Path) -> StoredFleet | None:
         return await store.read_fleet()
 
 
-async def write_stored(directory: Path, fleet: Fleet | None, project: str, expected_generation: int) -> int:
-    """Stores the fleet and gives its generation. Raises Conflict, saying who was first."""
+def make_state_directory(directory: Path) -> None:
+    """Makes the fleet's directory, for its owner alone. Raises ShoalError where that can't be."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -37,6 +37,11 @@ async def write_stored(directory: Path, fleet: Fleet | None, project: str, expec
             f"{directory} can't be made: {error.strerror or error}; the state needs a place that you may write to, "
             "which SHOAL_HOME can name"
         ) from error
+
+
+async def write_stored(directory: Path, fleet: Fleet | None, project: str, expected_generation: int) -> int:
+    """Stores the fleet and gives its generation. Raises Conflict, saying who was first."""
+    make_state_directory(directory)
     async with open_store(directory / STATE_FILE) as store:
         return await store.write_fleet(
             fleet, directory=project, by=who_am_i(), at=time.time(), expected_generation=expected_generation

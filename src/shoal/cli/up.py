@@ -89,15 +89,18 @@ async def _up(common: Common, intent: Intent, agents: tuple[str, ...], detach: b
 
 
 async def _store(intent: Intent) -> int:
-    """Store what differs; where nothing does, the generation stays."""
-    from shoal.cli.secret_values import write_secrets
-    from shoal.cli.stored_fleet import write_stored
+    """Store what differs; where nothing does, the generation stays.
 
+    Secrets go first: a command that dies in between leaves one too many, never a fleet that lacks one.
+    """
+    from shoal.cli.secret_values import write_secrets
+    from shoal.cli.stored_fleet import make_state_directory, write_stored
+
+    make_state_directory(intent.directory)
+    write_secrets(intent.directory, intent.secrets)
     if not intent.plan and intent.generation:
         return intent.generation
-    generation = await write_stored(intent.directory, intent.fleet, str(intent.project), intent.generation)
-    write_secrets(intent.directory, intent.secrets)
-    return generation
+    return await write_stored(intent.directory, intent.fleet, str(intent.project), intent.generation)
 
 
 async def _ensure_controller(client: Client, intent: Intent) -> Started | None:

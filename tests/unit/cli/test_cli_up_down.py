@@ -11,7 +11,9 @@ import pytest
 from conftest import Run
 from fake_controller import IMAGES, INGEST, STATUS, FakeController
 
+from shoal.cli import stored_fleet
 from shoal.cli.stored_fleet import read_stored, write_stored
+from shoal.errors import ShoalError
 
 TEXT = "fleet: warehouse\nagents:\n  ingest: {command: ingest, port: 8000}\n  images: {command: images, port: 8001}\n"
 
@@ -138,3 +140,34 @@ def test_status_without_a_controller_shows_what_the_engine_has(file: Path, direc
     assert "no controller answers" in done.out
     row = next(line for line in done.out.splitlines() if line.startswith("ingest"))
     assert row.split()[:6] == ["ingest", "service", "degraded", "1", "0", "0"]
+
+
+SECRET = "fleet: warehouse\nagents:\n  ingest: {command: ingest, port: 8000, secrets: [TOKEN]}\n"
+
+
+def test_a_secret_is_there_before_the_fleet_that_needs_it(
+    fake: FakeController, file: Path, directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that dies between the two leaves a secret too many, never one too few."""
+
+    async def die(*_: object) -> int:
+        raise ShoalError("cut off")
+
+    file.write_text(SECRET)
+    monkeypatch.setenv("TOKEN", "x")
+    monkeypatch.setattr(stored_fleet, "write_stored", die)
+    assert run("up", "-d").code == 1
+    assert (directory / "secrets" / "TOKEN").read_text() == "x"
+
+
+def test_a_missing_secret_is_written_though_nothing_else_changes(
+    fake: FakeController, file: Path, directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the plan is empty."""
+    file.write_text(SECRET)
+    monkeypatch.setenv("TOKEN", "x")
+    _at_generation(fake, 1)
+    assert run("up", "-d").code == 0
+    (directory / "secrets" / "TOKEN").unlink()
+    assert run("up", "-d").code == 0
+    assert (directory / "secrets" / "TOKEN").read_text() == "x"
