@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from shoal.api.controller import run_controller
@@ -21,6 +23,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, required=True, help="the fleet's state directory")
     parser.add_argument("--fleet", required=True, help="the fleet's name")
     arguments = parser.parse_args()
+    _allow_many_files()
     status = 0
     try:
         asyncio.run(_run(arguments.directory, arguments.fleet))
@@ -28,7 +31,19 @@ def main() -> int:
         for error in _flat(errors):
             print(error, file=sys.stderr)
         status = 1
+    except* Exception as errors:  # noqa: BLE001 - not foreseen; standard error is the controller's log
+        print("the controller ends by an error of its own:", file=sys.stderr)
+        traceback.print_exception(errors)
+        status = 1
     return status
+
+
+def _allow_many_files() -> None:
+    """The usual soft limit of 1,024 open files is too few for a thousand agents."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(directory: Path, fleet: str) -> None:
