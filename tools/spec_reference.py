@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from shoal.spec.model import Model
-from shoal.spec.values import Argv, Assignments, CpuCores, DurationS, MemoryBytes, Number, Percent
+from shoal.spec.values import Argv, Assignments, CpuCores, DurationS, MemoryBytes, Number, Percent, Share
 from shoal.spec.written import NOT_WRITTEN, Document
 from shoal.units import format_duration
 
@@ -35,10 +35,11 @@ Made from the program itself by `tools/spec_reference.py`; don't edit it.
 """
 SPOKEN: Mapping[Any, str] = {
     Number: "number", DurationS: "duration", MemoryBytes: "memory", CpuCores: "CPU", Percent: "percentage",
+    Share: "whole number or percentage",
     Argv: "text or list of texts", Assignments: "map of texts, or list of `NAME=value`",
 }  # fmt: skip
 SPOKEN_BY_SHAPE: Mapping[Any, str] = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-DURATIONS = ("interval", "timeout", "start_period", "stop_grace_period", "ack_wait")
+DURATIONS = ("interval", "timeout", "start_period", "stop_grace_period", "ack_wait", "min_ready_time")
 
 
 def reference() -> str:

@@ -20,8 +20,11 @@ FieldChange = tuple[str, Any, Any]  # the dotted path below the agent, the old v
 HIDDEN = "(hidden)"
 SECRET_CONTENT = "(content)"
 _LIVE = frozenset(
-    ("scale", "public", "idempotent", "max_requests", "request_timeout", "sticky", "schedule", "timeout", "retries")
-)
+    (
+        "scale", "update", "public", "idempotent", "max_requests", "request_timeout", "sticky", "schedule", "timeout",
+        "retries",
+    )
+)  # fmt: skip
 _RECREATE = frozenset(("stateful", "volumes"))
 _SENSITIVE = re.compile(r"SECRET|TOKEN|PASSW|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|(?:^|_)KEY$|AUTH", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")

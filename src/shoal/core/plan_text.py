@@ -21,7 +21,7 @@ _MEANS: Mapping[ChangeClass, str] = {
 _DURATIONS = frozenset(
     (
         "interval", "timeout", "start_period", "period", "stabilization_window", "p95", "request_timeout",
-        "stop_grace_period", "ack_wait",
+        "stop_grace_period", "ack_wait", "min_ready_time", "progress_deadline",
     )
 )  # fmt: skip
 

@@ -91,7 +91,7 @@ def _keys_of_kinds(agent: Agent, at: Loc) -> Iterator[Finding]:
             key = _OF_JOBS[name]
             yield Finding((*at, key), "only an agent with a `schedule` has this", key=True, about=("schedule", key))
     else:
-        for key in sorted(given & {"scale", "stateful"}):
+        for key in sorted(given & {"scale", "stateful", "update"}):
             if getattr(agent, key) is not False:
                 yield Finding((*at, key), "a job can't have this: it runs and ends", key=True, about=("schedule", key))
 
@@ -167,6 +167,20 @@ def _cron_window(window: CronWindow, most: int, at: Loc) -> Iterator[Finding]:
     yield from _time((*at, "time_zone"), check_time_zone(window.time_zone))
     if window.replicas > most:
         yield Finding((*at, "replicas"), f"found {window.replicas}; expected at most the max of {most}")
+
+
+def _update(agent: Agent, at: Loc) -> Iterator[Finding]:
+    here, update = (*at, "update"), agent.update
+    if agent.stateful:
+        for key in sorted(update.model_fields_set & {"max_surge", "max_unavailable"}):
+            message = "a stateful agent is replaced one ordinal after the other, so this means nothing"
+            yield Finding((*here, key), message, "leave it out", key=True, about=("stateful", "update"))
+    elif update.max_surge in (0, "0%") and update.max_unavailable in (0, "0%"):
+        message = "with neither a replica more nor one less nothing could ever be replaced"
+        yield Finding(here, message, "give max_surge or max_unavailable")
+    if update.progress_deadline_s is not None and update.progress_deadline_s <= update.min_ready_time_s:
+        message = "no replica can get ready in time; expected more than min_ready_time"
+        yield Finding((*here, "progress_deadline"), message)
 
 
 def _schedule(agent: Agent, at: Loc) -> Iterator[Finding]:
@@ -258,6 +272,7 @@ _CHECKS: tuple[Callable[[Agent, Loc], Iterator[Finding]], ...] = (
     _methods,
     _traffic,
     _scale,
+    _update,
     _schedule,
     _secrets,
     _volumes,

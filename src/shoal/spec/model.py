@@ -27,6 +27,7 @@ from shoal.spec.values import (
     Names,
     Number,
     Percent,
+    Share,
     StringMap,
 )
 
@@ -183,6 +184,28 @@ class Scale(Model):
     behavior: Behavior = Field(default=Behavior(), description="How fast the count follows.")
 
 
+class Update(Model):
+    """How a new version takes over. A stateful agent is replaced one ordinal after the other, the highest first."""
+
+    max_surge: Share = Field(
+        default="25%", description="Replicas above the wished count, or percent of it, rounded up."
+    )
+    max_unavailable: Share = Field(
+        default=0, description="Replicas that may be missing meanwhile, or percent of the count, rounded down."
+    )
+    min_ready_time_s: DurationS = Field(
+        default=1.0,
+        alias="min_ready_time",
+        description="How long a new replica has to stay ready until an old one goes for it.",
+    )
+    progress_deadline_s: Annotated[DurationS, Field(gt=0)] | None = Field(
+        default=None,
+        alias="progress_deadline",
+        description="The time without progress after which the new version is given up and the old one serves alone "
+        "again; by default twice `health.start_period`, at least 2 minutes.",
+    )
+
+
 class Public(Model):
     """How the outside reaches a service. `public: /ingest` is short for `path`."""
 
@@ -277,6 +300,7 @@ class Agent(Model):
     resources: Resources = Field(default=Resources(), description="What a replica asks for.")
     placement: Placement = Field(default=Placement(), description="Which nodes replicas run on.")
     scale: Scale = Field(default=Scale(), description="How many replicas there are; a job has none.")
+    update: Update = Field(default=Update(), description="How a new version takes over; a job has none.")
     calls: Names = Field(default=(), description="The services of the fleet and the externals that the agent calls.")
     queue: str | None = Field(default=None, description="The queue a worker takes its tasks from.")
     publishes: Names = Field(default=(), description="The queues that the agent puts tasks into.")

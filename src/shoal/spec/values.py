@@ -78,6 +78,22 @@ def _percent(value: object) -> float:
     return parse_percent(_scalar(value, "a percentage; expected a number such as 70%"))
 
 
+def _share(value: object) -> int | str:
+    """A count stays a count, a percentage is text: `25%`."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        percent = parse_percent(value)
+        if percent > 100:
+            raise ValueError(f"{shown(value)} is more than all; expected at most 100%")
+        return f"{percent:g}%"
+    try:
+        count = _integer(value)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is neither a count nor a percentage; expected 1 or 25%") from None
+    if not isinstance(count, int) or not 0 <= count <= 10**6:
+        raise ValueError(f"{shown(value)} is no count of replicas; expected 0 or more, or a percentage such as 25%")
+    return count
+
+
 def _argv(value: object) -> object:
     """A string is split as a shell would split it, and never run by a shell."""
     argv = value
@@ -127,6 +143,9 @@ def _sorted(value: Mapping[str, str]) -> dict[str, str]:
 
 
 _TEXT_OR_NUMBER: dict[str, Any] = {"type": ["string", "number"]}
+_SHARE: dict[str, Any] = {
+    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?%?$"}],
+}
 _TEXT_MAP: dict[str, Any] = {
     "type": "object",
     "additionalProperties": {"type": ["string", "number", "boolean"]},
@@ -153,6 +172,7 @@ DurationS = Annotated[float, BeforeValidator(_duration_s), WithJsonSchema(_TEXT_
 MemoryBytes = Annotated[int, BeforeValidator(_memory_bytes), WithJsonSchema(_TEXT_OR_NUMBER)]
 CpuCores = Annotated[float, BeforeValidator(_cpu_cores), WithJsonSchema(_TEXT_OR_NUMBER)]
 Percent = Annotated[float, BeforeValidator(_percent), WithJsonSchema(_TEXT_OR_NUMBER)]
+Share = Annotated[int | str, BeforeValidator(_share), WithJsonSchema(_SHARE)]
 Argv = Annotated[tuple[str, ...], BeforeValidator(_argv), WithJsonSchema(_ARGV)]
 Names = tuple[str, ...]
 StringMap = Annotated[
