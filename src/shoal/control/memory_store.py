@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from shoal.control.store import DECISIONS_KEPT, StoredFleet, generation_conflict
+from shoal.control.store import DECISIONS_KEPT, SecretRecord, StoredFleet, generation_conflict
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.spec.model import Fleet
@@ -15,20 +16,40 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._fleet: StoredFleet | None = None
+        self._secrets: Mapping[str, SecretRecord] = {}
         self._records: dict[str, AgentRecord] = {}
         self._decisions: dict[str, list[Decision]] = {}
 
     async def read_fleet(self) -> StoredFleet | None:
-        return self._fleet
+        return None if self._fleet is None else replace(self._fleet, secrets=self._secrets)
 
     async def write_fleet(
-        self, fleet: Fleet | None, *, directory: str, by: str, at: float, expected_generation: int
+        self,
+        fleet: Fleet | None,
+        *,
+        directory: str,
+        by: str,
+        at: float,
+        expected_generation: int,
+        secrets: Mapping[str, SecretRecord] | None = None,
     ) -> int:
+        self._compare(expected_generation)
+        self._fleet = StoredFleet(expected_generation + 1, fleet, directory, by, at)
+        if secrets is not None:
+            self._secrets = dict(secrets)
+        return expected_generation + 1
+
+    async def read_secrets(self) -> Mapping[str, SecretRecord]:
+        return dict(self._secrets)
+
+    async def write_secrets(self, secrets: Mapping[str, SecretRecord], *, expected_generation: int) -> None:
+        self._compare(expected_generation)
+        self._secrets = dict(secrets)
+
+    def _compare(self, expected: int) -> None:
         found, who = (self._fleet.generation, self._fleet.by) if self._fleet else (0, "nobody")
-        if found != expected_generation:
-            raise generation_conflict(found, who, expected_generation)
-        self._fleet = StoredFleet(found + 1, fleet, directory, by, at)
-        return found + 1
+        if found != expected:
+            raise generation_conflict(found, who, expected)
 
     async def read_records(self) -> Mapping[str, AgentRecord]:
         return dict(self._records)

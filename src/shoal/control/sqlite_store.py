@@ -12,11 +12,11 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from shoal.control.store import DECISIONS_KEPT, StoredFleet, generation_conflict
+from shoal.control.store import DECISIONS_KEPT, SecretRecord, StoredFleet, generation_conflict
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.errors import NewerState, StoreError
@@ -27,12 +27,14 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS fleet (
   id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL, document TEXT, directory TEXT NOT NULL,
   stored_by TEXT NOT NULL, stored_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS secret (name TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS record (agent TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decision (id INTEGER PRIMARY KEY, agent TEXT NOT NULL, document BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS decision_agent ON decision (agent, id);
 """
 _RECORD = TypeAdapter(AgentRecord)
 _DECISION = TypeAdapter(Decision)
+_SECRET = TypeAdapter(SecretRecord)
 T = TypeVar("T")
 
 
@@ -60,11 +62,7 @@ class SqliteStore:
         await self._run(lambda: None, connect=True)
 
     async def read_fleet(self) -> StoredFleet | None:
-        row = await self._run(
-            lambda: self._db.execute(
-                "SELECT generation, document, directory, stored_by, stored_at FROM fleet"
-            ).fetchone()
-        )
+        row, secrets = await self._run(self._select_fleet)
         if row is None:
             return None
         try:
@@ -73,26 +71,66 @@ class SqliteStore:
             raise StoreError(
                 f"{self._path}: the stored fleet can't be read by this Shoal: {error}; `shoal up` stores it anew"
             ) from error
-        return StoredFleet(row[0], fleet, row[2], row[3], row[4])
+        return StoredFleet(row[0], fleet, row[2], row[3], row[4], secrets)
+
+    def _select_fleet(self) -> tuple[Any, Mapping[str, SecretRecord]]:
+        with self._db:
+            self._db.execute("BEGIN")
+            row = self._db.execute("SELECT generation, document, directory, stored_by, stored_at FROM fleet").fetchone()
+            return row, self._select_secrets()
 
     async def write_fleet(
-        self, fleet: Fleet | None, *, directory: str, by: str, at: float, expected_generation: int
+        self,
+        fleet: Fleet | None,
+        *,
+        directory: str,
+        by: str,
+        at: float,
+        expected_generation: int,
+        secrets: Mapping[str, SecretRecord] | None = None,
     ) -> int:
         document = None if fleet is None else json.dumps(fleet.to_document())
-        return await self._run(lambda: self._swap_fleet(document, directory, by, at, expected_generation))
 
-    def _swap_fleet(self, document: str | None, directory: str, by: str, at: float, expected: int) -> int:
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            row = self._db.execute("SELECT generation, stored_by FROM fleet").fetchone()
-            found, who = row or (0, "nobody")
-            if found != expected:
-                raise generation_conflict(found, who, expected)
-            self._db.execute(
-                "REPLACE INTO fleet (id, generation, document, directory, stored_by, stored_at) VALUES (1,?,?,?,?,?)",
-                (expected + 1, document, directory, by, at),
-            )
-        return expected + 1
+        def swap() -> None:
+            with self._db:
+                self._compare(expected_generation)
+                self._db.execute(
+                    "REPLACE INTO fleet (id, generation, document, directory, stored_by, stored_at) "
+                    "VALUES (1,?,?,?,?,?)",
+                    (expected_generation + 1, document, directory, by, at),
+                )
+                if secrets is not None:
+                    self._replace_secrets(secrets)
+
+        await self._run(swap)
+        return expected_generation + 1
+
+    async def read_secrets(self) -> Mapping[str, SecretRecord]:
+        return await self._run(self._select_secrets)
+
+    async def write_secrets(self, secrets: Mapping[str, SecretRecord], *, expected_generation: int) -> None:
+        def swap() -> None:
+            with self._db:
+                self._compare(expected_generation)
+                self._replace_secrets(secrets)
+
+        await self._run(swap)
+
+    def _compare(self, expected: int) -> None:
+        """Begins a transaction that nobody else can write beside. Raises Conflict."""
+        self._db.execute("BEGIN IMMEDIATE")
+        found, who = self._db.execute("SELECT generation, stored_by FROM fleet").fetchone() or (0, "nobody")
+        if found != expected:
+            raise generation_conflict(found, who, expected)
+
+    def _select_secrets(self) -> Mapping[str, SecretRecord]:
+        rows = self._db.execute("SELECT name, document FROM secret ORDER BY name").fetchall()
+        return {name: _SECRET.validate_json(document) for name, document in rows}
+
+    def _replace_secrets(self, secrets: Mapping[str, SecretRecord]) -> None:
+        self._db.execute("DELETE FROM secret")
+        rows = [(name, _SECRET.dump_json(record)) for name, record in secrets.items()]
+        self._db.executemany("INSERT INTO secret (name, document) VALUES (?,?)", rows)
 
     async def read_records(self) -> Mapping[str, AgentRecord]:
         rows = await self._run(lambda: self._db.execute("SELECT agent, document FROM record").fetchall())

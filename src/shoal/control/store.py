@@ -6,7 +6,7 @@ The command line writes the fleet, by compare-and-set on its generation; only th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from shoal.core.decision import Decision
@@ -18,10 +18,26 @@ DECISIONS_KEPT = 50  # an agent
 
 
 @dataclass(frozen=True, slots=True)
+class SecretRecord:
+    """A secret beside its content: the HMAC that the content is kept by, who gave it, and when (epoch seconds).
+
+    `by_hand`: by `shoal secret set`. `source_digest` is the HMAC of what its source had when that was last looked at:
+    empty where it had nothing, `None` where nobody looked yet.
+    """
+
+    digest: str
+    at: float
+    by: str
+    by_hand: bool = False
+    source_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFleet:
     """A resolved fleet as it was stored. `generation` grows by one with each write; `fleet` is `None` after `down`.
 
     `directory` is where the spec's relative paths start; `by` says who stored it, for the message of a conflict.
+    `secrets` is by name, and holds those too that no agent uses yet.
     """
 
     generation: int
@@ -29,6 +45,7 @@ class StoredFleet:
     directory: str
     by: str
     at: float
+    secrets: Mapping[str, SecretRecord] = field(default_factory=dict[str, SecretRecord])
 
 
 def generation_conflict(found: int, by: str, expected: int) -> Conflict:
@@ -45,10 +62,27 @@ class Store(Protocol):
     async def read_fleet(self) -> StoredFleet | None: ...
 
     async def write_fleet(
-        self, fleet: Fleet | None, *, directory: str, by: str, at: float, expected_generation: int
+        self,
+        fleet: Fleet | None,
+        *,
+        directory: str,
+        by: str,
+        at: float,
+        expected_generation: int,
+        secrets: Mapping[str, SecretRecord] | None = None,
     ) -> int:
-        """Stores it as generation `expected_generation + 1` (0: there is none yet) and returns that.
+        """Stores it as generation `expected_generation + 1` (0: there is none yet) and returns that; with it `secrets`,
+        unless they are `None`, in place of all that there were.
         Raises Conflict, naming who was first, when another generation is there."""
+        ...
+
+    async def read_secrets(self) -> Mapping[str, SecretRecord]:
+        """By name; there may be some before the first fleet and after the last."""
+        ...
+
+    async def write_secrets(self, secrets: Mapping[str, SecretRecord], *, expected_generation: int) -> None:
+        """Puts them in place of all that there were, and leaves the generation: for what changes no replica.
+        Raises Conflict as `write_fleet` does."""
         ...
 
     async def read_records(self) -> Mapping[str, AgentRecord]: ...

@@ -11,7 +11,7 @@ import pytest
 
 from shoal.control.memory_store import MemoryStore
 from shoal.control.sqlite_store import SqliteStore, open_store
-from shoal.control.store import DECISIONS_KEPT, Store
+from shoal.control.store import DECISIONS_KEPT, SecretRecord, Store
 from shoal.core.decision import Decision, Pin, Proposal, ScaleEvent
 from shoal.core.record import AgentRecord
 from shoal.errors import Conflict, NewerState, StoreError
@@ -56,6 +56,35 @@ async def test_generations_go_on_after_down(store: Store) -> None:
     await put(store)
     assert await put(store, None, expected=1) == 2
     assert await put(store, expected=2) == 3
+
+
+TOKEN = SecretRecord("abc", 1.0, "ann", by_hand=True, source_digest="")
+OTHER = SecretRecord("def", 2.0, "bob")
+
+
+async def test_secrets_come_with_the_generation_that_they_were_stored_with(store: Store) -> None:
+    """Fleet and secrets change as one; a write that says nothing of secrets leaves them, down included."""
+    fields = {"directory": "/p", "by": "ann", "at": 1.0}
+    await store.write_fleet(FLEET, expected_generation=0, secrets={"TOKEN": TOKEN}, **fields)  # type: ignore[arg-type]
+    stored = await store.read_fleet()
+    assert stored is not None and stored.secrets == {"TOKEN": TOKEN}
+    with pytest.raises(Conflict):
+        await store.write_fleet(FLEET, expected_generation=0, secrets={}, **fields)  # type: ignore[arg-type]
+    await put(store, None, expected=1)
+    assert await store.read_secrets() == {"TOKEN": TOKEN}
+
+
+async def test_secrets_without_a_new_generation(store: Store) -> None:
+    """Before the first fleet too, and by compare-and-set all the same."""
+    await store.write_secrets({"TOKEN": TOKEN}, expected_generation=0)
+    assert await store.read_fleet() is None
+    assert await put(store) == 1
+    await store.write_secrets({"OTHER": OTHER}, expected_generation=1)
+    stored = await store.read_fleet()
+    assert stored is not None and (stored.generation, stored.secrets) == (1, {"OTHER": OTHER})
+    with pytest.raises(Conflict, match="generation 1 was stored by ann"):
+        await store.write_secrets({}, expected_generation=0)
+    assert await store.read_secrets() == {"OTHER": OTHER}
 
 
 async def test_records_are_kept_and_forgotten(store: Store) -> None:
