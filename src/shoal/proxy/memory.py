@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 from shoal.core.routing import Snapshot, Traffic
 from shoal.proxy.ledger import Ledger
@@ -11,15 +12,18 @@ from shoal.proxy.ledger import Ledger
 
 class MemoryGateways:
     """Implements `Gateways`. `snapshot` is the newest that was pushed; with `agrees=False` versions are acknowledged
-    only by `acknowledge`; `refusals` is what the test puts into it."""
+    only by `acknowledge`; `refusals` is what the test puts into it. A gateway that is gone counts for the barrier as
+    long as `comes_back_s`."""
 
-    def __init__(self, *names: str, agrees: bool = True) -> None:
+    def __init__(self, *names: str, agrees: bool = True, comes_back_s: float = 0.0) -> None:
         self._acknowledged = dict.fromkeys(names, 0)
         self._agrees = agrees
+        self._comes_back_s = comes_back_s
+        self._left: dict[str, float] = {}
         self._ledger = Ledger()
-        self._version = 0
         self._changed = asyncio.Event()
         self._acknowledgement = asyncio.Event()
+        self.version = 0
         self.snapshot: Snapshot | None = None
         self.refusals: dict[str, str] = {}
         if names:
@@ -31,18 +35,20 @@ class MemoryGateways:
 
     def push(self, snapshot: Snapshot) -> int:
         self.snapshot = snapshot
-        self._version += 1
+        self.version += 1
         self._ledger.retain(snapshot.agents)
         if self._agrees:
             self.acknowledge()
-        return self._version
+        return self.version
 
     async def wait_acknowledged(self, version: int, timeout_s: float = 5.0) -> tuple[str, ...]:
         try:
             async with asyncio.timeout(timeout_s):
                 while self._behind(version):
                     self._acknowledgement.clear()
-                    await self._acknowledgement.wait()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._comes_back_s if self._left else None):
+                            await self._acknowledgement.wait()
         except TimeoutError:
             pass
         return self._behind(version)
@@ -56,12 +62,14 @@ class MemoryGateways:
 
     def connect(self, name: str) -> None:
         """A gateway comes, and with `agrees` it uses the newest snapshot at once."""
-        self._acknowledged[name] = self._version if self._agrees else 0
+        self._acknowledged[name] = self.version if self._agrees else 0
         self._changed.set()
 
     def disconnect(self, name: str) -> None:
         """A gateway is gone; what it counted stays counted."""
         del self._acknowledged[name]
+        if self._comes_back_s:
+            self._left[name] = asyncio.get_running_loop().time()
         self._ledger.lose(name)
         self._changed.set()
         self._acknowledgement.set()
@@ -69,7 +77,7 @@ class MemoryGateways:
     def acknowledge(self, name: str | None = None, version: int | None = None) -> None:
         """The gateway, or each, uses the version, or the newest."""
         for each in [name] if name is not None else list(self._acknowledged):
-            self._acknowledged[each] = self._version if version is None else version
+            self._acknowledged[each] = self.version if version is None else version
         self._acknowledgement.set()
 
     def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
@@ -78,4 +86,8 @@ class MemoryGateways:
             self._changed.set()
 
     def _behind(self, version: int) -> tuple[str, ...]:
-        return tuple(sorted(name for name, newest in self._acknowledged.items() if newest < version))
+        if self._left:
+            now = asyncio.get_running_loop().time()
+            self._left = {name: at for name, at in self._left.items() if now - at < self._comes_back_s}
+        behind = {name for name, newest in self._acknowledged.items() if newest < version}
+        return tuple(sorted(behind | (self._left.keys() - self._acknowledged.keys())))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from shoal.core.action import EnsureRevision, RunJob, Scale
 from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
-from shoal.engines.memory.behaviour import Behaviour, backoff_s
+from shoal.engines.memory.behaviour import Behaviour, Behaviours, backoff_s, behaviour_for
 from shoal.engines.memory.timeline import Timeline
 from shoal.errors import EngineError
 
@@ -29,7 +29,7 @@ class MemoryAgent:
 
     def __init__(self, name: str, timeline: Timeline, address: Callable[[], str], touched: Callable[[], None]) -> None:
         self.name = name
-        self.behaviour = Behaviour()
+        self.behaviour: Behaviours = Behaviour()
         self.revisions: dict[str, EnsureRevision] = {}
         self.removed = False
         self._timeline = timeline
@@ -141,6 +141,13 @@ class MemoryAgent:
         if life.value.phase is Phase.RUNNING and life.value.ready is not ready:
             self._put(life, ready=ready, ready_at=self._timeline.now if ready else None, reason=reason)
 
+    def mend(self, behaviour: Behaviour) -> None:
+        """Every replica that lives goes on under this behaviour: one that would never have become ready does."""
+        for life in self._lives.values():
+            life.behaviour = behaviour
+            if life.value.phase is Phase.RUNNING and not life.value.ready and not behaviour.never_ready:
+                self._later(life, behaviour.ready_s, self._become_ready)
+
     def lose(self, replica: str) -> None:
         """Takes a replica away at once and starts another in its stead, as an engine does whose node died."""
         life = self._lives.pop(replica)
@@ -175,7 +182,7 @@ class MemoryAgent:
             id=f"{self.name}-{self._made}", agent=self.name, revision=revision, phase=Phase.PENDING,
             host=self._address(), port=template.port, node="memory", ordinal=ordinal, created_at=self._timeline.now,
         )  # fmt: skip
-        life = _Life(value, self.behaviour)
+        life = _Life(value, behaviour_for(self.behaviour, template))
         self._lives[value.id] = life
         self._touch()
         self._place(life)
@@ -207,7 +214,8 @@ class MemoryAgent:
         self.set_ready(life.value.id, True)
 
     def _crash_by_itself(self, life: _Life) -> None:
-        self.crash(life.value.id, life.behaviour.exit_code, "")
+        if life.behaviour.crash_after_s is not None:
+            self.crash(life.value.id, life.behaviour.exit_code, "")
 
     def _stop(self, life: _Life) -> None:
         if life.value.phase is Phase.STOPPING:
@@ -229,11 +237,13 @@ class MemoryAgent:
         self._put_run(
             JobRun(job.run_id, self.name, job.revision, Phase.RUNNING, attempt, started_at=self._timeline.now)
         )
-        lasts = self.behaviour.job_s
+        known = self.revisions.get(job.revision)  # an attempt may be repeated after its revision is forgotten
+        behaviour = behaviour_for(self.behaviour, known.template) if known is not None else Behaviour()
+        lasts = behaviour.job_s
         if job.timeout_s is not None and (lasts is None or lasts > job.timeout_s):
             self._end_later(job, attempt, job.timeout_s, -15, f"timed out after {job.timeout_s:g}s")
         elif lasts is not None:
-            self._end_later(job, attempt, lasts, self.behaviour.job_exit_code, "")
+            self._end_later(job, attempt, lasts, behaviour.job_exit_code, "")
 
     def _end_later(self, job: RunJob, attempt: int, delay_s: float, exit_code: int, reason: str) -> None:
         def end() -> None:

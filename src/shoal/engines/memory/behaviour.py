@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from shoal.core.template import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,14 @@ class Behaviour:
     exit_code: int = 1
     job_s: float | None = 1.0
     job_exit_code: int = 0
+
+
+Behaviours = Behaviour | Callable[[Template], Behaviour]  # one for all, or asked for each replica that is made
+
+
+def behaviour_for(behaviours: Behaviours, template: Template) -> Behaviour:
+    """The behaviour of one replica or run of this template."""
+    return behaviours if isinstance(behaviours, Behaviour) else behaviours(template)
 
 
 def backoff_s(restarts: int) -> float:
