@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+import socket
 from pathlib import Path
 
 import psutil
@@ -10,12 +10,10 @@ import pytest
 from local_fleet import (
     PYTHON,
     SLEEPER,
-    all_ready,
     collect,
     eventually,
     in_phase,
     local_engine,
-    nothing_left_running,
     processes_below,
     ready,
     template,
@@ -29,18 +27,6 @@ from shoal.core.template import SecretUse
 from shoal.engines.local import LocalEngine
 from shoal.errors import EngineUnavailable
 from shoal.spec.model import Health, LocalOptions, Placement, Resources
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    with nothing_left_running(tmp_path):
-        yield tmp_path / "state"
-
-
-@pytest.fixture
-async def engine(directory: Path) -> AsyncIterator[LocalEngine]:
-    async with local_engine(directory) as engine:
-        yield engine
 
 
 async def test_a_service_becomes_ready_on_a_port_of_its_own(engine: LocalEngine) -> None:
@@ -150,11 +136,19 @@ async def test_the_wrong_port_is_told(engine: LocalEngine) -> None:
     assert f"expected {replica.port}: put $PORT into its command" in replica.reason
 
 
-async def test_a_port_that_is_taken_is_chosen_anew(engine: LocalEngine) -> None:
-    """The replica that could not bind starts at once with another port."""
-    taker = (*PYTHON, _TAKES_ITS_OWN_PORT_FIRST, "$PORT", "$SHOAL_VOLUME_MARK")
-    await engine.act(wanted(template(taker, port=8000, volumes=("mark:/mark",)), 1))
-    await until(engine, "it runs on another", lambda view: all_ready(1)(view) and view.replicas[0].restarts == 1)
+async def test_a_port_that_is_taken_is_chosen_anew(engine: LocalEngine, directory: Path) -> None:
+    """The replica that could not bind starts at once with another port; whoever has the first one keeps it."""
+    await engine.act(wanted(template((*PYTHON, _BINDS_WHEN_TOLD, "$PORT"), port=8000), 1))
+    view = await until(engine, "it has begun", lambda view: any(r.phase is Phase.RUNNING for r in view.replicas))
+    taken = view.replicas[0].port
+    assert taken is not None
+    with socket.socket() as somebody:  # which does not listen, so that no probe takes it for the replica
+        somebody.bind(("127.0.0.1", taken))
+        (directory.parent / "go").touch()
+        (replica,) = await ready(engine, 1)
+        assert replica.port not in {None, taken}
+        assert (replica.restarts, replica.exit_code) == (1, 1)
+        assert somebody.getsockname()[1] == taken
 
 
 async def test_what_stops_answering_is_started_anew(engine: LocalEngine, directory: Path) -> None:
@@ -287,20 +281,10 @@ async def test_state_is_private(engine: LocalEngine, directory: Path) -> None:
 
 LONG = f"600.{os.getpid()}"
 _ELSEWHERE = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(600)"
-_TAKES_ITS_OWN_PORT_FIRST = """
-import os, socket, subprocess, sys
-LISTEN = (
-    "import socket, sys, time\\n"
-    "s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\\n"
-    "print('x', flush=True)\\n"
-    "time.sleep(5)"
-)
-mark = sys.argv[2] + "/taken"
-if not os.path.exists(mark):
-    open(mark, "w").close()
-    words = [sys.executable, "-I", "-S", "-c", LISTEN, sys.argv[1]]
-    other = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
-    other.stdout.readline()
+_BINDS_WHEN_TOLD = """
+import os, socket, sys, time
+while not os.path.exists("go"):
+    time.sleep(0.01)
 s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 while True:
     s.accept()[0].close()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,7 +19,6 @@ from local_fleet import (
     eventually,
     in_phase,
     local_engine,
-    nothing_left_running,
     processes_below,
     ready,
     template,
@@ -33,12 +31,6 @@ from shoal.core.observed import Phase
 from shoal.engines.local import agent as local_agent
 from shoal.engines.local.process import Identity, Process, boot_id, identify, is_alive, kill_remnants
 from shoal.engines.local.state import AgentState, ReplicaState, load_agent, load_life, store_agent, store_life
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    with nothing_left_running(tmp_path):
-        yield tmp_path / "state"
 
 
 def manifest(directory: Path, replica: str) -> Path:

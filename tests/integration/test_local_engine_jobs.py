@@ -1,27 +1,13 @@
 """Runs of jobs as processes: in time or not at all, repeated as allowed, kept as history."""
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import pytest
-from local_fleet import PYTHON, collect, local_engine, nothing_left_running, processes_below, template, until, wanted
+from local_fleet import PYTHON, collect, local_engine, processes_below, template, until, wanted
 
 from shoal.core.action import Remove, RunJob
 from shoal.core.observed import AgentObserved, JobRun, Phase
 from shoal.engines.local import LocalEngine
 from shoal.engines.local.state import RunState, store_life
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    with nothing_left_running(tmp_path):
-        yield tmp_path / "state"
-
-
-@pytest.fixture
-async def engine(directory: Path) -> AsyncIterator[LocalEngine]:
-    async with local_engine(directory) as engine:
-        yield engine
 
 
 async def ended(engine: LocalEngine, number: int = 1) -> tuple[JobRun, ...]:

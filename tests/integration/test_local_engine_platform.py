@@ -5,24 +5,17 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import nats
 import pytest
-from local_fleet import SLEEPER, eventually, nothing_left_running, processes_below
+from local_fleet import SLEEPER, eventually, processes_below
 
 from shoal.engines.local import LocalPlatform
 from shoal.errors import EngineError
 from shoal.spec.model import Agent, Fleet, LocalOptions
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    with nothing_left_running(tmp_path):
-        yield tmp_path / "state"
 
 
 def platform(directory: Path, **arguments: Any) -> LocalPlatform:

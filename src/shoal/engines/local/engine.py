@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.signals import Usage
+from shoal.engines.dispatch import carry_out
 from shoal.engines.local.agent import LocalAgent
 from shoal.engines.local.capabilities import CAPABILITIES
 from shoal.engines.local.gpus import Gpus, visible_devices
@@ -150,7 +151,7 @@ class LocalEngine:
         failures: list[ActionFailure] = []
         for action in actions:
             try:
-                self._carry_out(action)
+                carry_out(action, self._agents, self._agent)
             except (EngineError, OSError) as error:
                 failures.append(ActionFailure(action, str(error)))
             await asyncio.sleep(0)  # many starts in one call leave probes and signals their turn
@@ -193,28 +194,11 @@ class LocalEngine:
         }
         return await asyncio.to_thread(self._usage.measure, sessions, self._machine.clock())
 
-    def _carry_out(self, action: Action) -> None:
-        match action:
-            case EnsureRevision():
-                self._agent(action.agent).ensure(action)
-            case Scale():
-                self._known(action.agent).scale(action)
-            case RunJob():
-                self._known(action.agent).run(action)
-            case Remove():
-                if action.agent in self._agents:
-                    self._agents[action.agent].remove(action.revision)
-
     def _agent(self, name: str) -> LocalAgent:
         if name not in self._agents or self._agents[name].gone:
             self._agents[name] = LocalAgent(
                 self._machine, name, self._begin, lambda: self._touch(name), self._wake_waiting
             )
-        return self._agents[name]
-
-    def _known(self, name: str) -> LocalAgent:
-        if name not in self._agents:
-            raise EngineError(f"agents.{name}: not known; ensure a revision first")
         return self._agents[name]
 
     def _begin(self, story: Coroutine[Any, Any, None]) -> None:

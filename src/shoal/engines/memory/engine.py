@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.signals import Usage
+from shoal.engines.dispatch import carry_out
 from shoal.engines.memory.agent import MemoryAgent
 from shoal.engines.memory.behaviour import Behaviour
 from shoal.engines.memory.timeline import Timeline
@@ -84,7 +85,7 @@ class MemoryEngine:
             self.acted.append(action)
             try:
                 self._refuse(action)
-                self._carry_out(action)
+                carry_out(action, self._agents, self._agent)
             except EngineError as error:
                 failures.append(ActionFailure(action, str(error)))
         return tuple(failures)
@@ -188,28 +189,11 @@ class MemoryEngine:
                 del self._failures[position]
                 raise EngineError(reason)
 
-    def _carry_out(self, action: Action) -> None:
-        match action:
-            case EnsureRevision():
-                self._agent(action.agent).ensure(action)
-            case Scale():
-                self._known(action.agent).scale(action)
-            case RunJob():
-                self._known(action.agent).run(action)
-            case Remove():
-                if action.agent in self._agents:
-                    self._agents[action.agent].remove(action.revision)
-
     def _agent(self, name: str) -> MemoryAgent:
         if name not in self._agents:
             agent = MemoryAgent(name, self._timeline, self._next_address, lambda: self._touch(name))
             agent.behaviour = self._behaviours.get(name, self._behaviour)
             self._agents[name] = agent
-        return self._agents[name]
-
-    def _known(self, name: str) -> MemoryAgent:
-        if name not in self._agents:
-            raise EngineError(f"agents.{name}: not known; ensure a revision first")
         return self._agents[name]
 
     def _holder(self, replica: str) -> MemoryAgent:
