@@ -1,11 +1,9 @@
 """What replicas wrote: across rotations, replicas and their ends."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from local_fleet import (
     DEADLINE_S,
     PYTHON,
@@ -13,7 +11,6 @@ from local_fleet import (
     collect,
     eventually,
     local_engine,
-    nothing_left_running,
     ready,
     template,
     until,
@@ -31,12 +28,6 @@ for number in range(600):
     time.sleep(0.001)
 time.sleep(600)
 """
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    with nothing_left_running(tmp_path):
-        yield tmp_path / "state"
 
 
 async def test_logs_are_rotated_while_they_are_written(directory: Path) -> None:
