@@ -18,9 +18,9 @@ from aiohttp import ClientSession, ClientTimeout, web
 
 from shoal.core.routing import AgentRoute, Endpoint, HealthCheck, Snapshot, Traffic
 from shoal.proxy.admin import Admin
+from shoal.proxy.health import healthy_target, parse_healthy
 from shoal.proxy.link import GatewayLink, serve_gateways
 from shoal.proxy.sockets import reachable_socket
-from shoal.proxy.statistics import healthy_target, parse_counts
 
 DEADLINE_S = 20.0
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -180,10 +180,10 @@ class Rig:
         """What Envoy itself says at this instant."""
         admin = Admin(reachable_socket(self.directory / "gateway" / "admin.sock"))
         try:
-            counts = parse_counts(await admin.get(healthy_target(agents)))
+            found = parse_healthy(await admin.get(healthy_target(agents)))
         finally:
             admin.close()
-        return {name: counts[name][3] if name in counts else 0 for name in agents}
+        return {name: found.get(name, 0) for name in agents}
 
     def log(self) -> str:
         return (self.directory / "gateway.log").read_text()

@@ -88,6 +88,27 @@ def dumps(value: object) -> bytes:
     return json.dumps(to_json(value), separators=(",", ":")).encode()
 
 
+class SnapshotWriter:
+    """`dumps` of one snapshot after the other: a part that is the object of the last time is not encoded again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[object, bytes]] = {}
+
+    def dumps(self, snapshot: Snapshot) -> bytes:
+        known: dict[tuple[str, str], tuple[object, bytes]] = {}
+        texts = [dumps(_with_parts(snapshot, {}, {}, {}))[1:-1]]
+        for part in _PARTS:
+            values: Mapping[str, object] = getattr(snapshot, part)
+            for name, value in values.items():
+                entry = self._known.get((part, name))
+                if entry is None or entry[0] is not value:
+                    entry = (value, json.dumps(name).encode() + b":" + dumps(value))
+                known[part, name] = entry
+            texts.append(b'"%b":{%b}' % (part.encode(), b",".join(known[part, name][1] for name in values)))
+        self._known = known
+        return b"{" + b",".join(texts) + b"}"
+
+
 def loads(cls: type[T], data: bytes) -> T:
     """The inverse of `dumps`. Raises GatewayError for what is not such a value."""
     try:

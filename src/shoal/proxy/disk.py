@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shoal.core.routing import Snapshot
 from shoal.errors import GatewayError
-from shoal.proxy.codec import dumps, loads
+from shoal.proxy.codec import SnapshotWriter, loads
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ class SnapshotFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._writer = SnapshotWriter()  # beside us a thread that encodes 1,000 agents delays who wakes one
         self._due: Snapshot | None = None
         self._wake = asyncio.Event()
 
@@ -53,7 +54,7 @@ class SnapshotFile:
             return
         try:
             new = self._path.with_suffix(".new")
-            new.write_bytes(dumps(snapshot))
+            new.write_bytes(self._writer.dumps(snapshot))
             new.replace(self._path)
         except OSError as error:
             log.warning("can't store the snapshot in %s: %s", self._path, error)

@@ -6,6 +6,7 @@ Nothing here is on a request's path, the hold aside; and everything goes on when
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -162,6 +163,8 @@ class Gateway:
         try:
             self._received = patch(self._received, delta)
             self._apply(self._received)
+            if delta.full:
+                gc.freeze()  # it stays: looking through 1,000 agents for garbage stops all else for 50-100 ms
         except GatewayError as error:
             log.warning("%s", error)
             self._unusable = str(error)

@@ -18,9 +18,9 @@ import grpc.aio
 
 from shoal.errors import GatewayError
 from shoal.proxy.admin import Admin
+from shoal.proxy.health import healthy_target, parse_healthy
 from shoal.proxy.messages import message_class
 from shoal.proxy.render_listeners import RETRY_AFTER_S
-from shoal.proxy.statistics import healthy_target, parse_counts
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +90,11 @@ class Hold:
         if not candidates:
             return []
         try:
-            counts = parse_counts(await self._admin.get(healthy_target(candidates)))
+            healthy = parse_healthy(await self._admin.get(healthy_target(candidates)))
         except (GatewayError, ValueError) as error:
             log.debug("Envoy does not say who is healthy: %s", error)
             return []
-        return [agent for agent in candidates if agent in counts and counts[agent][3] > 0]
+        return [agent for agent in candidates if healthy.get(agent)]
 
     async def _check(self, request: Any, _context: _Context) -> Any:
         agent = str(request.attributes.context_extensions["agent"])

@@ -50,23 +50,24 @@ class Encoder:
     """
 
     def __init__(self) -> None:
-        self._whole: dict[tuple[str, str], tuple[Json, bytes]] = {}
+        self._whole: dict[str, dict[str, tuple[Json, bytes]]] = {}  # by type URL, then name
         self._routes: dict[int, tuple[Json, bytes]] = {}
 
     def encode_all(self, type_url: str, resources: Mapping[str, Json]) -> dict[str, bytes]:
         """Serialised messages by name. Raises GatewayError if a value does not fit the message."""
-        encoded: dict[str, bytes] = {}
+        before = self._whole.get(type_url, {})
+        kept: dict[str, tuple[Json, bytes]] = {}
+        changed = len(before) != len(resources)
         for name, value in resources.items():
-            known = self._whole.get((type_url, name))
+            known = before.get(name)
             if known is None or known[0] is not value:
-                body = self._encode_routes(value) if type_url == ROUTES else encode(type_url, value)
-                known = self._whole[type_url, name] = (value, body)
-            encoded[name] = known[1]
-        for key in [key for key in self._whole if key[0] == type_url and key[1] not in resources]:
-            del self._whole[key]
-        if type_url == ROUTES:
+                known = (value, self._encode_routes(value) if type_url == ROUTES else encode(type_url, value))
+                changed = True
+            kept[name] = known
+        self._whole[type_url] = kept
+        if type_url == ROUTES and changed:
             self._forget_routes(resources)
-        return encoded
+        return {name: known[1] for name, known in kept.items()}
 
     def _encode_routes(self, value: Json) -> bytes:
         hosts: list[Json] = [{**host, "routes": []} for host in value["virtual_hosts"]]

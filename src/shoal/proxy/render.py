@@ -68,6 +68,7 @@ class Renderer:
         self._agents: dict[str, tuple[AgentRoute, int, _Agent]] = {}
         self._externals: dict[str, tuple[ExternalRoute, int, _External]] = {}
         self._values: dict[str, Json] = {}
+        self._public: tuple[Mapping[str, object], Json] | None = None
 
     def render(self, snapshot: Snapshot) -> Resources:
         """Raises GatewayError where the snapshot can't be rendered; nothing is remembered of it then."""
@@ -77,7 +78,7 @@ class Renderer:
         listeners: dict[str, Json] = {}
         routes: dict[str, Json] = {}
         self._add_listener(listeners, PUBLIC, snapshot.bind, snapshot.public_port)
-        routes[PUBLIC] = _public_configuration(snapshot, agents)
+        routes[PUBLIC] = self._render_public(snapshot, agents)
         by_port = [caller for caller in snapshot.callers.values() if caller.listener_port is not None]
         for caller in by_port:
             name = f"caller-{caller.agent}"
@@ -114,6 +115,15 @@ class Renderer:
             kept[name] = known
         self._externals = kept
         return {name: entry[2] for name, entry in kept.items()}
+
+    def _render_public(self, snapshot: Snapshot, agents: Mapping[str, _Agent]) -> Json:
+        """Most changes are of endpoints: then it is the configuration of the last time."""
+        made_of = {
+            name: (route.public_host, route.public_path, agents[name].public) for name, route in snapshot.agents.items()
+        }
+        if self._public is None or self._public[0] != made_of:
+            self._public = (made_of, _public_configuration(snapshot, agents))
+        return self._public[1]
 
     def _add_listener(self, listeners: dict[str, Json], name: str, address: str, port: int) -> None:
         listener = render_listener(name, address, port, self._hold_s, tells_source=name == INTERNAL)

@@ -130,11 +130,6 @@ def parse_latencies(body: bytes) -> dict[str, tuple[int, ...]]:
     return latencies
 
 
-def healthy_target(agents: Iterable[str]) -> str:
-    """Asks for what `parse_counts` needs to say how many endpoints of these agents are healthy."""
-    return f"/stats?format=json&filter={quote(f'{_clusters(agents)}membership_healthy$')}"
-
-
 def _latency_target(agents: Mapping[str, float]) -> str:
     names = _clusters(agents) if len(agents) <= _NAMED else ""
     return f"/stats?format=json&usedonly&histogram_buckets=cumulative&filter={quote(f'{names}upstream_rq_time$')}"

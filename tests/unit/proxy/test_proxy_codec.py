@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.core.routing import AgentRoute, Caller, Endpoint, ExternalRoute, HealthCheck, Snapshot, Traffic
 from shoal.errors import GatewayError
-from shoal.proxy.codec import Delta, diff, dumps, loads, patch
+from shoal.proxy.codec import Delta, SnapshotWriter, diff, dumps, loads, patch
 from shoal.proxy.uplink import difference
 from shoal.proxy.wire import Report
 
@@ -50,6 +52,16 @@ SNAPSHOTS = st.builds(
 @given(SNAPSHOTS)
 def test_a_snapshot_arrives_as_it_was(snapshot: Snapshot) -> None:
     assert loads(Snapshot, dumps(snapshot)) == snapshot
+
+
+@settings(max_examples=40, deadline=None)
+@given(SNAPSHOTS, SNAPSHOTS)
+def test_a_writer_that_remembers_writes_the_same(one: Snapshot, other: Snapshot) -> None:
+    """Whatever of the one is the same object in the other."""
+    writer = SnapshotWriter()
+    mixed = replace(other, agents={**one.agents, **other.agents}, externals=one.externals)
+    for snapshot in (one, mixed, other, one):
+        assert loads(Snapshot, writer.dumps(snapshot)) == snapshot
 
 
 @settings(max_examples=40, deadline=None)
