@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,7 @@ from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.spec.model import Queue
 
 EVENTS_INTERVAL_S = 0.2
-LOG_QUEUE_LINES = 1000
-LOG_TAIL_LINES = 1000  # an agent's, where neither an end nor a begin was asked for
+LOG_TAIL_LINES = 1000  # a replica's, where neither an end nor a begin was asked for
 _STATUSES: dict[type[ShoalError], int] = {NotFound: 404, Conflict: 409, ControllerUnavailable: 503}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -153,12 +152,9 @@ class _Routes:
         follow = request.query.get("follow") == "1"
         since = _number(request, "since", None)
         tail = _whole(request, "tail", LOG_TAIL_LINES if since is None else None)
-        inspector = self._controller.parts.inspector
-        sources = [inspector.logs(agent, follow=follow, since=since, tail=tail) for agent in agents]
-        if not follow:
-            return await _stream(request, _as_lines(_read_logs(sources)))
-        async with _follow_logs(sources) as views:
-            return await _stream(request, _as_lines(views))
+        logs = self._controller.parts.inspector.logs(*agents, follow=follow, since=since, tail=tail)
+        async with contextlib.aclosing(logs) as lines:
+            return await _stream(request, _as_lines(_log_view(line) async for line in lines))
 
     async def scale(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
@@ -223,35 +219,6 @@ class _Routes:
         if admin is None:
             raise NotFound("this fleet has no queue; an agent with `queue` or `publishes` makes one")
         return admin
-
-
-async def _read_logs(sources: Sequence[AsyncIterator[LogLine]]) -> AsyncGenerator[LogView]:
-    """The lines of several agents by time."""
-    lines = [line for source in sources for line in [each async for each in source]]
-    for line in sorted(lines, key=lambda line: line.at or 0.0):
-        yield _log_view(line)
-
-
-@contextlib.asynccontextmanager
-async def _follow_logs(sources: Sequence[AsyncIterator[LogLine]]) -> AsyncGenerator[AsyncGenerator[LogView]]:
-    """The lines of several agents as they come."""
-    merged: asyncio.Queue[LogLine] = asyncio.Queue(LOG_QUEUE_LINES)
-
-    async def pour(source: AsyncIterator[LogLine]) -> None:
-        async for line in source:
-            await merged.put(line)
-
-    async def views() -> AsyncGenerator[LogView]:
-        while True:
-            yield _log_view(await merged.get())
-
-    async with asyncio.TaskGroup() as tasks:
-        pouring = [tasks.create_task(pour(source)) for source in sources]
-        try:
-            yield views()
-        finally:
-            for task in pouring:
-                task.cancel()
 
 
 def _log_view(line: LogLine) -> LogView:

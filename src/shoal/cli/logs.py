@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
 @click.option("--since", type=Since(), help="From then on: 10m, or 2025-06-15T02:00.")
 @click.option(
-    "--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines an agent; without this and --since, 1000."
+    "--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines of each replica; without this and --since, 1000."
 )
 @decorate(FOLLOW_FLEET_OPTIONS)
 @output_option("text", "json")

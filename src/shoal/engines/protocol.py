@@ -6,7 +6,7 @@ broker), `Inspector` lets people look into it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -95,8 +95,11 @@ class Inspector(Protocol):
     """Lets people look into replicas, and sources measure them."""
 
     def logs(
-        self, agent: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
-    ) -> AsyncIterator[LogLine]: ...
+        self, *agents: str, follow: bool = False, since: float | None = None, tail: int | None = None
+    ) -> AsyncGenerator[LogLine]:
+        """What the agents' replicas wrote, the oldest first: from `since` (epoch seconds) on, of each replica the last
+        `tail` lines; with `follow`, whatever they write from then on."""
+        ...
 
     async def usage(self) -> Mapping[str, Usage]:
         """Use by replica id; replicas that could not be measured are absent."""

@@ -33,9 +33,9 @@ async def test_a_reader_who_leaves_is_served_no_longer(tmp_path: Path, monkeypat
     """What follows logs for somebody ends when he closes."""
     reading, ended = asyncio.Event(), asyncio.Event()
 
-    async def logs(agent: str, **_: object) -> AsyncIterator[LogLine]:
+    async def logs(*agents: str, **_: object) -> AsyncIterator[LogLine]:
         try:
-            yield LogLine("web-0", agent, "one")
+            yield LogLine("web-0", agents[0], "one")
             reading.set()
             await asyncio.Event().wait()
         finally:
@@ -79,9 +79,9 @@ async def test_logs_without_a_tail_are_the_last_thousand_of_an_agent(
     """Unless somebody asks for more, by a number or a time."""
     tails: list[object] = []
 
-    async def logs(agent: str, *, tail: int | None = None, **_: object) -> AsyncIterator[LogLine]:
+    async def logs(*agents: str, tail: int | None = None, **_: object) -> AsyncIterator[LogLine]:
         tails.append(tail)
-        yield LogLine("web-0", agent, "one")
+        yield LogLine("web-0", agents[0], "one")
 
     async with driving() as drive, serving(drive, tmp_path) as client:
         await drive.up({"web": WEB})

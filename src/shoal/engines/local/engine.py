@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +24,8 @@ from shoal.engines.local.agent import LocalAgent
 from shoal.engines.local.capabilities import CAPABILITIES
 from shoal.engines.local.gpus import Gpus, visible_devices
 from shoal.engines.local.layout import Layout, directories, make_private
-from shoal.engines.local.logs import STREAMS, Follower, read_logs
+from shoal.engines.local.log_reading import Follower, read_logs
+from shoal.engines.local.logs import STREAMS
 from shoal.engines.local.machine import Machine, Timing
 from shoal.engines.local.ports import Ports
 from shoal.engines.local.render import render_base
@@ -96,6 +97,7 @@ class LocalEngine:
             for path in directories(layout.agents):
                 self._agent(path.name).adopt()
             self._begin(self._keep_house())
+            self._begin(self._watch_lively_logs())
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -158,19 +160,22 @@ class LocalEngine:
         return tuple(failures)
 
     async def logs(
-        self, agent: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
-    ) -> AsyncIterator[LogLine]:
-        """What the agent's replicas and runs wrote, those included that are gone. Times: see `local.logs`."""
-        followers: dict[tuple[str, str], Follower] = {}
-        paths = list(directories(self._machine.layout.logs(agent)))
+        self, *agents: str, follow: bool = False, since: float | None = None, tail: int | None = None
+    ) -> AsyncGenerator[LogLine]:
+        """What the agents' replicas and runs wrote, those included that are gone. Times: see `local.logs`."""
+        followers: dict[Path, Follower] = {}
         self._log_readers += 1
         try:
             async with self._rotating:
                 pass  # what has begun comes to its end; with a reader here nothing else begins
+            for agent in agents:
+                if agent in self._agents:
+                    await self._agents[agent].look_at_logs(self._machine.clock(), rotate=False)
             if follow:
-                self._find_followers(agent, followers, from_end=True)
-            ends = {follower.path: follower.offset for follower in followers.values()} if follow else None
-            lines = await asyncio.to_thread(lambda: list(read_logs(agent, paths, since, tail, ends)))
+                self._find_followers(agents, followers, from_end=True)
+            ends = {path: follower.offset for path, follower in followers.items()} if follow else None
+            paths = {agent: list(directories(self._machine.layout.logs(agent))) for agent in agents}
+            lines = await asyncio.to_thread(lambda: list(read_logs(paths, since, tail, ends)))
         finally:
             self._log_readers -= 1
         for line in lines:
@@ -182,7 +187,7 @@ class LocalEngine:
                 for line in fresh:
                     yield line
             await asyncio.sleep(self._machine.timing.follow_s)
-            self._find_followers(agent, followers, from_end=False)
+            self._find_followers(agents, followers, from_end=False)
 
     async def usage(self) -> Mapping[str, Usage]:
         """Use by replica (and run) id; CPU since the call before."""
@@ -234,11 +239,21 @@ class LocalEngine:
                 async with self._rotating:
                     await agent.look_at_logs(self._machine.clock(), rotate=self._log_readers == 0)
 
-    def _find_followers(self, agent: str, followers: dict[tuple[str, str], Follower], *, from_end: bool) -> None:
-        for path in directories(self._machine.layout.logs(agent)):
-            for stream in STREAMS:
-                if (path.name, stream) not in followers:
-                    followers[path.name, stream] = Follower(agent, path, stream, from_end=from_end)
+    async def _watch_lively_logs(self) -> None:
+        while True:
+            await asyncio.sleep(self._machine.timing.lively_s)
+            async with self._rotating:
+                for agent in self._agents.values():
+                    for life in agent.lives:
+                        life.logs.look_if_lively(self._machine.clock())
+
+    def _find_followers(self, agents: Sequence[str], followers: dict[Path, Follower], *, from_end: bool) -> None:
+        for agent in agents:
+            for directory in directories(self._machine.layout.logs(agent)):
+                for stream in STREAMS:
+                    path = directory / f"{stream}.log"
+                    if path not in followers:
+                        followers[path] = Follower(agent, directory, stream, from_end=from_end)
 
 
 def _lock(path: Path) -> int:

@@ -17,8 +17,8 @@ class Timing:
 
     `probe_s`: between two probes of a replica that has just started; `settled_s`: until a replica without a port is
     taken for ready; `well_s`: a replica that ran so long starts its back-off anew; `wrong_port_s`: how long an unready
-    replica is left alone before Shoal looks where it listens; `housekeeping_s`: between two looks at the logs' sizes;
-    `follow_s`: between two looks of who follows a log.
+    replica is left alone before Shoal looks where it listens; `housekeeping_s`: between two looks at the logs' sizes,
+    `lively_s` at those that have just grown; `follow_s`: between two looks of who follows a log.
     """
 
     probe_s: float = 0.01
@@ -28,6 +28,7 @@ class Timing:
     well_s: float = 60.0
     wrong_port_s: float = 3.0
     housekeeping_s: float = 1.0
+    lively_s: float = 0.2
     follow_s: float = 0.1
     log_bytes: int = 10 * 1024 * 1024
     logs_kept: int = 3

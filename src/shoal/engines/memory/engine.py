@@ -7,7 +7,7 @@ instant, so that a simulation may jump from `next_due` to `next_due`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
 from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import AgentObserved, Observed
@@ -91,18 +91,24 @@ class MemoryEngine:
         return tuple(failures)
 
     async def logs(
-        self, agent: str, *, follow: bool = False, since: float | None = None, tail: int | None = None
-    ) -> AsyncIterator[LogLine]:
-        """What `put_log` gave for the agent, oldest first."""
+        self, *agents: str, follow: bool = False, since: float | None = None, tail: int | None = None
+    ) -> AsyncGenerator[LogLine]:
+        """What `put_log` gave for the agents, in that order."""
         position = len(self._logs)
-        found = [line for line in self._logs if line.agent == agent and (since is None or (line.at or 0.0) >= since)]
-        for line in found if tail is None else found[max(0, len(found) - tail) :]:
+        left: dict[str, int] = {}
+        found: list[LogLine] = []
+        for line in reversed(self._logs):
+            if line.agent in agents and (since is None or line.at is None or line.at >= since):
+                left[line.replica] = left.get(line.replica, 0) + 1
+                if tail is None or left[line.replica] <= tail:
+                    found.append(line)
+        for line in reversed(found):
             yield line
         changes = self.changes()
         while follow:
             while position < len(self._logs):
                 position += 1
-                if self._logs[position - 1].agent == agent:
+                if self._logs[position - 1].agent in agents:
                     yield self._logs[position - 1]
             await anext(changes)
 
