@@ -80,6 +80,10 @@ class MemoryGateways:
             self._acknowledged[each] = self.version if version is None else version
         self._acknowledgement.set()
 
+    def acknowledged(self, name: str) -> int:
+        """The newest version that the gateway uses."""
+        return self._acknowledged[name]
+
     def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
         """The gateway says these counts from now on."""
         if self._ledger.update(name, traffic):

@@ -14,7 +14,7 @@ from shoal.core.observed import AgentObserved, Observed
 from shoal.core.signals import Usage
 from shoal.engines.dispatch import carry_out
 from shoal.engines.memory.agent import MemoryAgent
-from shoal.engines.memory.behaviour import Behaviour
+from shoal.engines.memory.behaviour import Behaviour, Behaviours
 from shoal.engines.memory.timeline import Timeline
 from shoal.engines.protocol import Ability, Capabilities, LogLine, Support
 from shoal.errors import EngineError, EngineUnavailable, NotFound
@@ -31,18 +31,19 @@ class MemoryEngine:
     """A fake engine. `clock` gives epoch seconds; nothing happens between two looks at it.
 
     What a test sets: `behave` (how replicas and jobs go), `crash`, `set_ready`, `lose`, `finish_run`, `fail_next` (an
-    action's failure), `unavailable`, `incomplete`, `put_log`, `put_usage`; `acted` holds every action that was asked.
+    action's failure), `unavailable`, `incomplete`, `mend`, `put_log`, `put_usage`; `acted` holds every action that was
+    asked.
     """
 
-    def __init__(self, clock: Callable[[], float], *, behaviour: Behaviour | None = None) -> None:
+    def __init__(self, clock: Callable[[], float], *, behaviour: Behaviours | None = None) -> None:
         self.unavailable: str | None = None
         self.incomplete = False
         self.acted: list[Action] = []
         self.capabilities: Capabilities = CAPABILITIES
         self._clock = clock
         self._timeline = Timeline(clock)
-        self._behaviour = behaviour or Behaviour()
-        self._behaviours: dict[str, Behaviour] = {}
+        self._behaviour: Behaviours = behaviour or Behaviour()
+        self._behaviours: dict[str, Behaviours] = {}
         self._agents: dict[str, MemoryAgent] = {}
         self._dirty: set[str] = set()
         self._view: Mapping[str, AgentObserved] = {}
@@ -58,6 +59,10 @@ class MemoryEngine:
     async def observe(self) -> Observed:
         """Every agent; the same object again for one of which nothing changed."""
         self._reach()
+        return Observed(self._clock(), self.look(), complete=not self.incomplete)
+
+    def look(self) -> Mapping[str, AgentObserved]:
+        """What there is now, whether or not the engine can be reached."""
         self._timeline.advance()
         if self._dirty:
             view = dict(self._view)
@@ -70,7 +75,7 @@ class MemoryEngine:
                     view[name] = agent.view
             self._dirty.clear()
             self._view = view
-        return Observed(self._clock(), self._view, complete=not self.incomplete)
+        return self._view
 
     def changes(self) -> AsyncIterator[None]:
         """Yields after every change since the call; time that passes is a change once `observe` or `tick` saw it."""
@@ -128,7 +133,14 @@ class MemoryEngine:
         """Takes the steps that are due, and so wakes `changes`."""
         self._timeline.advance()
 
-    def behave(self, agent: str, behaviour: Behaviour) -> None:
+    def mend(self, behaviour: Behaviour) -> None:
+        """Whatever lives, and all that is started later, behaves so from now on."""
+        self._behaviour, self._behaviours = behaviour, {}
+        for agent in self._agents.values():
+            agent.behaviour = behaviour
+            agent.mend(behaviour)
+
+    def behave(self, agent: str, behaviour: Behaviours) -> None:
         """How replicas and runs of the agent go that start from now on."""
         self._behaviours[agent] = behaviour
         if agent in self._agents:
