@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shoal.errors import GatewayError
 from shoal.proxy.gateway import GatewayOptions, run_gateway
+from shoal.proxy.limits import Limits, allow_many_files, machine_limits
 
 
 def main() -> int:
@@ -22,7 +23,12 @@ def main() -> int:
     parser.add_argument("--drain", type=float, default=5.0, help="seconds that requests may go on after SIGTERM")
     parser.add_argument("--hold", type=float, default=60.0, help="seconds that a request may wait for a replica")
     parser.add_argument("--ca-file", help="certificate authorities for externals (default: the system's)")
+    parser.add_argument("--connections", type=int, help="clients' connections at once (default: by open files)")
+    parser.add_argument("--heap-mb", type=int, help="Envoy's memory (default: a quarter of the machine's)")
     arguments = parser.parse_args()
+    os.umask(0o077)  # of what this process and its Envoy make, nothing is for others
+    allow_many_files()
+    limits = machine_limits()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     options = GatewayOptions(
         state_dir=arguments.state_dir,
@@ -32,6 +38,10 @@ def main() -> int:
         drain_s=arguments.drain,
         hold_s=arguments.hold,
         ca_file=arguments.ca_file,
+        limits=Limits(
+            connections=arguments.connections or limits.connections,
+            heap_bytes=arguments.heap_mb << 20 if arguments.heap_mb else limits.heap_bytes,
+        ),
     )
     status = 0
     try:

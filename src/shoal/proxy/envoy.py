@@ -23,6 +23,7 @@ import psutil
 
 from shoal.errors import GatewayError
 from shoal.proxy.admin import Admin
+from shoal.proxy.limits import Limits
 from shoal.proxy.render_bootstrap import render_bootstrap
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class EnvoyPlace:
     admin_socket: Path
     node: str
     concurrency: int
+    limits: Limits
 
     @property
     def log(self) -> Path:
@@ -137,7 +139,8 @@ def envoy_binary() -> Path:
 
 def _command(place: EnvoyPlace) -> list[str]:
     """Writes the bootstrap under a name made of its content, so that the command line says which one it is."""
-    text = json.dumps(render_bootstrap(place.node, str(place.gateway_socket), str(place.admin_socket)))
+    bootstrap = render_bootstrap(place.node, str(place.gateway_socket), str(place.admin_socket), place.limits)
+    text = json.dumps(bootstrap)
     path = place.directory.absolute() / f"envoy-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
     path.write_text(text)
     threads = str(place.concurrency)

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc.aio
@@ -25,6 +25,7 @@ from shoal.proxy.codec import Delta, patch
 from shoal.proxy.disk import SnapshotFile, only_one
 from shoal.proxy.envoy import EnvoyKeeper, EnvoyPlace
 from shoal.proxy.hold import Hold
+from shoal.proxy.limits import Limits, machine_limits
 from shoal.proxy.messages import ASSIGNMENT, CLUSTER, LISTENER, ROUTES, Encoder
 from shoal.proxy.render import Renderer
 from shoal.proxy.sockets import reachable_socket
@@ -59,6 +60,7 @@ class GatewayOptions:
     drain_s: float = 5.0
     hold_s: float = 60.0
     ca_file: str | None = None
+    limits: Limits = field(default_factory=machine_limits)
 
 
 async def run_gateway(options: GatewayOptions) -> None:
@@ -99,7 +101,7 @@ class Gateway:
         self._ads = AdsServer(self._ads_changed)
         self._uplink = Uplink(options.controller, options.name, self)
         self.envoy = EnvoyKeeper(
-            EnvoyPlace(options.state_dir, self._socket, admin_socket, options.name, options.concurrency)
+            EnvoyPlace(options.state_dir, self._socket, admin_socket, options.name, options.concurrency, options.limits)
         )
         self._statistics = Statistics(self.envoy.admin, self._uplink.wake)
         self._hold = Hold(Admin(admin_socket), options.hold_s, self._endpoints_in_use, self._uplink.wake)

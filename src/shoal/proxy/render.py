@@ -21,7 +21,7 @@ from shoal.proxy.render_clusters import (
     render_assignment,
     render_external_cluster,
 )
-from shoal.proxy.render_listeners import SOURCE_HEADER, render_listener
+from shoal.proxy.render_listeners import PUBLIC, SOURCE_HEADER, render_listener
 from shoal.proxy.render_routes import (
     render_call_routes,
     render_external_routes,
@@ -30,7 +30,6 @@ from shoal.proxy.render_routes import (
     unavailable,
 )
 
-PUBLIC = "public"
 INTERNAL = "internal"
 
 

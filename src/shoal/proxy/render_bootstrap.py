@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from shoal.core.routing import LATENCY_BOUNDS_MS
+from shoal.proxy.limits import Limits
 from shoal.proxy.messages import TYPE_PREFIX, Json
 from shoal.proxy.render_listeners import GATEWAY_CLUSTER
 
 FLUSH_S = 1.0  # Envoy merges its threads' histograms at this interval: a scrape sees nothing newer
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECTIONS = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
-_MAX_CONNECTIONS = 50_000
+_HEAP = "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig"
+_HEAP_MONITOR = "envoy.resource_monitors.fixed_heap"
 
 # What is not named here is not counted at all, which is what keeps a request, and a scrape, cheap.
 COUNTED = r"^cluster\.agent-[^.]+\.(upstream_rq_(active|pending_active|completed|5xx|time)|membership_healthy)$"
 
 
-def render_bootstrap(node: str, gateway_socket: str, admin_socket: str) -> Json:
+def render_bootstrap(node: str, gateway_socket: str, admin_socket: str, limits: Limits) -> Json:
     return {
         "node": {"id": node, "cluster": "shoal"},
-        "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
+        "admin": {
+            "address": {"pipe": {"path": admin_socket, "mode": 0o600}},
+            "ignore_global_conn_limit": True,  # a flood of clients must not blind the gateway process
+        },
         "dynamic_resources": {
             "lds_config": {"resource_api_version": "V3", "ads": {}},
             "cds_config": {"resource_api_version": "V3", "ads": {}},
@@ -36,18 +41,41 @@ def render_bootstrap(node: str, gateway_socket: str, admin_socket: str) -> Json:
                 {"match": {"suffix": "upstream_rq_time"}, "buckets": list(LATENCY_BOUNDS_MS)},
             ],
         },
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": TYPE_PREFIX + _CONNECTIONS,
-                        "max_active_downstream_connections": _MAX_CONNECTIONS,
-                    },
-                }
-            ]
-        },
+        "overload_manager": _overload(limits),
     }
+
+
+def _overload(limits: Limits) -> Json:
+    """Connections above the limit are closed at once. As the heap fills, idle connections go sooner; before its end new
+    requests are answered 503, and those that run go on."""
+    connections = {"@type": TYPE_PREFIX + _CONNECTIONS, "max_active_downstream_connections": limits.connections}
+    heap = {"@type": TYPE_PREFIX + _HEAP, "max_heap_size_bytes": limits.heap_bytes}
+    timeouts = {
+        "@type": TYPE_PREFIX + "envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+        "timer_scale_factors": [{"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": "2s"}],
+    }
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": connections},
+            {"name": _HEAP_MONITOR, "typed_config": heap},
+        ],
+        "actions": [
+            {
+                "name": "envoy.overload_actions.reduce_timeouts",
+                "triggers": [
+                    {"name": _HEAP_MONITOR, "scaled": {"scaling_threshold": 0.7, "saturation_threshold": 0.9}}
+                ],
+                "typed_config": timeouts,
+            },
+            {"name": "envoy.overload_actions.shrink_heap", "triggers": [_heap_above(0.85)]},
+            {"name": "envoy.overload_actions.stop_accepting_requests", "triggers": [_heap_above(0.95)]},
+        ],
+    }
+
+
+def _heap_above(share: float) -> Json:
+    return {"name": _HEAP_MONITOR, "threshold": {"value": share}}
 
 
 # Envoy's own back-off takes seconds to find a gateway process that was restarted.

@@ -8,6 +8,7 @@ from shoal.proxy.messages import TYPE_PREFIX, Json
 from shoal.proxy.render_clusters import ADS, seconds
 from shoal.proxy.render_routes import HOLD_FILTER, STREAM_IDLE
 
+PUBLIC = "public"
 GATEWAY_CLUSTER = "shoal-gateway"  # the gateway process: ADS and the hold
 RETRY_AFTER_S = 5
 SOURCE_HEADER = "x-shoal-source"
@@ -24,6 +25,8 @@ def render_listener(name: str, address: str, port: int, hold_s: float, *, tells_
         # requests, with no error anywhere.
         "enable_reuse_port": False,
         "connection_balance_config": {"exact_balance": {}},
+        # Where clients have used up all connections, agents go on calling each other.
+        "ignore_global_conn_limit": name != PUBLIC,
         "per_connection_buffer_limit_bytes": 256 * 1024,
         "filter_chains": [
             {
@@ -39,7 +42,7 @@ def render_listener(name: str, address: str, port: int, hold_s: float, *, tells_
 
 
 def _connection_manager(name: str, hold_s: float, *, tells_source: bool) -> Json:
-    early: Json = {"early_header_mutation_extensions": [_SOURCE]} if tells_source else {}
+    early = _early_mutation(_NOBODYS_NAMES, _SOURCE) if tells_source else _early_mutation(_NOBODYS_NAMES)
     nobody = {"address_prefix": "255.255.255.255", "prefix_len": 32}
     return {
         "@type": TYPE_PREFIX + _MANAGER,
@@ -69,7 +72,7 @@ def _connection_manager(name: str, hold_s: float, *, tells_source: bool) -> Json
             "initial_connection_window_size": 1024 * 1024,
         },
         "http_protocol_options": {},
-        **early,
+        "early_header_mutation_extensions": [early],
     }
 
 
@@ -98,20 +101,25 @@ _HOLD_FAILED: Json = {
     ]
 }
 
-# Routes can match on headers only, so the address becomes one, before the route is chosen.
+
+def _early_mutation(*mutations: Json) -> Json:
+    """Changes headers before the route is chosen."""
+    config = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {"@type": TYPE_PREFIX + config, "mutations": list(mutations)},
+    }
+
+
+# What Shoal tells agents it tells under these names, so nobody else may.
+_NOBODYS_NAMES: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-shoal-"}}}
+
+# Routes can match on headers only, so the address becomes one.
 _SOURCE: Json = {
-    "name": "envoy.http.early_header_mutation.header_mutation",
-    "typed_config": {
-        "@type": TYPE_PREFIX + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        "mutations": [
-            {
-                "append": {
-                    "header": {"key": SOURCE_HEADER, "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-            }
-        ],
-    },
+    "append": {
+        "header": {"key": SOURCE_HEADER, "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
 }
 
 _ROUTER: Json = {
