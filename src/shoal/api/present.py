@@ -15,6 +15,7 @@ from shoal.core.signals import Reading
 from shoal.spec.model import Agent, Kind
 
 CRASHES_UNTIL_FAILED = 3  # restarts without having been ready, after which a start counts as failed
+_NOT_LOADED = "the controller has just started, and reads what the fleet is"
 
 
 def fleet_view(controller: Controller) -> StatusView:
@@ -26,7 +27,7 @@ def fleet_view(controller: Controller) -> StatusView:
         at=controller.parts.clock(),
         generation=stored.generation if stored is not None else 0,
         observed_generation=wired.generation if wired is not None else 0,
-        settled=controller.settled,
+        settled=controller.settled and controller.carried_out is not None,
         gateway_url=gateway_url(controller),
         gateways=controller.parts.gateways.live,
         controller_pid=os.getpid(),
@@ -43,20 +44,21 @@ def gateway_url(controller: Controller) -> str | None:
     return f"http://{host}:{wiring.public_port}"
 
 
-def agent_view(state: AgentState, base_url: str | None) -> AgentView:
-    """One agent."""
+def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) -> AgentView:
+    """One agent. `loaded`: whether the controller knows the stored fleet already, so that an agent without a spec is
+    one that left it."""
     spec, replicas = state.spec, state.observed.replicas
-    health, reason = _health(state)
+    health, reason = _health(state) if loaded or spec is not None else ("progressing", _NOT_LOADED)
     pin = state.record.pin
     usage = state.usage.values()
     return AgentView(
         name=state.name,
-        kind=spec.kind.value if spec is not None else "removed",
+        kind=spec.kind.value if spec is not None else "removed" if loaded else "unknown",
         revision=state.revision,
         state=health,
         reason=reason,
         settled=is_settled(state),
-        desired=0 if spec is None else state.record.desired,
+        desired=0 if spec is None and loaded else state.record.desired,
         ready=sum(1 for r in replicas if r.ready and r.phase is Phase.RUNNING),
         starting=sum(1 for r in replicas if not r.ready and r.phase in (Phase.PENDING, Phase.RUNNING, Phase.BACKOFF)),
         stopping=sum(1 for r in replicas if r.phase is Phase.STOPPING),
@@ -112,6 +114,8 @@ def _health(state: AgentState) -> tuple[str, str]:
     if not is_settled(state):
         unready = next((r for r in new if not r.ready and r.reason), None)
         return "progressing", _reason(unready) if unready is not None else state.waiting_for
+    if state.record.desired == 0 and state.record.pin is not None:
+        return "ok", "pinned to 0 by hand: nothing wakes it"
     if state.record.desired == 0:
         return "asleep", "wakes with the next request" if spec.kind is Kind.SERVICE else "wakes with the next task"
     return "ok", state.decision.reason if state.decision is not None else ""

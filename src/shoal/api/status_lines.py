@@ -57,8 +57,8 @@ class StatusLines:
         """The status as it is now, as one line."""
         began = time.perf_counter()
         controller = self._controller
-        url = gateway_url(controller)
-        self._fragments = {name: self._fragment(state, url) for name, state in controller.states.items()}
+        url, loaded = gateway_url(controller), controller.stored is not None
+        self._fragments = {name: self._fragment(state, url, loaded) for name, state in controller.states.items()}
         ordered = sorted(self._fragments.values(), key=lambda fragment: fragment.order)
         head = dataclasses.asdict(fleet_view(controller))
         head.pop("agents")
@@ -107,11 +107,12 @@ class StatusLines:
             async with asyncio.timeout(UNCHANGED_S):
                 await self._controller.next_change()
 
-    def _fragment(self, state: AgentState, url: str | None) -> _Fragment:
+    def _fragment(self, state: AgentState, url: str | None, loaded: bool) -> _Fragment:
         signals = state.signals
         parts = (state, state.spec, state.observed, state.record, state.decision)
         values = (
             url,
+            loaded,
             state.revision,
             is_settled(state),
             state.waiting_for,
@@ -130,7 +131,7 @@ class StatusLines:
             and known.values == values
         ):
             return known
-        view = agent_view(state, url)
+        view = agent_view(state, url, loaded=loaded)
         return _Fragment(parts, values, (_RANK[view.state], view.name), json.dumps(view, default=_fields))
 
 

@@ -12,6 +12,7 @@ from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, format_moment, format_number, format_span
 from shoal.cli.status import find_agent
+from shoal.cli.status_text import describe_bounds
 
 if TYPE_CHECKING:
     from shoal.api.client import Client
@@ -45,8 +46,7 @@ async def _ask(client: Client, agent: str, last: int) -> tuple[AgentView, tuple[
 def render_explanation(agent: AgentView, decisions: tuple[DecisionView, ...], now: float) -> str:
     """The agent's count and bounds, then each decision."""
     head = f"{click.style(agent.name, bold=True)}: {agent.desired} desired, {agent.ready} ready"
-    bounds = f"always {agent.min}" if agent.min == agent.max else f"between {agent.min} and {agent.max}"
-    lines = [f"{head}, {bounds}"]
+    lines = [f"{head}, {describe_bounds(agent)}"]
     if agent.pin is not None:
         until = (
             f"until {format_moment(agent.pin_until)}" if agent.pin_until else f"until `shoal scale {agent.name} auto`"

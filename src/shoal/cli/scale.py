@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +11,11 @@ from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit
 from shoal.cli.since import Span
+from shoal.cli.status_text import describe_bounds
 from shoal.units import format_duration
+
+if TYPE_CHECKING:
+    from shoal.api.views import AgentView
 
 
 class _Count(click.ParamType[int | None]):
@@ -43,7 +48,16 @@ def scale(common: Common, agent: str, count: int | None, for_s: float | None) ->
     if common.output != "text":
         emit(view, common.output)
     elif count is None:
-        click.echo(f"{agent}: released, between {view.min} and {view.max} replicas again")
+        click.echo(f"{agent}: released, {describe_bounds(view)} again")
     else:
         how_long = f"for {format_duration(for_s)}" if for_s is not None else f"until `shoal scale {agent} auto`"
-        click.echo(f"{agent}: pinned to {count} {how_long} ({view.ready} ready now)")
+        click.echo(f"{agent}: pinned to {count} {how_long} ({view.ready} ready now){_describe_bound(view, count)}")
+
+
+def _describe_bound(view: AgentView, count: int) -> str:
+    """That the count is one which the autoscaler would not choose."""
+    if count > view.max:
+        return f"; that is above its max of {view.max}, which does not hold for a pin"
+    if count < view.min:
+        return f"; that is below its min of {view.min}, which does not hold for a pin"
+    return ""

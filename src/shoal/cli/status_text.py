@@ -53,7 +53,7 @@ def render_status(view: StatusView, width: int | None = None, *, wide: bool = Fa
     lines = [render_heading(view)]
     lines += [f"{click.style('problem:', fg='yellow', bold=True)} {problem}" for problem in view.problems]
     if not view.agents:
-        return "\n".join([*lines, "It has no agents."])
+        return "\n".join([*lines, _describe_no_agents(view)])
     in_columns = wide and (width is None or width >= _WIDE_NEEDS)
     columns = (*_COLUMNS[:-1], *_WIDE, _COLUMNS[-1]) if in_columns else _COLUMNS
     agents = sort_agents(view.agents)
@@ -75,6 +75,14 @@ def render_heading(view: StatusView) -> str:
     if view.gateway_url:
         parts.append(view.gateway_url)
     return ", ".join(parts)
+
+
+def _describe_no_agents(view: StatusView) -> str:
+    if view.settled or not view.controller_pid:
+        return "It has no agents."
+    if not view.observed_generation:
+        return "Its controller has just started, and reads what the fleet is."
+    return "All agents are stopped; the gateway and the broker are being stopped too."
 
 
 def _row(agent: AgentView, figures: Sequence[str], now: float, *, beneath: bool) -> list[Cell | str]:
@@ -126,8 +134,7 @@ def render_agent(agent: AgentView, now: float, width: int | None = None) -> str:
     facts = [
         ("state", f"{click.style(agent.state, fg=STATE_COLOURS.get(agent.state))}"),
         ("reason", describe_reason(agent, now)),
-        ("replicas", f"{agent.desired} desired, {agent.ready} ready, {agent.starting} starting, "
-                     f"{agent.stopping} stopping (between {agent.min} and {agent.max})"),
+        ("replicas", _describe_replicas(agent)),
         ("revision", agent.revision),
         ("url", agent.url or ""),
         ("load", _describe_load(agent)),
@@ -141,6 +148,18 @@ def render_agent(agent: AgentView, now: float, width: int | None = None) -> str:
     if agent.runs:
         lines += ["", render_table(_RUN_COLUMNS, [_run_row(each, now) for each in agent.runs], width)]
     return "\n".join([*lines, *_last_logs(agent)])
+
+
+def _describe_replicas(agent: AgentView) -> str:
+    if agent.kind == "job":
+        return ""
+    counts = f"{agent.desired} desired, {agent.ready} ready, {agent.starting} starting, {agent.stopping} stopping"
+    return f"{counts} ({describe_bounds(agent)})"
+
+
+def describe_bounds(agent: AgentView) -> str:
+    """How many replicas the autoscaler may choose."""
+    return f"always {agent.min}" if agent.min == agent.max else f"between {agent.min} and {agent.max}"
 
 
 def _describe_load(agent: AgentView) -> str:

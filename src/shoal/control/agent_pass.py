@@ -55,7 +55,7 @@ def read_signals(state: AgentState, spec: Agent, now: float, *, gateways: bool) 
 
 def scale_agent(state: AgentState, spec: Agent, now: float, *, gateways: bool) -> Outcome:
     """Asks the autoscaler, and writes the answer into the state."""
-    current = state.record.desired
+    current, released = state.record.desired, _release_expired(state, now)
     state.signals = read_signals(state, spec, now, gateways=gateways)
     decision, state.history = decide(
         state.name,
@@ -73,11 +73,20 @@ def scale_agent(state: AgentState, spec: Agent, now: float, *, gateways: bool) -
     moving_at = None if state.series.quiet_after(now) else now + SCRAPE_INTERVAL_S
     state.due_at = _earliest(decision.due_at, moving_at, known_until)
     if decision.count == current:
-        return Outcome()
+        return Outcome(events=released)
     state.history = record_scaling(state.history, spec.scale, current, decision.count, now)
     state.record = replace(state.record, desired=decision.count, ups=state.history.ups, downs=state.history.downs)
     said = Event(now, state.name, "scaled", f"{current} to {decision.count}: {decision.reason}")
-    return Outcome(decision=decision, events=(said,))
+    return Outcome(decision=decision, events=(*released, said))
+
+
+def _release_expired(state: AgentState, now: float) -> tuple[Event, ...]:
+    """A pin whose time is over is none."""
+    pin = state.record.pin
+    if pin is None or pin.until is None or now < pin.until:
+        return ()
+    state.record = state.record.pinned(None)
+    return (Event(now, state.name, "released", f"to its targets: the time of the pin to {pin.count} is over"),)
 
 
 def step_agent(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from shoal.api.present import CRASHES_UNTIL_FAILED, agent_view, fleet_view
+from shoal.api.status_lines import StatusLines
 from shoal.core.observed import Phase
 from tests.unit.control.drive import driving
 
@@ -37,3 +39,41 @@ async def test_a_generation_is_observed_once_it_is_taken_up() -> None:
         drive.controller.pin("web", 4)
         view = fleet_view(drive.controller)
         assert (view.generation, view.observed_generation, view.settled) == (1, 1, False)
+
+
+async def test_a_pin_to_zero_is_not_asleep() -> None:
+    """No request wakes it, and it says so."""
+    async with driving() as drive:
+        await drive.up({"web": {**WEB, "scale": {"min": 0, "max": 4, "target": {"concurrency": 1}}}})
+        await drive.go()
+        assert agent_view(drive.state("web"), None).state == "asleep"
+        drive.controller.pin("web", 0)
+        await drive.go()
+        view = agent_view(drive.state("web"), None)
+        assert (view.state, view.reason) == ("ok", "pinned to 0 by hand: nothing wakes it")
+
+
+async def test_a_pin_whose_time_is_over_is_shown_no_longer() -> None:
+    """Its end is an event."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go()
+        drive.controller.pin("web", 4, for_s=10.0)
+        await drive.go(20.0)
+        view = agent_view(drive.state("web"), None)
+        assert (view.pin, view.pin_until) == (None, None)
+        assert drive.said("released")[-1].endswith("to its targets: the time of the pin to 4 is over")
+
+
+async def test_who_has_not_read_the_fleet_yet_says_of_no_agent_that_it_is_removed() -> None:
+    """A controller that takes over knows the records before the fleet."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go()
+        controller = drive.new_controller()
+        await controller.take_over()
+        (fleet,) = [json.loads(StatusLines(controller).render())]
+        (web,) = fleet["agents"]
+        assert (web["kind"], web["state"], web["desired"]) == ("unknown", "progressing", 3)
+        assert "removed" not in web["reason"]
+        assert not fleet["settled"]

@@ -100,9 +100,9 @@ async def test_only_agents_that_changed_are_rendered_again(monkeypatch: pytest.M
         rendered: list[str] = []
         real = status_lines.agent_view
 
-        def agent_view(state: status_lines.AgentState, url: str | None) -> object:
+        def agent_view(state: status_lines.AgentState, url: str | None, *, loaded: bool) -> object:
             rendered.append(state.name)
-            return real(state, url)
+            return real(state, url, loaded=loaded)
 
         monkeypatch.setattr(status_lines, "agent_view", agent_view)
         lines = StatusLines(drive.controller)

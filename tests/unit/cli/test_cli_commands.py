@@ -51,9 +51,11 @@ def test_events(fake: FakeController, run: Run) -> None:
 def test_scale_pins_and_releases(fake: FakeController, run: Run) -> None:
     """A count for a time, and back to the autoscaler."""
     assert run("scale", "ingest", "4", "--for", "1h").out == "ingest: pinned to 4 for 1h (2 ready now)\n"
-    assert run("scale", "ingest", "auto").out == "ingest: released, between 1 and 8 replicas again\n"
+    assert "above its max of 8, which does not hold for a pin" in run("scale", "ingest", "9").out
+    assert run("scale", "ingest", "auto").out == "ingest: released, between 1 and 8 again\n"
     assert fake.calls == [
         ("scale", {"agent": "ingest", "count": 4, "for_s": 3600.0}),
+        ("scale", {"agent": "ingest", "count": 9, "for_s": None}),
         ("scale", {"agent": "ingest", "count": None, "for_s": None}),
     ]
     for wrong in (["many"], ["-1"], ["auto", "--for", "1h"], ["2", "--for", "long"]):

@@ -125,3 +125,18 @@ def test_a_file_above_is_found(fake: FakeController, run: Run, home: Path) -> No
 
     os.chdir(deep)
     assert run("status").code == 0
+
+
+def test_a_fleet_without_agents_says_why() -> None:
+    """One that is taken down, one that is read, and one that has none."""
+    empty = replace(STATUS, agents=())
+    assert "It has no agents." in render_status(empty)
+    assert "being stopped too" in render_status(replace(empty, settled=False))
+    assert "reads what the fleet is" in render_status(replace(empty, settled=False, observed_generation=0))
+
+
+def test_a_job_has_runs_instead_of_replicas() -> None:
+    """No bounds, as nothing scales it; who always has one replica is told so."""
+    job = next(agent for agent in STATUS.agents if agent.kind == "job")
+    assert "between" not in render_agent(job, NOW)
+    assert "(always 1)" in render_agent(replace(INGEST, min=1, max=1), NOW)
