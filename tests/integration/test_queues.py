@@ -148,6 +148,8 @@ async def test_redrive_puts_dead_letters_back(broker: Broker) -> None:
     await write_dead_letters(broker, ["a", "b", "c"])
     assert [task.id for task in await broker.admin.peek("images", dead=True)] == ["a", "b", "c"]
     assert (await broker.admin.peek("images", dead=True))[0].reason == "broken"
+    with pytest.raises(NotFound, match=r"no dead letter nope, z"):
+        await broker.admin.redrive("images", ["z", "nope"])
     assert await broker.admin.redrive("images", ["a"]) == 1
     assert [task.id for task in await broker.admin.peek("images")] == ["a"]
     assert await broker.admin.redrive("images") == 2

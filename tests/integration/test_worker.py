@@ -140,6 +140,7 @@ async def test_a_poison_task_does_not_spin_and_ends_among_the_dead(
     assert attempts[2][1] - attempts[1][1] >= 0.39
     assert await broker.depth("images") == 0
     (letter,) = await broker.admin.peek("images", dead=True)
+    assert letter.traceback.startswith("Traceback (most recent call last):\n  File ")
     assert (letter.id, letter.attempts, letter.payload) == ("poison", 3, "poison")
     assert letter.reason == "failed 3 of 3 times: ValueError: no such\\nimage"
     logged = [record for record in caplog.records if record.name == "shoal.sdk" and record.exc_info]

@@ -153,7 +153,7 @@ class QueueView:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task or dead letter, its payload as text (or base64 where it is not)."""
+    """A task or dead letter, its payload as text (or base64 where it is not), and a dead letter's last traceback."""
 
     id: str
     queue: str
@@ -162,3 +162,4 @@ class TaskView:
     at: float | None
     reason: str = ""
     encoding: str = "utf-8"
+    traceback: str = ""

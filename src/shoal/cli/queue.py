@@ -73,6 +73,7 @@ def peek(common: Common, name: str, dead: bool, limit: int) -> None:
 @click.option("--dead", is_flag=True, help="The dead letters instead.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @decorate(FLEET_OPTIONS)
+@output_option("text", "json", "yaml")
 @pass_common
 def purge(common: Common, name: str, dead: bool, yes: bool) -> None:
     """Throw away what waits in a queue, or its dead letters. They are gone for good."""
@@ -82,18 +83,25 @@ def purge(common: Common, name: str, dead: bool, yes: bool) -> None:
             raise ShoalError(f"purging {name} throws its {what} away for good, and nobody is here to ask; add --yes")
         click.confirm(f"Throw away the {what} of {name} for good?", abort=True, err=True)
     count = asyncio.run(common.client().purge(name, dead=dead))
-    click.echo(f"{name}: {count} {what} thrown away")
+    if common.output != "text":
+        emit({"queue": name, "purged": count}, common.output)
+    else:
+        click.echo(f"{name}: {count} {what} thrown away")
 
 
 @queue.command(short_help="Put dead letters back into their queue.")
 @click.argument("name", metavar="QUEUE", shell_complete=complete_queues)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @decorate(FLEET_OPTIONS)
+@output_option("text", "json", "yaml")
 @pass_common
 def redrive(common: Common, name: str, ids: tuple[str, ...]) -> None:
     """Put dead letters, all or those named, back into their queue, with all their attempts before them."""
     count = asyncio.run(common.client().redrive(name, ids or None))
-    click.echo(f"{name}: {count} dead letters put back")
+    if common.output != "text":
+        emit({"queue": name, "redriven": count}, common.output)
+    else:
+        click.echo(f"{name}: {count_of(count, 'dead letter')} put back")
 
 
 def _row(view: QueueView) -> list[Cell | str]:

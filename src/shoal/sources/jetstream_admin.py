@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -35,7 +36,7 @@ class StoredTask:
     """A task or dead letter as it lies in its stream; the fields are those of `shoal.api.views.TaskView`.
 
     `attempts` of a dead letter is how often it was tried; of a task in the queue, 1 when it was delivered at least
-    once. `at` is when it was published, or died, in epoch seconds.
+    once. `at` is when it was published, or died, in epoch seconds. `traceback` is that of a dead letter's last failure.
     """
 
     id: str
@@ -45,6 +46,7 @@ class StoredTask:
     at: float | None
     reason: str = ""
     encoding: str = "utf-8"
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class JetStreamAdmin:
         queue, and the next redrive is then dropped as a duplicate for two minutes.
         """
         redriven = 0
+        unknown = set(ids or ())
         async for stored in self._messages(queue, dead=True):
             task_id = _task_id(stored, dead_stream_name(self._fleet, queue))
             if ids is not None and task_id not in ids:
@@ -124,6 +127,13 @@ class JetStreamAdmin:
             await self._api.publish(subject_name(self._fleet, queue), stored.data, headers)
             await self._delete(queue, stored.sequence)
             redriven += 1
+            unknown.discard(task_id)
+        if unknown:
+            also = f" ({redriven} put back)" if redriven else ""
+            raise NotFound(
+                f"queue {queue!r}: found no dead letter {', '.join(sorted(unknown))}{also}; expected ids as "
+                f"`shoal queue peek {queue} --dead` shows them"
+            )
         return redriven
 
     async def _delete(self, queue: str, sequence: int) -> None:
@@ -197,6 +207,11 @@ def _task_id(stored: _Stored, stream: str) -> str:
     return stored.headers.get(TASK_ID) or stored.headers.get(MESSAGE_ID) or f"{stream}:{stored.sequence}"
 
 
+def _text(header: str) -> str:
+    """What the worker wrote into a header of one line: `\\n` is a line break there."""
+    return re.sub(r"\\([n\\])", lambda found: "\n" if found[1] == "n" else "\\", header)
+
+
 def _task(queue: str, stream: str, stored: _Stored, *, dead: bool, delivered: bool) -> StoredTask:
     attempts = stored.headers.get("Shoal-Attempts", "")
     try:
@@ -211,4 +226,5 @@ def _task(queue: str, stream: str, stored: _Stored, *, dead: bool, delivered: bo
         at=datetime.fromisoformat(stored.time).timestamp() if stored.time else None,
         reason=stored.headers.get("Shoal-Reason", ""),
         encoding=encoding,
+        traceback=_text(stored.headers.get("Shoal-Traceback", "")),
     )

@@ -128,7 +128,7 @@ def test_purge_asks(fake: FakeController, run: Run) -> None:
     assert "--yes" in done.err
     assert run("queue", "purge", "image_tasks", "--dead", "-y").out == "image_tasks: 40 dead letters thrown away\n"
     assert run("queue", "redrive", "image_tasks").out == "image_tasks: 3 dead letters put back\n"
-    run("queue", "redrive", "image_tasks", "17")
+    assert json.loads(run("queue", "redrive", "image_tasks", "17", "-o", "json").out)["queue"] == "image_tasks"
     assert fake.calls == [("purge", {"dead": True}), ("redrive", {"ids": None}), ("redrive", {"ids": ["17"]})]
 
 
