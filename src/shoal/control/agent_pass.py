@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from shoal.control.agent_state import AgentState, Event, Wired
+from shoal.control.events import rollout_events
 from shoal.core.action import Action
 from shoal.core.autoscaler import decide, record_scaling
 from shoal.core.decision import Decision
 from shoal.core.observed import AgentObserved, Observed, Replica
 from shoal.core.reconcile import Step, Wanted, reconcile, reconcile_removed, takes_requests
 from shoal.core.record import AgentRecord
+from shoal.core.rollout import Rollout, RolloutPhase, advance, begin, complete, gives_up_at
 from shoal.core.routes import route_for
 from shoal.core.signals import Signals
 from shoal.core.template import Template
@@ -90,16 +92,23 @@ def _release_expired(state: AgentState, now: float) -> tuple[Event, ...]:
 
 
 def step_agent(
-    state: AgentState, spec: Agent, template: Template, wired: Wired, *, chooses_victims: bool
-) -> tuple[Action, ...]:
-    """The next actions of a service or worker; its route and what leaves go into the state."""
+    state: AgentState, spec: Agent, template: Template, wired: Wired, now: float, *, chooses_victims: bool
+) -> Outcome:
+    """The next actions of a service or worker; its rollout, its route and what leaves go into the state."""
+    before = state.record.rollout
+    rollout = begin(before, state.revision, wired.generation, state.observed, now=now)
+    rollout = advance(rollout, spec, state.observed, desired=state.record.desired, healthy=state.healthy, now=now)
+    target = rollout.target(state.observed)
     wanted = Wanted(
         agent=state.name,
-        revision=state.revision,
+        revision=target,
         template=template,
         count=state.record.desired,
         environment=environment_for(wired.fleet, state.name, spec, wired.wiring),
-        ensure=state.ensure,
+        ensure=state.ensure and target == state.revision,
+        update=spec.update,
+        stable=rollout.fallback,
+        now=now,
     )
     step = reconcile(
         wanted,
@@ -123,7 +132,13 @@ def step_agent(
             state.hold_acknowledged = False
         elif not state.hold_acknowledged:
             state.settled, state.waiting_for = False, "the gateway to hold its requests"
-    return step.actions
+    else:
+        state.route = None
+    rollout = _judged(state, rollout, now)
+    if rollout is not before:
+        state.record = replace(state.record, rollout=rollout)
+    state.due_at = _earliest(state.due_at, step.due_at, gives_up_at(rollout, spec))
+    return Outcome(step.actions, events=tuple(rollout_events(state.name, before, rollout, now)))
 
 
 def step_removed(state: AgentState, *, chooses_victims: bool) -> tuple[Action, ...]:
@@ -159,6 +174,16 @@ def _holds(state: AgentState, spec: Agent, step: Step) -> bool:
     if state.record.desired == 0 or not step.serving:
         return True
     return (state.route is None or state.route.hold) and (state.healthy or 0) < 1
+
+
+def _judged(state: AgentState, rollout: Rollout, now: float) -> Rollout:
+    """The rollout, complete where nothing is left to do; a given up one is never what was wished."""
+    if rollout.target(state.observed) != rollout.revision:
+        state.settled, state.waiting_for = False, f"another version: {rollout.revision} {rollout.reason}"
+    elif state.settled and rollout.phase is not RolloutPhase.COMPLETE:
+        state.due_at = now  # what was kept to come back to can go
+        return complete(rollout, now=now)
+    return rollout
 
 
 def _remember(state: AgentState, step: Step, serving: tuple[Replica, ...], leaving: frozenset[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shoal.core.decision import Decision, Recommendation, ScalingHistory
 from shoal.core.observed import AgentObserved, JobRun, Replica
@@ -48,7 +48,9 @@ class AgentState:
 
     def take_over(self, now: float) -> None:
         """Starts the autoscaler's memory: what is durable, and the wanted count as a first recommendation, so that
-        who takes over does not scale down on an empty window."""
+        who takes over does not scale down on an empty window. A rollout gets its time anew: nobody led it meanwhile."""
+        if self.record.rollout is not None and self.record.rollout.finished_at is None:
+            self.record = replace(self.record, rollout=replace(self.record.rollout, progressed_at=now))
         seed = (Recommendation(now, self.record.desired),) if self.record.desired else ()
         self.history = ScalingHistory(seed, self.record.ups, self.record.downs)
 

@@ -302,8 +302,8 @@ class Controller:
         if state.spec.kind is Kind.JOB:
             return step_job(state, state.spec, template, self.wired, now)
         outcome = scale_agent(state, state.spec, now, gateways=bool(self.parts.gateways.live))
-        actions = step_agent(state, state.spec, template, self.wired, chooses_victims=chooses)
-        return replace(outcome, actions=actions)
+        step = step_agent(state, state.spec, template, self.wired, now, chooses_victims=chooses)
+        return replace(outcome, actions=step.actions, events=(*outcome.events, *step.events))
 
     def _push(self) -> None:
         fleet = self.stored.fleet if self.stored is not None else None

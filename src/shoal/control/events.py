@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from shoal.control.agent_state import Event, runs_by_id
 from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
+from shoal.core.rollout import Rollout, RolloutPhase
+from shoal.units import format_duration
 
 
 def events_between(before: AgentObserved, after: AgentObserved, at: float) -> Iterator[Event]:
@@ -18,6 +20,21 @@ def events_between(before: AgentObserved, after: AgentObserved, at: float) -> It
     runs_before = runs_by_id(before)
     for run in after.runs:
         yield from _run_events(runs_before.get(run.run_id), run, at)
+
+
+def rollout_events(agent: str, before: Rollout | None, after: Rollout, at: float) -> Iterator[Event]:
+    """What became of an agent's rollout in one pass. The first version of an agent takes over from nobody."""
+    new = before is None or before.revision != after.revision
+    if new and after.stable is not None:
+        yield Event(at, agent, "rollout", f"{after.revision} begins to take over from {after.stable}")
+    if before is not None and not new and before.phase is after.phase:
+        return
+    took = format_duration(round(at - after.started_at, 1))
+    if after.phase is RolloutPhase.FAILED:
+        goes_on = f"; {after.stable} serves on" if after.stable is not None else ""
+        yield Event(at, agent, "rollout-failed", f"{after.revision}: {after.reason}{goes_on}")
+    elif after.phase is RolloutPhase.COMPLETE and after.stable is not None:
+        yield Event(at, agent, "rollout-complete", f"{after.revision} took over from {after.stable} in {took}")
 
 
 def _replica_events(before: Replica | None, after: Replica, at: float) -> Iterator[Event]:

@@ -11,9 +11,10 @@ from shoal.core.action import EnsureRevision, Remove, Scale
 from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.core.reconcile import Wanted, choose_victims, reconcile, reconcile_removed
 from shoal.core.template import Template
-from shoal.spec.model import Health, Kind, Placement, Resources
+from shoal.spec.model import Health, Kind, Placement, Resources, Update
 
 NOTHING: frozenset[str] = frozenset()
+AT_ONCE = Update(min_ready_time_s=0)
 
 
 def template(kind: Kind = Kind.SERVICE, *, stateful: bool = False) -> Template:
@@ -26,7 +27,7 @@ def template(kind: Kind = Kind.SERVICE, *, stateful: bool = False) -> Template:
 
 
 def wanted(count: int, revision: str = "new", kind: Kind = Kind.SERVICE, *, stateful: bool = False) -> Wanted:
-    return Wanted("a", revision, template(kind, stateful=stateful), count)
+    return Wanted("a", revision, template(kind, stateful=stateful), count, update=AT_ONCE)
 
 
 def replica(
