@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -85,6 +86,18 @@ class Project:
             timeout=PATIENCE_S,
         )
 
+    def processes(self) -> list[str]:
+        """What runs in it or for it, the commands of this test aside."""
+        found: list[str] = []
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+                if self.environment["SHOAL_HOME"] in " ".join(words) or process.cwd() == str(self.path):
+                    found.append(" ".join(words))
+            except psutil.Error:
+                continue
+        return found
+
     def status(self) -> dict[str, Any]:
         """The fleet as it is."""
         return json.loads(self.shoal("status", "-o", "json").stdout)
@@ -144,9 +157,49 @@ def test_foreground_drains_at_ctrl_c(project: Project) -> None:
     child.expect("Everything is stopped")
     child.expect(pexpect.EOF)
     child.close()
-    assert child.exitstatus == 0
+    assert child.exitstatus == 130
     assert not _alive(pid)
     assert project.shoal("down").stdout == "trial: nothing runs here\n"
+
+
+@pytest.mark.parametrize("moment_s", [0.3, 0.9, 1.3, 1.8, 2.5])
+def test_ctrl_c_at_any_moment_leaves_nothing(project: Project, moment_s: float) -> None:
+    """Before the fleet is stored, while the controller starts, while agents do."""
+    child = project.terminal("up")
+    time.sleep(moment_s)
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert (child.exitstatus, child.signalstatus) in {(130, None), (None, signal.SIGINT)}
+    assert project.processes() == []
+    assert project.shoal("down").stdout == "trial: nothing runs here\n"
+
+
+def test_a_closed_terminal_drains_too(project: Project) -> None:
+    """Nobody can read any more what happens; it happens all the same."""
+    child = project.terminal("up")
+    child.expect("Ctrl-C drains and stops everything")
+    child.ptyproc.fileobj.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while project.processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert project.processes() == []
+    assert project.shoal("down").stdout == "trial: nothing runs here\n"
+
+
+def test_a_port_that_is_taken_is_told_within_seconds(project: Project) -> None:
+    """By its holder; with the port free again the fleet starts without another word."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = (project.path / "shoal.yaml").read_text().replace("port: 0", f"port: {port}")
+        (project.path / "shoal.yaml").write_text(text)
+        began = time.monotonic()
+        done = project.shoal("up", "-d")
+        assert time.monotonic() - began < 30
+        assert done.returncode == 1
+        assert f"local.port: {port} is used by {psutil.Process().name()} (pid {os.getpid()})" in done.stderr
+        assert project.status()["fleet"] == "trial"
+    assert project.shoal("up", "-d").returncode == 0
 
 
 def test_the_second_ctrl_c_hurries(project: Project) -> None:

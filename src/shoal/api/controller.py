@@ -54,6 +54,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                         clock=time.time,
                         secret_digest=_digester(directory, secrets),
                         take_fleet=lambda stored: _configure(engine, stored),
+                        fleet=fleet,
                     )
                 )
                 async with (

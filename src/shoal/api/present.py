@@ -20,12 +20,12 @@ _NOT_LOADED = "the controller has just started, and reads what the fleet is"
 
 def fleet_view(controller: Controller) -> StatusView:
     """The fleet without its agents."""
-    stored, wired = controller.stored, controller.wired
+    wished, wired = controller.wished, controller.wired
     return StatusView(
-        fleet=wired.fleet if wired is not None else "",
+        fleet=wired.fleet if wired is not None else controller.parts.fleet,
         engine=controller.parts.engine.capabilities.engine,
         at=controller.parts.clock(),
-        generation=stored.generation if stored is not None else 0,
+        generation=wished.generation if wished is not None else 0,
         observed_generation=wired.generation if wired is not None else 0,
         settled=controller.settled and controller.carried_out is not None,
         gateway_url=gateway_url(controller),

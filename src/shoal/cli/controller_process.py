@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal.cli.output import say
 from shoal.errors import ControllerUnavailable, ShoalError
 
 if TYPE_CHECKING:
@@ -73,21 +75,51 @@ async def answers(client: Client) -> bool:
     return True
 
 
+async def tell_or_start(client: Client, directory: Path, fleet: str) -> Started | None:
+    """Tell the controller of what is stored, or start one; gives what was started, `None` for one that was there.
+
+    Of several commands at once one starts it, and the others tell it. Raises ShoalError with the last words of a
+    controller that could not start.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    started: Started | None = None
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ControllerUnavailable):
+            await client.apply()
+            pid = (await client.status()).controller_pid
+            return started if started is not None and started.process.pid == pid else None
+        if started is not None and started.process.poll() is not None:
+            if not is_held(directory):
+                raise _could_not_start(started)
+            started = None  # another one was quicker
+        if started is None and not is_held(directory):
+            say(f"Starting the controller of {fleet} ...")
+            started = start_controller(directory, fleet)
+        await asyncio.sleep(_POLL_S)
+    raise _does_not_answer(directory, started)
+
+
 async def wait_answers(client: Client, started: Started) -> None:
     """Until the new controller answers. Raises ShoalError with its last words where it ends instead."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not await answers(client):
         if started.process.poll() is not None:
-            raise ShoalError(
-                f"the controller could not start (exit code {started.process.returncode}):\n{started.last_words()}\n"
-                "`shoal doctor` looks for the usual causes"
-            )
+            raise _could_not_start(started)
         if time.monotonic() > deadline:
-            raise ControllerUnavailable(
-                f"the controller (process {started.process.pid}) does not answer after {START_TIMEOUT_S:g}s; "
-                f"see {started.log}"
-            )
+            raise _does_not_answer(started.log.parent, started)
         await asyncio.sleep(_POLL_S)
+
+
+def _could_not_start(started: Started) -> ShoalError:
+    return ShoalError(
+        f"the controller could not start (exit code {started.process.returncode}):\n{started.last_words()}\n"
+        "`shoal doctor` looks for the usual causes"
+    )
+
+
+def _does_not_answer(directory: Path, started: Started | None) -> ControllerUnavailable:
+    who = f"the controller (process {started.process.pid})" if started is not None else "the controller that runs"
+    return ControllerUnavailable(f"{who} does not answer after {START_TIMEOUT_S:g}s; see {directory / LOG_FILE}")
 
 
 async def wait_ended(directory: Path, started: Started | None = None) -> bool:
@@ -102,11 +134,19 @@ async def wait_ended(directory: Path, started: Started | None = None) -> bool:
 
 
 def is_held(directory: Path) -> bool:
-    """Whether a controller holds the fleet, answering or not: the kernel lets go of its lock however it ends."""
+    """Whether a controller holds the fleet, answering or not: the kernel lets go of its lock however it ends.
+
+    Raises ShoalError where the state is somebody else's.
+    """
     try:
         handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise ShoalError(
+            f"{directory / LOCK_FILE} can't be opened: {error.strerror or error}; expected a file of the user who "
+            "started the fleet (SHOAL_HOME names another place for yours)"
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

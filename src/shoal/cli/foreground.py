@@ -7,20 +7,21 @@ if `-d` had been given.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import Callable, Generator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.cli.controller_process import Started, wait_ended
 from shoal.cli.hurry import kill_stopping
+from shoal.cli.interrupts import Interrupts
 from shoal.cli.output import say
 from shoal.cli.progress import Progress
 from shoal.cli.secret_values import forget_secrets
 from shoal.cli.settling import Settling, Verdict
-from shoal.cli.up import describe_failure, describe_settled
+from shoal.cli.status_text import describe_trouble
+from shoal.cli.stored_fleet import read_stored
+from shoal.cli.up import describe_failure, describe_settled, describe_superseded
 from shoal.errors import ControllerUnavailable, ShoalError
 from shoal.units import format_duration
 
@@ -29,14 +30,19 @@ if TYPE_CHECKING:
     from shoal.api.views import StatusView
 
 _HURRY_S = 0.2
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Foreground:
     """One stay in the foreground. With `started` None somebody else's controller is looked at, and not ended."""
 
     def __init__(
-        self, client: Client, directory: Path, settling: Settling, started: Started | None, timeout_s: float
+        self,
+        client: Client,
+        directory: Path,
+        settling: Settling,
+        started: Started | None,
+        timeout_s: float,
+        interrupts: Interrupts,
     ) -> None:
         self._client = client
         self._directory = directory
@@ -45,12 +51,11 @@ class Foreground:
         self._timeout_s = timeout_s
         self._began = time.monotonic()
         self._told: Verdict | None = None
-        self._interrupted = asyncio.Event()
-        self._hurried = asyncio.Event()
+        self._interrupts = interrupts
 
     async def stay(self) -> int:
         """Until the fleet is down or the view is left; gives the exit code."""
-        with _signals(self._on_signal), Progress() as progress:
+        with Progress(self._interrupts.lost_reader) as progress:
             async with asyncio.TaskGroup() as tasks:
                 others = [tasks.create_task(self._tell_events(progress))]
                 if self._started is not None:
@@ -60,12 +65,9 @@ class Foreground:
                     task.cancel()
         return await self._ended()
 
-    def _on_signal(self) -> None:
-        (self._hurried if self._interrupted.is_set() else self._interrupted).set()
-
     async def _show(self, progress: Progress) -> None:
         """Show the fleet until the controller ends, or until Ctrl-C where that only ends the view."""
-        leaving = asyncio.Event() if self._started is not None else self._interrupted
+        leaving = asyncio.Event() if self._started is not None else self._interrupts.first
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch(progress))
             left = tasks.create_task(leaving.wait())
@@ -78,23 +80,33 @@ class Foreground:
             async with aclosing(self._client.watch()) as views:
                 async for view in views:
                     progress.show(view)
-                    if not self._interrupted.is_set():
-                        self._judge(view, progress)
+                    if not self._interrupts.wished:
+                        await self._judge(view, progress)
         except ControllerUnavailable:
             return  # `_ended` finds out why
 
-    def _judge(self, view: StatusView, progress: Progress) -> None:
-        """Tell once that all is settled, or why it is not. The view goes on either way."""
+    async def _judge(self, view: StatusView, progress: Progress) -> None:
+        """Tell once that all is settled, or why it is not. The view goes on, unless there is nothing to be seen."""
         now = time.monotonic()
         verdict = self._settling.judge(view, now)
-        if verdict is Verdict.SETTLED:
+        if verdict is Verdict.SUPERSEDED:
+            stored = await read_stored(self._directory)
+            if self._told is None:
+                progress.tell(f"{describe_superseded(self._settling, stored)}. {self._what_ctrl_c_does()}")
+                self._told = Verdict.FAILED
+            self._settling.generation = view.generation  # what runs is what is shown
+        elif verdict is Verdict.SETTLED:
             if self._told is not Verdict.SETTLED:
                 progress.tell(f"{describe_settled(view)}. {self._what_ctrl_c_does()}")
             self._told = verdict
         elif self._told is None and (verdict is Verdict.FAILED or now - self._began > self._timeout_s):
-            late = "" if verdict is Verdict.FAILED else f"not settled after {format_duration(self._timeout_s)}:\n"
-            progress.tell(f"{late}{describe_failure(self._settling, view)} {self._what_ctrl_c_does()}")
             self._told = Verdict.FAILED
+            late = "" if verdict is Verdict.FAILED else f"not settled after {format_duration(self._timeout_s)}:\n"
+            if self._started is not None and not view.observed_generation and not view.agents:
+                progress.tell(f"{late}{describe_trouble(view, ())}")
+                self._interrupts.first.set()
+                return
+            progress.tell(f"{late}{describe_failure(self._settling, view)} {self._what_ctrl_c_does()}")
 
     def _what_ctrl_c_does(self) -> str:
         if self._started is None:
@@ -110,7 +122,7 @@ class Foreground:
             return
 
     async def _drain(self, progress: Progress) -> None:
-        await self._interrupted.wait()
+        await self._interrupts.first.wait()
         progress.tell("Draining: requests and tasks in progress may finish. Ctrl-C again to hurry.")
         try:
             await self._client.down()
@@ -118,24 +130,24 @@ class Foreground:
             return  # it ended while it answered
 
     async def _hurry(self, progress: Progress) -> None:
-        await self._hurried.wait()
+        await self._interrupts.second.wait()
         progress.tell("Hurrying: what is still stopping is killed.")
         while True:
             kill_stopping(self._directory)
             await asyncio.sleep(_HURRY_S)
 
     async def _ended(self) -> int:
-        settled = 0 if self._told is Verdict.SETTLED else 1
+        settled = self._interrupts.exit_code(0 if self._told is Verdict.SETTLED else 1)
         if self._started is None:
-            if self._interrupted.is_set():
+            if self._interrupts.wished:
                 say("The fleet goes on; `shoal down` stops it.")
                 return settled
             say("The fleet's controller has ended.")
             return 0
         ended = await wait_ended(self._directory, self._started)
         code = self._started.process.poll()
-        if self._interrupted.is_set() and ended and code == 0:
-            forget_secrets(self._directory)
+        if self._interrupts.wished and ended and code == 0:
+            await forget_secrets(self._directory)
             say("Everything is stopped.")
             return settled
         if code == 0:
@@ -146,15 +158,3 @@ class Foreground:
             f"the controller {how}; its last words:\n{self._started.last_words()}\n"
             "Agents and gateway may go on: `shoal up` takes them over, `shoal down` stops them"
         )
-
-
-@contextmanager
-def _signals(callback: Callable[[], None]) -> Generator[None]:
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, callback)
-    try:
-        yield
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,40 +15,50 @@ from shoal.cli.agent_names import complete_agents
 from shoal.cli.home import fleet_directory
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, say
+from shoal.errors import PlanError
 
 if TYPE_CHECKING:
+    from shoal.cli.secret_values import Choices
     from shoal.core.plan import Plan
     from shoal.spec.model import Fleet
 
 CHANGES = 2
 _SIGN_COLOURS = (("  + ", "green"), ("  -/+ ", "red"), ("  ~ ", "yellow"), ("  - ", "red"), ("note: ", "blue"))
+ADOPT = click.option(
+    "--adopt", is_flag=True, help="Take over a fleet of this name that was started from another directory."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What one command wants to store: the fleet, its secrets, the plan, and the generation that it was made on."""
+    """What one command wants to store: the fleet, its secrets, the plan, and the generation that it was made on.
+
+    `adopted_from` is the directory from which the fleet was started so far, where that is another one.
+    """
 
     directory: Path
     project: Path
     fleet: Fleet
-    secrets: Mapping[str, bytes]
+    secrets: Choices
     plan: Plan
     generation: int
+    adopted_from: str | None = None
 
 
 @click.command(short_help="Show what `up` would change.")
 @click.argument("agents", metavar="[AGENT]...", nargs=-1, shell_complete=complete_agents)
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 for no changes, 1 for an error, 2 for changes.")
+@ADOPT
 @decorate(SPEC_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common
-def plan(common: Common, agents: tuple[str, ...], detailed_exitcode: bool) -> int:
+def plan(common: Common, agents: tuple[str, ...], detailed_exitcode: bool, adopt: bool) -> int:
     """Show what `up` would change, compared with the fleet as it was last stored.
 
     A change is live (nothing restarts), rolling (new replicas take over from old ones) or recreate (old ones stop
     first). Notes say what the engine does not enforce.
     """
-    intent = asyncio.run(make_intent(common, agents))
+    intent = asyncio.run(make_intent(common, agents, adopt=adopt))
     if common.output == "text":
         click.echo(colour_plan(intent.plan))
     else:
@@ -56,11 +66,16 @@ def plan(common: Common, agents: tuple[str, ...], detailed_exitcode: bool) -> in
     return CHANGES if detailed_exitcode and intent.plan else 0
 
 
-async def make_intent(common: Common, agents: Sequence[str] = ()) -> Intent:
-    """Validate, collect the secrets, read what is stored, and compare."""
+async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool = False) -> Intent:
+    """Validate, collect the secrets, read what is stored, and compare.
+
+    Raises PlanError for a fleet that was started from another directory, unless it is to be adopted.
+    """
     from shoal.cli.part_of_fleet import take_agents
-    from shoal.cli.secret_values import changed_secrets, collect_secrets
-    from shoal.cli.stored_fleet import capabilities_of, read_stored
+    from shoal.cli.secret_sources import Sources
+    from shoal.cli.secret_values import choose_secrets
+    from shoal.cli.stored_fleet import capabilities_of, other_directory, read_secrets, read_stored
+    from shoal.control.secret_contents import SecretContents
     from shoal.core.plan import make_plan
 
     loaded = common.load()
@@ -69,12 +84,23 @@ async def make_intent(common: Common, agents: Sequence[str] = ()) -> Intent:
     capabilities = capabilities_of(loaded.fleet)
     project = common.project_directory()
     directory = fleet_directory(os.environ, loaded.fleet.fleet)
-    secrets = collect_secrets(loaded, directory, os.environ, project / ".env")
     stored = await read_stored(directory)
+    elsewhere = other_directory(stored, project)
+    if elsewhere is not None and not adopt:
+        raise PlanError(
+            f"fleet: {loaded.fleet.fleet} was started from {elsewhere} and runs; this is {project}. Give this one "
+            "another name (`fleet:` in the file), end that one there (`shoal down`), or add --adopt if this directory "
+            "takes its place"
+        )
     old = stored.fleet if stored is not None else None
     fleet = take_agents(old, loaded.fleet, agents) if agents else loaded.fleet
-    made = make_plan(old, fleet, capabilities, changed_secrets(directory, secrets))
-    return Intent(directory, project, fleet, secrets, made, stored.generation if stored is not None else 0)
+    _, records = await read_secrets(directory)
+    sources = Sources(loaded, project, os.environ)
+    secrets = choose_secrets(loaded, fleet, agents, records, SecretContents(directory), sources)
+    made = make_plan(old, fleet, capabilities, secrets.changed)
+    made = replace(made, notes=(*made.notes, *secrets.notes))
+    generation = stored.generation if stored is not None else 0
+    return Intent(directory, project, fleet, secrets, made, generation, elsewhere)
 
 
 def colour_plan(made: Plan) -> str:

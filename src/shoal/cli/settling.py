@@ -9,6 +9,7 @@ from enum import Enum, auto
 from shoal.api.views import AgentView, StatusView
 
 FAILURE_GRACE_S = 2.0  # what failed just now may be what an earlier version left behind
+PROBLEM_GRACE_S = 3.0  # the controller tries again each second
 _AT_REST = frozenset(("ok", "asleep"))
 
 
@@ -18,6 +19,7 @@ class Verdict(Enum):
     WAITING = auto()
     SETTLED = auto()
     FAILED = auto()
+    SUPERSEDED = auto()  # a later generation is stored
 
 
 @dataclass
@@ -27,11 +29,14 @@ class Settling:
     generation: int
     agents: Sequence[str] = ()
     _failed_since: dict[str, float] = field(default_factory=dict[str, float])
+    _not_taken_since: float | None = None
 
     def judge(self, view: StatusView, now: float) -> Verdict:
         """What this look says, `now` being any clock that goes on."""
+        if max(view.generation, view.observed_generation) > self.generation:
+            return Verdict.SUPERSEDED
         if view.observed_generation < self.generation:
-            return Verdict.WAITING
+            return self._judge_not_taken(view, now)
         concerned = self.concerned(view)
         for agent in concerned:
             if agent.state in _AT_REST:
@@ -46,6 +51,16 @@ class Settling:
             return Verdict.SETTLED
         failed = [agent for agent in concerned if agent.state == "failed"]
         if any(now - self._failed_since[agent.name] >= FAILURE_GRACE_S for agent in failed):
+            return Verdict.FAILED
+        return Verdict.WAITING
+
+    def _judge_not_taken(self, view: StatusView, now: float) -> Verdict:
+        """A problem that stays while the generation is not taken up is what keeps it from that."""
+        if not view.problems:
+            self._not_taken_since = None
+        elif self._not_taken_since is None:
+            self._not_taken_since = now
+        elif now - self._not_taken_since >= PROBLEM_GRACE_S:
             return Verdict.FAILED
         return Verdict.WAITING
 

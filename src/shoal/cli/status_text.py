@@ -257,6 +257,9 @@ def describe_changes(previous: StatusView | None, view: StatusView, only: str | 
         if before.pop(agent.name, None) != line and only in {None, agent.name}:
             lines.append(f"{moment} {line}")
     lines += [f"{moment} {name}: gone" for name in before if only in {None, name}]
+    known = previous.problems if previous else ()
+    lines += [f"{moment} problem: {problem}" for problem in view.problems if problem not in known]
+    lines += [f"{moment} no longer: {problem}" for problem in known if problem not in view.problems]
     return lines
 
 

@@ -13,18 +13,26 @@ import click
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import count_of, emit, say
-from shoal.cli.plan import Intent, colour_plan, make_intent
+from shoal.cli.plan import ADOPT, Intent, colour_plan, make_intent
 from shoal.cli.since import Span
-from shoal.errors import ControllerUnavailable, ShoalError
+from shoal.errors import Conflict, ControllerUnavailable, ShoalError
 from shoal.units import format_duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shoal.api.client import Client
     from shoal.api.views import StatusView
     from shoal.cli.controller_process import Started
+    from shoal.cli.interrupts import Interrupts
     from shoal.cli.progress import Progress
     from shoal.cli.settling import Settling
+    from shoal.control.store import StoredFleet
 
+NOTHING_RUNS = (
+    "Nothing runs yet. The controller goes on trying, and starts the fleet once that is out of the way; `shoal down` "
+    "ends it."
+)
 _SURE_S = 0.1
 
 
@@ -35,22 +43,29 @@ _SURE_S = 0.1
     "--wait-timeout", type=Span(), default="10m", show_default=True, help="How long it may take until all is settled."
 )
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before agents are removed or recreated.")
+@ADOPT
 @decorate(SPEC_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common
-def up(common: Common, agents: tuple[str, ...], detach: bool, wait_timeout: float, yes: bool) -> int:
+def up(common: Common, agents: tuple[str, ...], detach: bool, wait_timeout: float, yes: bool, adopt: bool) -> int:
     """Start the fleet, or bring it to what the file says.
 
     Shows the plan, stores it, and waits until it is carried out. With AGENT, only these change. Secrets are taken from
-    the variables of their names.
+    where the file says, else from the variables of their names; what `shoal secret set` gave stands until its source
+    changes.
 
-    Without -d it stays and shows the fleet; Ctrl-C then drains and stops everything, and a second Ctrl-C hurries. If
-    the fleet was running already, Ctrl-C only ends the view. A version that never gets ready is told with the last
-    lines that it wrote, and the exit code is 1; what served before goes on serving.
+    Without -d it stays and shows the fleet; Ctrl-C then, at any moment, drains and stops everything, and a second
+    Ctrl-C hurries. So does a closed terminal, except under nohup. If the fleet was running already, Ctrl-C only ends
+    the view. A version that never gets ready is told with the last lines that it wrote, and the exit code is 1; what
+    served before goes on serving. So is a fleet that can't be started at all, and one that somebody else replaced
+    before it was settled.
     """
-    intent = asyncio.run(make_intent(common, agents))
+    intent = asyncio.run(make_intent(common, agents, adopt=adopt))
     if common.output == "text":
         click.echo(colour_plan(intent.plan), err=True)
+    if intent.adopted_from is not None:
+        say(f"{intent.fleet.fleet} is taken over from {intent.adopted_from}: replicas that run go on as they are, new "
+            f"ones start in {intent.project}.")  # fmt: skip
     _confirm(intent, yes)
     return asyncio.run(_up(common, intent, agents, detach, wait_timeout))
 
@@ -65,22 +80,52 @@ def _confirm(intent: Intent, yes: bool) -> None:
 
 
 async def _up(common: Common, intent: Intent, agents: tuple[str, ...], detach: bool, timeout_s: float) -> int:
+    from shoal.cli.interrupts import noted_interrupts
+
+    with noted_interrupts() as interrupts:
+        await asyncio.sleep(0)  # a Ctrl-C that came before is told here, with nothing stored
+        if detach:
+            return await _wait_detached(common, intent, agents, timeout_s, interrupts)
+        from shoal.cli.foreground import Foreground
+
+        client, settling, started = await begin(intent, agents)
+        return await Foreground(client, intent.directory, settling, started, timeout_s, interrupts).stay()
+
+
+async def begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Client, Settling, Started | None]:
+    """Store the fleet and see to it that a controller knows: what is begun here is never left half done."""
     from shoal.api.client import Client, socket_path
+    from shoal.cli.controller_process import tell_or_start
     from shoal.cli.settling import Settling
 
     generation = await _store(intent)
     client = Client(socket_path(intent.directory))
-    started = await _ensure_controller(client, intent)
-    settling = Settling(generation, agents)
-    if not detach:
-        from shoal.cli.foreground import Foreground
+    started = await tell_or_start(client, intent.directory, intent.fleet.fleet)
+    return client, Settling(generation, agents), started
 
-        return await Foreground(client, intent.directory, settling, started, timeout_s).stay()
-    try:
-        view = await wait_settled(client, settling, timeout_s)
-    except asyncio.CancelledError:
+
+async def up_detached(common: Common, intent: Intent, agents: tuple[str, ...], timeout_s: float) -> int:
+    """Store, and wait until it is carried out; Ctrl-C leaves it going. Gives the exit code."""
+    from shoal.cli.interrupts import noted_interrupts
+
+    with noted_interrupts() as interrupts:
+        return await _wait_detached(common, intent, agents, timeout_s, interrupts)
+
+
+async def _wait_detached(
+    common: Common, intent: Intent, agents: tuple[str, ...], timeout_s: float, interrupts: Interrupts
+) -> int:
+    client, settling, _ = await begin(intent, agents)
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(wait_settled(client, intent.directory, settling, timeout_s))
+        leaving = tasks.create_task(interrupts.first.wait())
+        await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        leaving.cancel()
+    if waiting.cancelled():
         say("It goes on in the background: `shoal status -w` shows it, `shoal down` stops it.")
-        raise
+        return interrupts.exit_code(1)
+    view = waiting.result()
     if common.output == "text":
         click.echo(describe_settled(view))
     else:
@@ -91,48 +136,37 @@ async def _up(common: Common, intent: Intent, agents: tuple[str, ...], detach: b
 async def _store(intent: Intent) -> int:
     """Store what differs; where nothing does, the generation stays.
 
-    Secrets go first: a command that dies in between leaves one too many, never a fleet that lacks one.
+    The contents of secrets go first: a command that dies in between leaves one too many, never a fleet that lacks one.
     """
-    from shoal.cli.secret_values import write_secrets
-    from shoal.cli.stored_fleet import make_state_directory, write_stored
+    from shoal.cli.secret_values import store_choices
+    from shoal.cli.stored_fleet import make_state_directory, who_am_i, write_secrets, write_stored
+    from shoal.control.secret_contents import SecretContents
 
     make_state_directory(intent.directory)
-    write_secrets(intent.directory, intent.secrets)
-    if not intent.plan and intent.generation:
+    secrets = store_choices(SecretContents(intent.directory), intent.secrets, who_am_i())
+    if not intent.plan and intent.generation and intent.adopted_from is None:
+        await write_secrets(intent.directory, secrets, intent.generation)
         return intent.generation
-    return await write_stored(intent.directory, intent.fleet, str(intent.project), intent.generation)
+    return await write_stored(intent.directory, intent.fleet, str(intent.project), intent.generation, secrets)
 
 
-async def _ensure_controller(client: Client, intent: Intent) -> Started | None:
-    """Tell the controller that is there, or start one; gives what was started."""
-    from shoal.cli.controller_process import start_controller, wait_answers
-
-    try:
-        await client.apply()
-    except ControllerUnavailable:
-        say(f"Starting the controller of {intent.fleet.fleet} ...")
-        started = start_controller(intent.directory, intent.fleet.fleet)
-        await wait_answers(client, started)
-        return started
-    return None
-
-
-async def wait_settled(client: Client, settling: Settling, timeout_s: float) -> StatusView:
+async def wait_settled(client: Client, directory: Path, settling: Settling, timeout_s: float) -> StatusView:
     """Show progress until all is settled. Raises ShoalError with what is in the way where that never happens."""
     from shoal.cli.progress import Progress
 
     with Progress() as progress:
         try:
             async with asyncio.timeout(timeout_s):
-                return await _watch_settle(client, settling, progress)
+                return await _watch_settle(client, directory, settling, progress)
         except TimeoutError:
             last = progress.last
             why = describe_failure(settling, last) if last is not None else "the controller said nothing"
             raise ShoalError(f"not settled after {format_duration(timeout_s)}:\n{why}") from None
 
 
-async def _watch_settle(client: Client, settling: Settling, progress: Progress) -> StatusView:
+async def _watch_settle(client: Client, directory: Path, settling: Settling, progress: Progress) -> StatusView:
     from shoal.cli.settling import Verdict
+    from shoal.cli.stored_fleet import read_stored
 
     async with aclosing(client.watch()) as views:
         async for view in views:
@@ -140,6 +174,8 @@ async def _watch_settle(client: Client, settling: Settling, progress: Progress) 
             verdict = settling.judge(view, time.monotonic())
             if verdict is Verdict.FAILED:
                 raise ShoalError(describe_failure(settling, view))
+            if verdict is Verdict.SUPERSEDED:
+                raise Conflict(describe_superseded(settling, await read_stored(directory)))
             if verdict is Verdict.SETTLED:
                 await asyncio.sleep(_SURE_S)  # the first look may have come between two steps of the controller
                 again = await client.status()
@@ -154,9 +190,23 @@ def describe_settled(view: StatusView) -> str:
     return f"{view.fleet}: {count_of(len(view.agents), 'agent')} settled as generation {view.generation}{where}"
 
 
+def describe_superseded(settling: Settling, stored: StoredFleet | None) -> str:
+    """Who stored another generation before this one was settled."""
+    if stored is None:
+        return f"generation {settling.generation} is not stored any more"
+    if stored.fleet is None:
+        return f"generation {settling.generation} was taken down before it was settled; `shoal up` starts it again"
+    return (
+        f"generation {settling.generation} was superseded before it was settled: generation {stored.generation} was "
+        f"stored by {stored.by} from {stored.directory}; look at `shoal plan`, then `shoal up` again if yours is meant"
+    )
+
+
 def describe_failure(settling: Settling, view: StatusView) -> str:
     """Why it is not settled, with the last lines that were written, and what to do."""
     from shoal.cli.status_text import describe_trouble
 
     trouble = describe_trouble(view, settling.in_the_way(view))
+    if not view.observed_generation and not view.agents:
+        return f"{trouble}\n\n{NOTHING_RUNS}"
     return f"{trouble}\n\nThe fleet goes on with what it had. Change the file and run `shoal up` again."

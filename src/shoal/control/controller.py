@@ -42,6 +42,7 @@ class Controller:
         self.parts = parts
         self.states: dict[str, AgentState] = {}
         self.stored: StoredFleet | None = None
+        self.wished: StoredFleet | None = None  # as it was last read; `stored` once it could be taken up
         self.wired: Wired | None = None
         self.queues: QueueBroker | None = None
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
@@ -222,7 +223,7 @@ class Controller:
             self.problem("load", None)
 
     async def _take_fleet(self, now: float) -> None:
-        stored = await self.parts.store.read_fleet()
+        stored = self.wished = await self.parts.store.read_fleet()
         fleet = stored.fleet if stored is not None else None
         if stored is not None and fleet is not None:
             self.parts.take_fleet(stored)

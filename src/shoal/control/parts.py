@@ -27,7 +27,8 @@ class QueueBroker(Protocol):
 class Parts:
     """What a controller is made of. `clock` gives epoch seconds; `open_queues` takes the broker's admin URL and the
     fleet's name; `secret_digest` gives the HMAC of a secret's content by its name; `take_fleet` lets an engine that has
-    settings in the file read them, before anything is done for a new generation."""
+    settings in the file read them, before anything is done for a new generation; `fleet` is its name, for where none can
+    be taken up."""
 
     engine: Engine
     inspector: Inspector
@@ -38,3 +39,4 @@ class Parts:
     clock: Callable[[], float]
     secret_digest: Callable[[str], str]
     take_fleet: Callable[[StoredFleet], None] = lambda stored: None
+    fleet: str = ""

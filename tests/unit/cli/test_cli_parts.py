@@ -104,7 +104,7 @@ def test_since() -> None:
 def test_it_is_settled_when_its_generation_is() -> None:
     """An older generation says nothing; agents that count may be named."""
     settling = Settling(4)
-    assert settling.judge(STATUS, 0) is Verdict.WAITING
+    assert settling.judge(replace(STATUS, generation=3, observed_generation=3), 0) is Verdict.WAITING
     behind = replace(STATUS, generation=4, settled=False)
     assert settling.judge(behind, 1) is Verdict.WAITING
     assert settling.judge(replace(behind, settled=True), 1) is Verdict.WAITING
@@ -129,6 +129,24 @@ def test_what_keeps_failing_is_a_failure() -> None:
     settling = Settling(3)
     looks = [("failed", 0.0), ("ok", 1.0), ("failed", 2.5)]
     assert [settling.judge(look(state), now) for state, now in looks] == [Verdict.WAITING] * 3  # type: ignore[arg-type]
+
+
+def test_a_problem_that_stays_keeps_a_generation_from_being_taken_up() -> None:
+    """One that is over within seconds doesn't, and what is a problem afterwards is no matter of this."""
+    behind = replace(STATUS, generation=4, problems=("local.port: 80 is used by nginx (pid 7)",))
+    mended = replace(behind, problems=())
+    settling = Settling(4)
+    looks = [(behind, 0.0), (behind, 2.9), (mended, 3.0), (behind, 4.0), (behind, 6.9), (behind, 7.0)]
+    assert [settling.judge(view, now) for view, now in looks] == [Verdict.WAITING] * 5 + [Verdict.FAILED]
+    settling = Settling(3)
+    running = replace(STATUS, problems=("the engine can't say",))
+    assert [settling.judge(running, now) for now in (0.0, 9.0)] == [Verdict.SETTLED] * 2
+
+
+def test_a_later_generation_supersedes() -> None:
+    """Whether it was taken up already or is only stored."""
+    assert Settling(2).judge(replace(STATUS, generation=3, observed_generation=2), 0) is Verdict.SUPERSEDED
+    assert Settling(2).judge(replace(STATUS, generation=3, observed_generation=3), 0) is Verdict.SUPERSEDED
 
 
 def test_part_of_a_fleet() -> None:

@@ -100,7 +100,7 @@ def test_up_beside_another_controller_only_looks(
     terminal.child.expect("Ctrl-C ends this view")
     terminal.child.sendintr()
     terminal.child.expect("The fleet goes on")
-    assert terminal.end()[0] == 0
+    assert terminal.end()[0] == 130
     assert [verb for verb, _ in fake.calls if verb == "down"] == []
 
 
@@ -110,7 +110,11 @@ def test_up_in_the_background_leaves_with_ctrl_c(
     """What was stored goes on, and it says so."""
     (home / "shoal.yaml").write_text(TEXT)
     fake.stays = True
-    fake.watched = [replace(STATUS, generation=1, settled=False, agents=(replace(IMAGES, state="progressing"),))]
+    fake.watched = [
+        replace(
+            STATUS, generation=1, observed_generation=1, settled=False, agents=(replace(IMAGES, state="progressing"),)
+        )
+    ]
     terminal = Terminal("up", "-d")
     terminals.append(terminal)
     terminal.child.expect("progressing")

@@ -14,6 +14,7 @@ from fake_controller import IMAGES, INGEST, STATUS, FakeController
 from shoal.cli import stored_fleet
 from shoal.cli.stored_fleet import read_stored, write_stored
 from shoal.errors import ShoalError
+from shoal.spec.model import Fleet
 
 TEXT = "fleet: warehouse\nagents:\n  ingest: {command: ingest, port: 8000}\n  images: {command: images, port: 8001}\n"
 
@@ -53,7 +54,7 @@ def test_up_stores_and_waits(fake: FakeController, file: Path, directory: Path, 
 def test_up_says_why_it_never_gets_ready(fake: FakeController, file: Path, run: Run) -> None:
     """The failing replica's reason and last lines; what served before is not touched."""
     failed = replace(IMAGES, state="failed")
-    fake.watched = [replace(STATUS, generation=1, settled=False, agents=(failed, INGEST))]
+    fake.watched = [replace(STATUS, generation=1, observed_generation=1, settled=False, agents=(failed, INGEST))]
     fake.repeats_s = 0.1
     done = run("up", "-d")
     assert done.code == 1
@@ -66,7 +67,7 @@ def test_up_says_why_it_never_gets_ready(fake: FakeController, file: Path, run: 
 def test_up_gives_up_after_the_timeout(fake: FakeController, file: Path, run: Run) -> None:
     """With what is in the way."""
     slow = replace(INGEST, state="progressing", ready=1, reason="ingest-r1-1 is not ready yet")
-    fake.watched = [replace(STATUS, generation=1, settled=False, agents=(slow,))]
+    fake.watched = [replace(STATUS, generation=1, observed_generation=1, settled=False, agents=(slow,))]
     fake.stays = True
     done = run("up", "-d", "--wait-timeout", "300ms")
     assert done.code == 1
@@ -79,8 +80,8 @@ def test_a_lost_race_names_the_winner(fake: FakeController, file: Path, director
 
     real = up_module.make_intent
 
-    async def slow_intent(common: object, agents: object = ()) -> object:
-        intent = await real(common, agents)  # type: ignore[arg-type]
+    async def slow_intent(common: object, agents: object = (), *, adopt: bool = False) -> object:
+        intent = await real(common, agents, adopt=adopt)  # type: ignore[arg-type]
         await write_stored(directory, intent.fleet, "/elsewhere", 0)
         return intent
 
@@ -92,10 +93,63 @@ def test_a_lost_race_names_the_winner(fake: FakeController, file: Path, director
     assert fake.calls == []
 
 
+def test_up_ends_early_where_the_fleet_cannot_be_taken_up(fake: FakeController, file: Path, run: Run) -> None:
+    """With the problem, once it has stayed for some seconds, and what becomes of it."""
+    problem = "local.port: 8080 is used by nginx (pid 7); stop it"
+    fake.watched = [replace(STATUS, generation=1, observed_generation=0, settled=False, agents=(), problems=(problem,))]
+    fake.repeats_s = 0.1
+    done = run("up", "-d")
+    assert done.code == 1
+    assert f"error: problem: {problem}\n\nNothing runs yet." in done.err
+
+
+def test_who_was_superseded_is_told_by_whom(
+    fake: FakeController, file: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command stored a generation before this one was settled: that is no success of this one."""
+
+    async def and_another(directory: Path, fleet: Fleet | None, project: str, expected: int) -> int:
+        generation = await write_stored(directory, fleet, project, expected)
+        await write_stored(directory, fleet, "/elsewhere", generation)
+        return generation
+
+    _at_generation(fake, 2)
+    monkeypatch.setattr(stored_fleet, "write_stored", and_another)
+    done = run("up", "-d")
+    assert done.code == 1
+    assert "generation 1 was superseded before it was settled: generation 2 was stored by" in done.err
+    assert "from /elsewhere" in done.err
+
+
+def test_a_fleet_of_another_directory_is_left_alone(
+    fake: FakeController, file: Path, directory: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same name elsewhere is refused with both directories, until it is to be adopted."""
+    _at_generation(fake, 1)
+    assert run("up", "-d").code == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "shoal.yaml").write_text(TEXT)
+    monkeypatch.chdir(other)
+    for command in (["plan"], ["up", "-d"]):
+        done = run(*command)
+        assert done.code == 1
+        assert f"warehouse was started from {file.parent} and runs; this is {other}" in done.err
+        assert "--adopt" in done.err
+    assert run("plan", "--adopt").out.endswith("No changes.\n")
+    _at_generation(fake, 2)
+    done = run("up", "-d", "--adopt")
+    assert done.code == 0
+    assert f"warehouse is taken over from {file.parent}" in done.err
+    stored = asyncio.run(read_stored(directory))
+    assert stored is not None
+    assert stored.directory == str(other)
+
+
 def test_a_controller_that_cannot_start_says_why(file: Path, directory: Path, run: Run) -> None:
     """Its last words are in the error."""
     directory.mkdir(parents=True)
-    (directory / "controller.lock").mkdir()
+    (directory / "lock").mkdir()
     done = run("up", "-d")
     assert done.code == 1
     assert "the controller could not start" in done.err
