@@ -93,7 +93,8 @@ async def test_nothing_to_do_is_quick(directory: Path) -> None:
 
 async def test_what_died_is_started_again(directory: Path) -> None:
     """With the addresses that agents were told."""
-    parts = platform(directory)
+    deaths: list[str] = []
+    parts = platform(directory, died=deaths.append)
     shape = fleet(a=CALLER, b=WORKER)
     before = await parts.ensure(shape)
     pids = [pid_of(directory, name) for name in ("gateway", "broker")]
@@ -105,6 +106,7 @@ async def test_what_died_is_started_again(directory: Path) -> None:
         return not set(pids) & {pid_of(directory, name) for name in ("gateway", "broker")}
 
     await eventually("both were started", other_processes)
+    assert sorted(death.split(" ended by itself")[0] for death in deaths) == ["the broker", "the gateway"]
     assert await parts.ensure(shape) == before
     assert can_connect(before.broker_url["b"])
     await parts.remove(data=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shoal.api.client import socket_path
 from shoal.api.server import serve_api
+from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
 from shoal.control.parts import Parts, QueueBroker
 from shoal.control.sqlite_store import open_store
@@ -47,7 +48,11 @@ async def run_controller(directory: Path, fleet: str) -> None:
                     Parts(
                         engine=engine,
                         inspector=engine,
-                        platform=LocalPlatform(directory, controller=link),
+                        platform=LocalPlatform(
+                            directory,
+                            controller=link,
+                            died=lambda why: controller.note(Event(time.time(), None, "crashed", why)),
+                        ),
                         gateways=gateways,
                         store=store,
                         open_queues=_open_queues,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from shoal.api.client import Client
     from shoal.api.views import EventView
 
-_ALARMING = ("crash", "fail", "refus", "error", "unhealthy", "backoff")
+_ALARMING = ("crash", "fail", "refus", "error", "unhealthy", "backoff", "problem")
+_KIND_WIDTH = len("rollout-complete")
 
 
 @click.command(short_help="Show what happened.")
@@ -43,9 +44,9 @@ async def _print(client: Client, since: float | None, follow: bool, form: str) -
 
 
 def render_event(event: EventView) -> str:
-    """When, which agent, what kind, and the message."""
+    """When, which agent, what kind, and the message, in columns as wide as the longest kind."""
     agent = f"{event.agent or NONE:<16}"
-    kind = f"{event.kind:<12}"
+    kind = f"{event.kind:<{_KIND_WIDTH}}"
     alarming = any(word in event.kind for word in _ALARMING)
     return " ".join([
         format_moment(event.at),

@@ -408,3 +408,5 @@ class Controller:
             self.problems[where] = message
         if message is not None and message != before:
             self.note(Event(self.parts.clock(), None, "problem", message))
+        elif message is None and before is not None:
+            self.note(Event(self.parts.clock(), None, "solved", f"no longer: {before}"))

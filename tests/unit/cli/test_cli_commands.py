@@ -43,8 +43,8 @@ def test_a_form_that_a_command_has_not(fake: FakeController, run: Run) -> None:
 def test_events(fake: FakeController, run: Run) -> None:
     """One line an event, the oldest first; the fleet's own have no agent."""
     first, second = run("events", "--since", "2025-06-15T02:00").out.splitlines()
-    assert "ingest           scaled       1 -> 2: concurrency 31 of 20 a replica" in first
-    assert "-                gateway      the gateway was started again" in second
+    assert "ingest           scaled           1 -> 2: concurrency 31 of 20 a replica" in first
+    assert "-                gateway          the gateway was started again" in second
     assert json.loads(run("events", "-o", "json").out.splitlines()[0])["kind"] == "scaled"
 
 

@@ -231,7 +231,7 @@ async def test_an_engine_that_is_away_changes_nothing() -> None:
         assert drive.said("problem") == ["the engine is away"] and len(drive.route("web").endpoints) == 1
         drive.engine.unavailable = None
         await drive.go(3)
-        assert drive.controller.problems == {}
+        assert drive.controller.problems == {} and drive.said("solved") == ["no longer: the engine is away"]
 
 
 async def test_an_incomplete_look_loses_nobody() -> None:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ _LOOK_S = 0.01
 class LocalBroker:
     """`directory` holds its configuration, its passwords and its messages; `binary` is nats-server's path."""
 
-    def __init__(self, directory: Path, binary: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, binary: str | None = None, *, died: Callable[[str], None] = lambda why: None
+    ) -> None:
         self._directory = directory
         self._binary = binary
-        self._service = Service("broker", directory)
+        self._service = Service("broker", directory, died=died)
 
     @property
     def alive(self) -> bool:

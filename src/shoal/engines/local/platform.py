@@ -15,7 +15,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shoal.core.broker import ADMIN_USER, broker_url, broker_users
@@ -32,7 +32,8 @@ _GATEWAY_STOP_S = 15.0  # it drains first
 
 class LocalPlatform:
     """Implements `Platform`. `directory` is the fleet's state directory; `controller` is where the gateway finds the
-    controller (`unix:<path>`); `gateway` replaces the gateway's command, `nats_server` the path of the broker's."""
+    controller (`unix:<path>`); `gateway` replaces the gateway's command, `nats_server` the path of the broker's;
+    `died` is told of each that ended by itself."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class LocalPlatform:
         gateway: Sequence[str] | None = None,
         nats_server: str | None = None,
         environment: Mapping[str, str] | None = None,
+        died: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._directory = Layout(directory.absolute()).platform
         surrounding = os.environ if environment is None else environment
@@ -50,9 +52,11 @@ class LocalPlatform:
             self._environment["PYTHONPATH"] = surrounding["PYTHONPATH"]
         home = self._directory / "gateway"
         self._gateway_argv = tuple(gateway or gateway_argv(home, controller))
-        self._gateway = Service("gateway", home, keeps="envoy")
-        self._broker = LocalBroker(self._directory / "broker", nats_server)
+        self._gateway = Service("gateway", home, keeps="envoy", died=self._note_death)
+        self._broker = LocalBroker(self._directory / "broker", nats_server, died=self._note_death)
         self._addresses = Addresses(self._directory / "ports.json")
+        self._died = died
+        self._told: set[str] = set()  # deaths, until all runs again
         self._lock = asyncio.Lock()
         self._done: tuple[Fleet, Wiring] | None = None
 
@@ -80,6 +84,7 @@ class LocalPlatform:
             await self._ensure_gateway()
             wiring = self._wire(fleet, callers, users)
             self._done = (fleet, wiring)
+            self._told.clear()
             return wiring
 
     async def remove(self, *, data: bool) -> None:
@@ -99,6 +104,11 @@ class LocalPlatform:
         if self._gateway.alive:  # another command: Envoy goes on, the new gateway adopts it
             await self._gateway.kill()
         self._gateway.start(self._gateway_argv, self._environment)
+
+    def _note_death(self, why: str) -> None:
+        if why not in self._told:
+            self._told.add(why)
+            self._died(f"{why}; it is started anew")
 
     def _wire(self, fleet: Fleet, callers: Sequence[str], users: Sequence[str]) -> Wiring:
         ports = self._addresses.callers(callers)

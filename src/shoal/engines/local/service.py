@@ -12,7 +12,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +53,19 @@ _NOTED = TypeAdapter(_Noted)
 
 class Service:
     """`directory` holds its manifest, its exit status, its logs, and what it keeps itself. `keeps` is the name of the
-    program that it starts to outlive it, if it does that."""
+    program that it starts to outlive it, if it does that; `died` is told how it ended, where it did so by itself, when
+    that is found."""
 
-    def __init__(self, name: str, directory: Path, *, keeps: str = "") -> None:
+    def __init__(
+        self, name: str, directory: Path, *, keeps: str = "", died: Callable[[str], None] = lambda why: None
+    ) -> None:
         self.name = name
+        self._died = died
         self._keeps = keeps
         self.directory = directory
         self._noted = self._load()
         self._started_at = -math.inf  # by this object
+        self._killed = False
 
     @property
     def alive(self) -> bool:
@@ -85,6 +90,7 @@ class Service:
     def start(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Starts it; `argv[0]` is an absolute path. It must not run. Raises EngineError."""
         make_private(self.directory)
+        self._tell_death()
         if self._noted is not None:
             kill_remnants(self._noted.process, self.name, just_ended=False)
         status = self._exit_path
@@ -98,6 +104,7 @@ class Service:
             raise EngineError(f"the {self.name}, {argv[0]}, can't be started: {error}") from error
         self._noted = _Noted(tuple(argv), process)
         self._started_at = time.monotonic()
+        self._killed = False
         write_whole(self._manifest, _NOTED.dump_json(self._noted))
 
     def signal(self, number: signal.Signals) -> None:
@@ -108,6 +115,7 @@ class Service:
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, SIGKILL after the grace period, then what is left of it; it takes little longer than that."""
+        self._tell_death()
         if self._noted is not None:
             process = self._noted.process
             self.signal(signal.SIGTERM)
@@ -129,6 +137,7 @@ class Service:
         if self._noted is not None:
             kill_group(self._noted.process)
             await self._has_ended(_KILL_S)
+            self._killed = True
 
     def look_at_logs(self, now: float) -> None:
         """Keeps its logs small."""
@@ -140,6 +149,10 @@ class Service:
         lines = "\n".join(f"  {line}" for line in self._logs().last_lines(0, 0, 5))
         said = f"; it wrote last:\n{lines}" if lines else ""
         return EngineError(f"the {self.name} ended: {exit_reason(read_exit(self._exit_path))}{said}")
+
+    def _tell_death(self) -> None:
+        if self._noted is not None and not self._killed and not self.alive:
+            self._died(f"the {self.name} ended by itself: {exit_reason(read_exit(self._exit_path))}")
 
     @property
     def _manifest(self) -> Path:
