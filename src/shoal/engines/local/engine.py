@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +23,9 @@ from shoal.engines.dispatch import carry_out
 from shoal.engines.local.agent import LocalAgent
 from shoal.engines.local.capabilities import CAPABILITIES
 from shoal.engines.local.gpus import Gpus, visible_devices
+from shoal.engines.local.guard import keep_limits
 from shoal.engines.local.layout import Layout, directories, make_private
+from shoal.engines.local.life import Life
 from shoal.engines.local.log_reading import Follower, read_logs
 from shoal.engines.local.logs import STREAMS
 from shoal.engines.local.machine import Machine, Timing
@@ -97,6 +99,7 @@ class LocalEngine:
             for path in directories(layout.agents):
                 self._agent(path.name).adopt()
             self._begin(self._keep_house())
+            self._begin(keep_limits(self._machine, self._lives))
             self._begin(self._watch_lively_logs())
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
@@ -191,13 +194,14 @@ class LocalEngine:
 
     async def usage(self) -> Mapping[str, Usage]:
         """Use by replica (and run) id; CPU since the call before."""
-        sessions = {
-            life.state.id: life.session
-            for agent in self._agents.values()
-            for life in agent.lives
-            if life.session is not None
-        }
-        return await asyncio.to_thread(self._usage.measure, sessions, self._machine.clock())
+        wanted = {life.id: (life.directory, life.session) for life in self._lives() if life.session is not None}
+        look = await self._machine.census.look()
+        sessions = {identity: session for identity, (_, session) in wanted.items()}
+        return self._usage.measure(look.families(wanted), sessions, self._machine.clock(), self._machine.now.at_s)
+
+    def _lives(self) -> Iterator[Life]:
+        for agent in self._agents.values():
+            yield from agent.lives
 
     def _agent(self, name: str) -> LocalAgent:
         if name not in self._agents or self._agents[name].gone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from shoal.engines.local.logs import LogPair
 from shoal.engines.local.machine import Machine
 from shoal.engines.local.process import Identity, spawn
 from shoal.engines.local.render import (
+    MOST_FILES,
     Facts,
     render_argv,
     render_environment,
@@ -34,6 +36,7 @@ class Launch:
     ordinal: int | None = None
     port: int | None = None
     gpus: tuple[str, ...] = ()
+    mark: str = ""
 
     @property
     def agent(self) -> str:
@@ -61,7 +64,7 @@ def start(machine: Machine, launch: Launch, logs: LogPair) -> Identity:
     directory = _working_directory(machine, launch.template)
     program = _find_program(launch.template, argv[0], directory, environment["PATH"])
     status = exit_path(machine, launch.agent, launch.id, launch.number)
-    leader, plain = render_leader(program, argv, environment, status, directory)
+    leader, plain = render_leader(program, argv, environment, status, directory, most_files=MOST_FILES)
     try:
         return spawn(leader, plain, logs.stdout.path, logs.stderr.path)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument
@@ -78,6 +81,7 @@ def _gather(machine: Machine, launch: Launch) -> Facts:
         ordinal=launch.ordinal,
         port=launch.port,
         gpus=launch.gpus,
+        mark=launch.mark,
         secrets_directory=directory,
         secret_variables=variables,
         volumes=volumes,
@@ -115,14 +119,30 @@ def _as_variable(agent: str, name: str, content: bytes) -> str:
 
 def _working_directory(machine: Machine, template: Template) -> Path:
     directory = machine.project_directory / (template.working_dir or ".")
-    if not directory.is_dir():
-        raise EngineError(f"agents.{template.agent}.working_dir: {directory} is no directory")
-    return directory.resolve()
+    key = f"agents.{template.agent}.working_dir"
+    try:
+        if not directory.is_dir():
+            raise EngineError(f"{key}: {directory} is no directory")
+        resolved = directory.resolve()
+    except PermissionError as error:
+        raise EngineError(f"{key}: {directory} can't be entered: {_not_allowed(error.filename)}") from error
+    if not os.access(resolved, os.X_OK):
+        raise EngineError(f"{key}: {directory} can't be entered: {_not_allowed(resolved)}")
+    return resolved
+
+
+def _not_allowed(path: object) -> str:
+    return f"{getpass.getuser()} has no right to {path} (give it by chmod or chown, or run Shoal as its owner)"
 
 
 def _find_program(template: Template, word: str, directory: Path, path: str) -> str:
     """The program's absolute path. A word with a slash is relative to the working directory, as for exec(3)."""
     found = shutil.which(str(directory / word)) if "/" in word else shutil.which(word, path=path)
     if found is None:
-        raise EngineError(f"agents.{template.agent}.command: {word!r} was not found, or may not be executed")
+        key = f"agents.{template.agent}.command"
+        there = directory / word if "/" in word else shutil.which(word, os.F_OK, path)
+        if there is not None and Path(there).is_file():
+            raise EngineError(f"{key}: {there} is there, but {getpass.getuser()} may not execute it (chmod +x {there})")
+        where = directory if "/" in word else f"PATH ({path})"
+        raise EngineError(f"{key}: {word!r} was not found in {where}; install it, or give its path")
     return found if found.startswith("/") else str(Path(found).absolute())

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 import psutil
 
-from shoal.engines.local.process import session_members
 
-
-def listening_ports(session: int) -> tuple[int, ...]:
-    """The TCP ports on which a replica's processes listen, in order."""
+def listening_ports(pids: Iterable[int]) -> tuple[int, ...]:
+    """The TCP ports on which the processes listen, in order."""
     ports: set[int] = set()
-    for pid in session_members(session):
+    for pid in pids:
         with contextlib.suppress(psutil.Error, OSError):
             ports.update(
                 connection.laddr.port

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from shoal.engines.local.census import Census
 from shoal.engines.local.gpus import Gpus
+from shoal.engines.local.instant import Instant
 from shoal.engines.local.layout import Layout
 from shoal.engines.local.ports import Ports
+from shoal.engines.local.process import boot_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,8 @@ class Timing:
     `probe_s`: between two probes of a replica that has just started; `settled_s`: until a replica without a port is
     taken for ready; `well_s`: a replica that ran so long starts its back-off anew; `wrong_port_s`: how long an unready
     replica is left alone before Shoal looks where it listens; `housekeeping_s`: between two looks at the logs' sizes,
-    `lively_s` at those that have just grown; `follow_s`: between two looks of who follows a log.
+    `lively_s` at those that have just grown; `follow_s`: between two looks of who follows a log;
+    `limits_s`: between two looks at memory and processes; `most_tasks`: processes and threads that a replica may have.
     """
 
     probe_s: float = 0.01
@@ -30,6 +35,8 @@ class Timing:
     housekeeping_s: float = 1.0
     lively_s: float = 0.2
     follow_s: float = 0.1
+    limits_s: float = 0.25
+    most_tasks: int = 4096
     log_bytes: int = 10 * 1024 * 1024
     logs_kept: int = 3
 
@@ -49,6 +56,12 @@ class Machine:
     gpus: Gpus
     timing: Timing
     clock: Callable[[], float]
+    census: Census = field(default_factory=Census)
+
+    @property
+    def now(self) -> Instant:
+        """What deadlines are counted by; `clock` is for people."""
+        return Instant(time.monotonic(), boot_id())
 
     def backoff_after(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row (1 and up)."""

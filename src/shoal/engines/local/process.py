@@ -101,6 +101,7 @@ class Process:
     def __init__(self, identity: Identity, exited: Callable[[], None]) -> None:
         self.identity = identity
         self.alive = True
+        self.exit_code: int | None = None  # the leader's own, where it ended as our child
         self._exited = exited
         self._loop = asyncio.get_running_loop()
         self._pidfd: int | None = None
@@ -150,7 +151,7 @@ class Process:
             return
         self.alive = False
         self.close()
-        reap(self.identity.pid)
+        self.exit_code = reap(self.identity.pid)
         self._exited()
 
 
@@ -161,10 +162,14 @@ def kill_group(identity: Identity) -> None:
             os.killpg(identity.pid, signal.SIGKILL)
 
 
-def reap(pid: int) -> None:
-    """Takes the exit of a child of ours off the process table; what is no child of ours is somebody else's to reap."""
+def reap(pid: int) -> int | None:
+    """Takes the exit of a child of ours off the process table; what is no child of ours is somebody else's to reap.
+    Its exit code, if it had one: a signal that ended a leader says nothing of the command."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended == pid and os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+    return None
 
 
 def kill_remnants(identity: Identity, replica: str, *, just_ended: bool) -> bool:

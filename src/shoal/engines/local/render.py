@@ -24,10 +24,12 @@ from pathlib import Path
 
 from shoal.core.template import Template
 from shoal.core.wiring import variable_name
+from shoal.engines.local.census import MARK
 from shoal.errors import EngineError
 
 HOST = "127.0.0.1"
 LEADER_NAME = "shoal-leader"
+MOST_FILES = 65536
 _KEPT = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "LD_LIBRARY_PATH",
@@ -39,14 +41,17 @@ _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # It starts the command in the replica's process group, and stays to store how it ended. What is sent to the group is
 # meant for the command, so the leader lets it pass. A shell, as it starts in 2 ms where Python takes 36 and needs
 # 1.7 MB; it gets the command as its arguments and never reads them as a program. $1: where the exit status goes,
-# written once and read only when the leader is gone; $2: the working directory.
+# written once and read only when the leader is gone, and its own besides, for a disk that is full; $2: the working
+# directory.
 LEADER_SCRIPT = """\
 trap : HUP INT QUIT TERM USR1 USR2
 f=$1; cd "$2" || { echo 126 >"$f"; exit; }
 unset OLDPWD; shift 2
 exec 3>&2 2>/dev/null
 (exec "$@" 2>&3 3>&-)
-echo $? >"$f"
+s=$?
+echo $s >"$f"
+exit $s
 """
 
 
@@ -61,6 +66,7 @@ class Facts:
     secrets_directory: str | None = None
     secret_variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     volumes: Mapping[str, str] = field(default_factory=dict[str, str])
+    mark: str = ""
 
 
 def render_base(environment: Mapping[str, str], project_venv: Path | None) -> dict[str, str]:
@@ -84,6 +90,8 @@ def render_environment(
     environment |= facts.secret_variables
     environment |= added
     environment["SHOAL_REPLICA"] = facts.replica
+    if facts.mark:
+        environment[MARK] = facts.mark
     if facts.port is not None:
         environment["PORT"] = str(facts.port)
     if facts.ordinal is not None:
@@ -123,16 +131,24 @@ def check_command(template: Template) -> tuple[str, ...]:
 
 
 def render_leader(
-    program: str, argv: Sequence[str], environment: Mapping[str, str], exit_path: Path, directory: Path
+    program: str,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    exit_path: Path,
+    directory: Path,
+    *,
+    most_files: int | None = None,
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The leader's own argv and environment, for a command whose first word was found at `program`.
+    """The leader's own argv and environment, for a command whose first word was found at `program`. `most_files`: how
+    many descriptors each process may have, where the machine does not allow fewer anyway.
 
     Shells drop variables whose name is none of theirs (`a.b`), so those are handed on by env(1).
     """
     plain = {name: value for name, value in environment.items() if _SHELL_NAME.fullmatch(name)}
     odd = [f"{name}={value}" for name, value in environment.items() if name not in plain]
     through_env = ("/usr/bin/env", *odd) if odd else ()
-    leader = ("/bin/sh", "-c", LEADER_SCRIPT, LEADER_NAME, str(exit_path), str(directory))
+    limit = f"ulimit -n {most_files} 2>/dev/null\n" if most_files is not None else ""
+    leader = ("/bin/sh", "-c", f"{limit}{LEADER_SCRIPT}", LEADER_NAME, str(exit_path), str(directory))
     return (*leader, *through_env, program, *argv[1:]), plain
 
 

@@ -50,9 +50,9 @@ class ReplicaLife(Life):
             return
         self.stopping = True
         state = self.state
-        state.phase, state.ready, state.next_start_at = Phase.STOPPING, False, None
-        if state.stop_by is None:
-            state.stop_by = self._machine.clock() + self.grace_s
+        state.phase, state.ready, state.start_due = Phase.STOPPING, False, None
+        if state.stop_due is None:
+            state.stop_due = self._machine.now.after(self.grace_s)
         self._save()
         if self._process is not None:
             self._process.signal_group(signal.SIGTERM)
@@ -62,22 +62,23 @@ class ReplicaLife(Life):
         """Takes over what an earlier controller left, before `run`: from then on what is observed is true."""
         if not self._adopt_process() and self.state.start is not None:
             ran = self.state.phase in {Phase.RUNNING, Phase.STOPPING}
-            exit_code = self._end_of(self.state.start, just_ended=False) if ran else None
-            if ran and self.state.stop_by is None:
-                self._fail(exit_code)
-        if self.state.stop_by is not None:
+            if ran and self.state.stop_due is None:
+                self._fail(self._exit_of(self.state.start))
+        if self.state.stop_due is not None:
             self.stop()
 
     async def run(self) -> None:
         """Until it was told to end and nothing of it is left."""
+        if self._leftovers:
+            await self._clear_away()
         if self._process is not None:
             await self._attend()
         while not self.stopping:
-            await self._wait_until(self.state.next_start_at or 0.0, lambda: self.stopping)
+            await self._wait_until(self.state.start_due or self._machine.now, lambda: self.stopping)
             await self._wait_for_a_place()
             if not self.stopping and self._start():
                 await self._attend()
-        await self._end_process(self.state.stop_by or 0.0)
+        await self._end_process(self.state.stop_due or self._machine.now)
         self._release_port()
         self._machine.gpus.release(self.state.id)
         remove_tree(self._directory)
@@ -99,7 +100,7 @@ class ReplicaLife(Life):
             return False
         state.phase, state.ready, state.ready_at = Phase.RUNNING, False, None
         state.started_at = state.start.at if state.start else None
-        state.next_start_at, state.reason = None, ""
+        state.start_due, state.reason = None, ""
         self._misses = 0
         self._save()
         return True
@@ -111,34 +112,33 @@ class ReplicaLife(Life):
         while self._running and not self.stopping:
             await self._check_health()
         if not self.stopping and self.state.start is not None:
-            exit_code = self._end_of(self.state.start, just_ended=True)
-            await self._clear_group(self.state.start)
+            exit_code = self._exit_of(self.state.start)
+            await self._clear_away()
             self._fail(exit_code)
 
     async def _wait_until_ready(self) -> None:
         """Probes densely at first, then every 2 % of the time that it takes anyway, at most every `interval`."""
         health, timing = self.revision.template.health, self._machine.timing
-        started_at = self.state.started_at or self._machine.clock()
         look_at = timing.wrong_port_s
         while self._running and not self.stopping:
             miss = await self._probe()
-            age = self._machine.clock() - started_at
+            age = self._age_s()
             if miss is None and self._running and not self.stopping:
                 self._become_ready()
                 return
             if age > health.start_period_s:
+                miss = await self._where_it_listens() or miss
                 await self._restart(f"not ready within {health.start_period_s:g}s: {miss}")
                 return
             if age > look_at:
                 look_at = age * 2
-                self._tell(self._where_it_listens() or f"not ready yet: {miss}")
+                self._tell(await self._where_it_listens() or f"not ready yet: {miss}")
             await self._sleep(min(max(timing.probe_s, age * 0.02), health.interval_s))
 
     async def _probe(self) -> str | None:
         template, port = self.revision.template, self.state.port
         if port is None:
-            age = self._machine.clock() - (self.state.started_at or 0.0)
-            left = self._machine.timing.settled_s - age
+            left = self._machine.timing.settled_s - self._age_s()
             if left > 0:
                 await self._sleep(left)
             return None if self._running else "ended"
@@ -157,8 +157,8 @@ class ReplicaLife(Life):
         if self.state.port is None:
             await self._sleep(None)
         else:  # a wake is mostly somebody else's: it must not bring the next look nearer
-            next_look_at = self._machine.clock() + health.interval_s
-            await self._wait_until(next_look_at, lambda: self.stopping or not self._running)
+            next_look = self._machine.now.after(health.interval_s)
+            await self._wait_until(next_look, lambda: self.stopping or not self._running)
         if not self._running or self.stopping or self.state.port is None:
             return
         miss = await self._probe()
@@ -174,12 +174,12 @@ class ReplicaLife(Life):
         self._tell(f"{why}; it is started anew")
         if self._process is not None and not self.stopping:
             self._process.signal_group(signal.SIGTERM)
-            await self._end_process(min(self._machine.clock() + self.grace_s, self.state.stop_by or float("inf")))
+            await self._end_process(self._machine.now.after(self.grace_s))
         if not self.stopping:
             self._back_off(self._exit_code(), why, self._last_lines())
 
     def _exit_code(self) -> int | None:
-        return None if self.state.start is None else self._end_of(self.state.start, just_ended=True)
+        return None if self.state.start is None else self._exit_of(self.state.start)
 
     def _last_lines(self) -> tuple[str, ...]:
         begun = self.state.start
@@ -188,6 +188,9 @@ class ReplicaLife(Life):
     def _fail(self, exit_code: int | None) -> None:
         """It ended by itself."""
         if self.state.phase is Phase.BACKOFF:  # ended by `_restart`, which said why
+            return
+        if self._excess:
+            self._back_off(137, self._excess, self._last_lines())
             return
         reason = exit_reason(exit_code)
         port = self.state.port
@@ -202,8 +205,8 @@ class ReplicaLife(Life):
     def _back_off(
         self, exit_code: int | None, reason: str, last_log: tuple[str, ...], wait_s: float | None = None
     ) -> None:
-        state, now = self.state, self._machine.clock()
-        ran_well = state.phase is Phase.RUNNING and now - (state.started_at or now) >= self._machine.timing.well_s
+        state = self.state
+        ran_well = state.phase is Phase.RUNNING and self._age_s() >= self._machine.timing.well_s
         state.failures = 1 if ran_well else state.failures + 1
         state.restarts += 1
         delay_s = self._machine.backoff_after(state.failures) if wait_s is None else wait_s
@@ -211,7 +214,7 @@ class ReplicaLife(Life):
         state.exit_code, state.last_log = exit_code, last_log
         again = f" ({state.failures} times in a row, next start after {delay_s:g}s)" if state.failures > 1 else ""
         state.reason = f"{reason}{again}"
-        state.next_start_at = now + delay_s
+        state.start_due = self._machine.now.after(delay_s)
         self._save()
 
     def _tell(self, reason: str) -> None:
@@ -219,11 +222,12 @@ class ReplicaLife(Life):
             self.state.reason = reason
             self._save()
 
-    def _where_it_listens(self) -> str | None:
-        begun, port = self.state.start, self.state.port
-        if begun is None or begun.process is None or port is None:
+    async def _where_it_listens(self) -> str | None:
+        port = self.state.port
+        if port is None:
             return None
-        found = listening_ports(begun.process.pid)
+        members = (await self._machine.census.look()).family(self._directory, self.session)
+        found = listening_ports(member.pid for member in members)
         return wrong_port_reason(port, found) if found and port not in found else None
 
     def _release_port(self) -> None:

@@ -44,19 +44,21 @@ class RunLife(Life):
     def adopt(self) -> None:
         """Takes over what an earlier controller left, before `run`."""
         if not self._adopt_process() and self.state.start is not None and self.state.phase is Phase.RUNNING:
-            self._conclude(self._end_of(self.state.start, just_ended=False))
+            self._conclude(self._exit_of(self.state.start))
 
     async def run(self) -> None:
         """Until it has succeeded, failed for good, or was told to end."""
+        if self._leftovers:
+            await self._clear_away()
         if self._process is not None:
             await self._attend()
         while not self.stopping and self.state.phase not in ENDED:
-            await self._wait_until(self.state.next_start_at or 0.0, lambda: self.stopping)
+            await self._wait_until(self.state.start_due or self._machine.now, lambda: self.stopping)
             await self._wait_for_a_place()
             if not self.stopping and self._start():
                 await self._attend()
         if self.stopping:
-            await self._end_process(self._machine.clock() + self.grace_s)
+            await self._end_process(self._machine.now.after(self.grace_s))
             self._end(None, "removed while it ran")
         self._machine.gpus.release(self.state.id)
         remove_tree(self._directory / "secrets")
@@ -70,28 +72,31 @@ class RunLife(Life):
             return False
         state.phase, state.reason, state.timed_out = Phase.RUNNING, "", False
         state.started_at = state.start.at if state.start else None
-        state.finished_at = state.next_start_at = state.exit_code = None
+        state.finished_at = state.start_due = state.exit_code = None
         self._save()
         return True
 
     async def _attend(self) -> None:
         state = self.state
         timeout_s = math.inf if state.timeout_s is None else state.timeout_s
-        await self._wait_until((state.started_at or 0.0) + timeout_s, lambda: self.stopping or not self._running)
+        due = self._machine.now.after(timeout_s - self._age_s())
+        await self._wait_until(due, lambda: self.stopping or not self._running)
         if self.stopping:
             return
         if self._process is not None and self._running:
             state.timed_out, state.reason = True, f"timed out after {timeout_s:g}s; it is told to end"
             self._save()
             self._process.signal_group(signal.SIGTERM)
-            await self._end_process(self._machine.clock() + self.grace_s)
+            await self._end_process(self._machine.now.after(self.grace_s))
         if state.start is not None and not self.stopping:
-            exit_code = self._end_of(state.start, just_ended=True)
-            await self._clear_group(state.start)
+            exit_code = self._exit_of(state.start)
+            await self._clear_away()
             self._conclude(exit_code)
 
     def _conclude(self, exit_code: int | None) -> None:
-        if self.state.timed_out:
+        if self._excess:
+            self._repeat_or_fail(137, self._excess)
+        elif self.state.timed_out:
             self._repeat_or_fail(exit_code, f"timed out after {self.state.timeout_s:g}s")
         elif exit_code == 0:
             self._end(0, "")
@@ -107,12 +112,12 @@ class RunLife(Life):
         state.phase, state.exit_code, state.finished_at = Phase.BACKOFF, exit_code, now
         state.reason = f"{reason} (attempt {state.attempt} of {state.retries + 1}, next after {delay_s:g}s)"
         state.attempt += 1
-        state.next_start_at = now + delay_s
+        state.start_due = self._machine.now.after(delay_s)
         self._save()
 
     def _end(self, exit_code: int | None, reason: str) -> None:
         state = self.state
         state.phase = Phase.SUCCEEDED if exit_code == 0 else Phase.FAILED
         state.exit_code, state.reason, state.finished_at = exit_code, reason, self._machine.clock()
-        state.next_start_at = None
+        state.start_due = None
         self._save()

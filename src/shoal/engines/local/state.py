@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shoal.core.observed import JobRun, Phase, Replica
 from shoal.core.template import Template
+from shoal.engines.local.instant import Instant
 from shoal.engines.local.layout import read_if_there, write_whole
 from shoal.engines.local.process import Identity
 from shoal.engines.local.render import HOST
@@ -21,18 +22,20 @@ from shoal.engines.local.render import HOST
 
 @dataclass(slots=True)
 class Start:
-    """The one start that counts: `number` names its exit file, `process` is `None` until it is spawned."""
+    """The one start that counts: `number` names its exit file, `process` is `None` until it is spawned. `at` is for
+    people, `began` for what is counted from it."""
 
     number: int
     process: Identity | None = None
     at: float = 0.0
+    began: Instant | None = None
     stdout_from: int = 0  # where in the logs this start's output begins
     stderr_from: int = 0
 
 
 @dataclass(slots=True)
 class ReplicaState:
-    """One replica's manifest. `stop_by`: it was told to end and is killed at that epoch second."""
+    """One replica's manifest. `stop_due`: it was told to end and is killed then."""
 
     id: str
     agent: str
@@ -51,8 +54,8 @@ class ReplicaState:
     exit_code: int | None = None
     reason: str = ""
     last_log: tuple[str, ...] = ()
-    next_start_at: float | None = None
-    stop_by: float | None = None
+    start_due: Instant | None = None
+    stop_due: Instant | None = None
     kind: Literal["replica"] = "replica"
 
     def value(self, node: str) -> Replica:
@@ -83,7 +86,7 @@ class RunState:
     finished_at: float | None = None
     exit_code: int | None = None
     reason: str = ""
-    next_start_at: float | None = None
+    start_due: Instant | None = None
     timed_out: bool = False
     kind: Literal["run"] = "run"
 
