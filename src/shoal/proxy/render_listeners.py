@@ -42,7 +42,7 @@ def render_listener(name: str, address: str, port: int, hold_s: float, *, tells_
 
 
 def _connection_manager(name: str, hold_s: float, *, tells_source: bool) -> Json:
-    early = _early_mutation(_NOBODYS_NAMES, _SOURCE) if tells_source else _early_mutation(_NOBODYS_NAMES)
+    early = _early_mutation(*_NOBODYS_NAMES, *((_SOURCE,) if tells_source else ()))
     nobody = {"address_prefix": "255.255.255.255", "prefix_len": 32}
     return {
         "@type": TYPE_PREFIX + _MANAGER,
@@ -111,8 +111,10 @@ def _early_mutation(*mutations: Json) -> Json:
     }
 
 
-# What Shoal tells agents it tells under these names, so nobody else may.
-_NOBODYS_NAMES: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-shoal-"}}}
+# What Shoal and Envoy tell agents they tell under these names, so nobody else may.
+_NOBODYS_NAMES: tuple[Json, ...] = tuple(
+    {"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in ("x-shoal-", "x-envoy-")
+)
 
 # Routes can match on headers only, so the address becomes one.
 _SOURCE: Json = {
