@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from shoal.api.client import make_socket_directory
+from shoal.api.peer import own_user_only
 from shoal.api.present import agent_view, decision_view, gateway_url
 from shoal.api.status_lines import StatusLines
 from shoal.api.views import EventView, LogView, QueueView
@@ -41,7 +42,7 @@ async def serve_api(
     lines = StatusLines(controller)
     async with asyncio.TaskGroup() as tasks:
         changes: set[asyncio.Task[None]] = set()
-        application = web.Application(middlewares=[_finish_changes(tasks, changes), _errors_as_json])
+        application = web.Application(middlewares=[own_user_only, _finish_changes(tasks, changes), _errors_as_json])
         application.add_routes(_Routes(controller, queue_admin, lines).table())
         runner = web.AppRunner(
             application, access_log=None, shutdown_timeout=1.0, handle_signals=False, handler_cancellation=True
