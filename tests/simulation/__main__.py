@@ -1,6 +1,6 @@
 """`python -m tests.simulation --seeds 1000`: carries out that many seeds, on every core, and prints what came of it.
 
-    python -m tests.simulation --seed 4711 --trace      one seed, and all that happens in it
+python -m tests.simulation --seed 4711 --trace      one seed, and all that happens in it
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXCUSED_S = 12.0
 _SURGE = 0.25  # of a rolling change, by default
 _NOBODY = AgentObserved("")
+START = 1_700_000_000.0  # where the engine's clock begins
 
 
 class Checks:
@@ -64,10 +65,15 @@ class Checks:
                 self._broken(f"above max: {total_after} replicas, at most {limit}", action)
         if self._excused(action.agent):
             return
-        kept = record.desired - (1 if spec.stateful else 0)
+        if spec.stateful:  # stop first, one after the other
+            ready = self._serving(after)
+            if self._serving(before) - ready > 1 and ready < record.desired:
+                self._broken("more than one identity stopped at once", action)
+            return
+        kept = record.desired
         if total_after < min(total_before, kept) and len([n for n in before.counts.values() if n]) == 1:
             self._broken(f"below the wished count: {total_before} to {total_after} of {record.desired}", action)
-        ready_before, ready_after = self._serving(before), self._serving(after)
+        ready_before, ready_after = self._in_use(spec, before, 5.0), self._in_use(spec, after, 0.0)
         if ready_after < min(ready_before, kept):
             self._broken(f"ready replicas stopped: {ready_before} to {ready_after} of {record.desired}", action)
 
@@ -110,9 +116,9 @@ class Checks:
             old, spec = before.agents.get(name), world.fleet.agents.get(name)
             if old is None or spec is None or spec.scale.min == 0 or name in world.zero_pins or self._excused(name):
                 continue
-            if spec.stateful and spec.scale.max == 1:  # stop first: nobody can serve in between
-                continue
             could = [e.replica for e in old.endpoints if world.serves(e.replica)]
+            if spec.stateful and len(could) == 1:  # stop first, from the highest on: nobody else may be ready
+                continue
             if could and not any(world.serves(e.replica) for e in route.endpoints):
                 self._broken(f"0 serving at {gateway.name}, of {', '.join(could)} that could", name)
 
@@ -187,6 +193,14 @@ class Checks:
 
     def _serving(self, agent: AgentObserved) -> int:
         return sum(1 for r in agent.replicas if r.phase is Phase.RUNNING and r.ready)
+
+    def _in_use(self, spec: Agent, agent: AgentObserved, for_s: float) -> int:
+        """How many are ready, and known for it: what became ready a moment ago may be taken for one that is not."""
+        if spec.kind is Kind.SERVICE:
+            listed = self._world.listed(agent.agent)
+            return sum(1 for r in agent.replicas if r.phase is Phase.RUNNING and r.ready and r.id in listed)
+        known_by = START + self._world.loop.time() - for_s
+        return sum(1 for r in agent.replicas if r.ready and r.ready_at is not None and r.ready_at <= known_by)
 
     def _excused(self, agent: str) -> bool:
         return self._world.loop.time() - self._world.disturbed_at.get(agent, -1e9) < EXCUSED_S

@@ -60,7 +60,7 @@ class SimGateway:
         world = self._world
         slow = world.lasting("late_acknowledgement")
         delay_s = world.chance.uniform(0.5, 9.0) if slow and world.chance.random() < 0.6 else world.latency()
-        self._apply_at = max(world.loop.time() + delay_s, self._apply_at)
+        self._apply_at = max(world.loop.time() + delay_s, self._apply_at + 1e-6)  # in the order in which it came
         world.loop.call_at(self._apply_at, self._apply, life, snapshot, version, world.loop.time())
 
     def _apply(self, life: Life, snapshot: Snapshot, version: int, received_at: float) -> None:

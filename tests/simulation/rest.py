@@ -20,7 +20,9 @@ _TOLERANCE = 0.1
 def longest_window_s(world: World) -> float:
     """How long a count may stay up by a window, and come down by its policies."""
     fleet = world.fleet
-    windows = [agent.scale.behavior.scale_down.stabilization_window_s for agent in fleet.agents.values()] if fleet else []
+    windows = (
+        [agent.scale.behavior.scale_down.stabilization_window_s for agent in fleet.agents.values()] if fleet else []
+    )
     return max((_DOWN_WINDOW_S if window is None else window for window in windows), default=0.0) + 60.0
 
 
@@ -37,7 +39,9 @@ def unrest(world: World) -> list[str]:
         if spec.kind is not Kind.JOB:
             found += _agent(world, life, name, spec, agents.get(name) or AgentObserved(name))
     for gateway in world.gateways:
-        if gateway.applied is not life.link.snapshot:
+        if gateway.life is not life:
+            found.append(f"{gateway.name} is not connected")
+        elif gateway.applied is not life.link.snapshot:
             found.append(f"{gateway.name} has another snapshot")
     return found
 

@@ -26,18 +26,17 @@ from shoal.engines.memory.engine import MemoryEngine
 from shoal.engines.memory.platform import MemoryPlatform
 from shoal.errors import NotFound
 from shoal.spec.model import Fleet
-from tests.simulation.checks import Checks
+from tests.simulation.checks import START, Checks
 from tests.simulation.gateways import SimGateway, SimLink, takes
 from tests.simulation.ports import SimEngine, SimPlatform, SimQueues, SimStore
 from tests.simulation.rest import longest_window_s, unrest
 from tests.simulation.script import FAULTS_END_S, Happening, Script, changed, write_script
 from tests.simulation.virtual_time import run_virtually
 
-START = 1_700_000_000.0
 TICK_S = 0.1
 QUIET_S = 20.0
 WELL = Behaviour(start_s=0.1, ready_s=0.3, stop_s=0.2)
-_SHOWN = 4000  # lines of the trace that are kept to be shown
+_SHOWN = 100_000  # lines of the trace that are kept to be shown
 
 
 @dataclass(slots=True, eq=False)
@@ -49,13 +48,14 @@ class Life:
     link: SimLink = field(init=False)
     controller: Controller = field(init=False)
     task: asyncio.Task[None] | None = None
+    killed: bool = False
     calls_left: int | None = None
     absent_since: dict[str, float] = field(default_factory=dict[str, float])
     hold_since: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def alive(self) -> bool:
-        return self.task is not None and not self.task.done() and not self.task.cancelling()
+        return self.task is not None and not self.task.done() and not self.killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,11 @@ class World:
             self._serving = (agents, serving)
         return replica in self._serving[1]
 
+    def listed(self, agent: str) -> set[str]:
+        """To whom any gateway sends this agent's requests."""
+        routes = [g.applied.agents.get(agent) for g in self.gateways if g.applied is not None]
+        return {endpoint.replica for route in routes if route is not None for endpoint in route.endpoints}
+
     def share(self, agent: str, gateway: SimGateway) -> int:
         """How many requests are at this gateway."""
         whole, rest = divmod(self.demand.get(agent, 0), len(self.gateways))
@@ -270,6 +275,7 @@ class World:
 
     def _kill(self, life: Life) -> None:
         if life.task is not None and life.alive:
+            life.killed = True
             life.task.cancel()
             for gateway in self.gateways:
                 if gateway.life is life:

@@ -121,8 +121,10 @@ def step_agent(
     hold = _holds(state, spec, step)
     serving, leaving = step.serving, step.leaving
     if hold and leaving and not state.hold_acknowledged:
-        # The last replica goes only once the hold is in force: else a request between the two would fail.
-        serving, leaving = tuple(r for r in state.observed.replicas if takes_requests(r)), frozenset[str]()
+        # The last replica goes only once the hold is in force: else a request between the two would fail. Who left
+        # before may be stopped in this very step, and stays away.
+        leaving &= state.leaving
+        serving = tuple(r for r in state.observed.replicas if takes_requests(r) and r.id not in leaving)
     _remember(state, step, serving, leaving)
     if spec.kind is Kind.SERVICE:
         route = route_for(state.name, spec, serving, hold=hold)

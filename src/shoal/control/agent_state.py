@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from shoal.core.decision import Decision, Recommendation, ScalingHistory
+from shoal.core.decision import Decision, Recommendation, ScaleEvent, ScalingHistory
 from shoal.core.observed import AgentObserved, JobRun, Replica
 from shoal.core.record import AgentRecord
 from shoal.core.routing import AgentRoute, Traffic
@@ -52,12 +52,41 @@ class AgentState:
         if self.record.rollout is not None and self.record.rollout.finished_at is None:
             self.record = replace(self.record, rollout=replace(self.record.rollout, progressed_at=now))
         seed = (Recommendation(now, self.record.desired),) if self.record.desired else ()
-        self.history = ScalingHistory(seed, self.record.ups, self.record.downs)
+        ups, downs = _until(now, self.record.ups), _until(now, self.record.downs)
+        self.history = ScalingHistory(seed, ups, downs)
+
+    def set_back(self, by_s: float) -> None:
+        """The clock was set back: what is remembered keeps its age, else an hour set back would be an hour in which no
+        window forgets and nothing is due. A job's last run stays where it was: no time is run for twice."""
+        history, pin = self.history, self.record.pin
+        self.history = ScalingHistory(
+            tuple(replace(past, at=past.at - by_s) for past in history.recommendations),
+            tuple(replace(event, at=event.at - by_s) for event in history.ups),
+            tuple(replace(event, at=event.at - by_s) for event in history.downs),
+        )
+        if pin is not None and pin.until is not None:
+            pin = replace(pin, until=pin.until - by_s)
+        record = replace(self.record, pin=pin, ups=self.history.ups, downs=self.history.downs)
+        if record != self.record:
+            self.record = record
+        self.series = replace(
+            self.series, points=tuple(replace(point, at=point.at - by_s) for point in self.series.points)
+        )
+        if self.depth is not None:
+            self.depth = replace(self.depth, at=self.depth.at - by_s)
+        self.usage = {name: replace(usage, at=usage.at - by_s) for name, usage in self.usage.items()}
+        self.due_at = None if self.due_at is None else self.due_at - by_s
+        self.retry_at -= by_s
 
     @property
     def healthy(self) -> int | None:
         """How many endpoints the gateways take for healthy; `None` while no gateway told."""
         return self.traffic.healthy if self.traffic is not None else None
+
+
+def _until(now: float, events: tuple[ScaleEvent, ...]) -> tuple[ScaleEvent, ...]:
+    """The events, none later than now: a clock may have been set back since they were written."""
+    return tuple(event if event.at <= now else replace(event, at=now) for event in events)
 
 
 @dataclass(frozen=True, slots=True)

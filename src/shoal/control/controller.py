@@ -58,6 +58,7 @@ class Controller:
         self._closing: bool | None = None  # with or without the data
         self._reopened = asyncio.Event()
         self._loaded, self._load_at = False, 0.0
+        self._clock_at = 0.0  # when the last pass began, to see a clock that was set back
         self._queues_url: str | None = None
         self._unsaved: list[Decision] = []
         self.watching = Watching(self)
@@ -174,16 +175,21 @@ class Controller:
     async def take_over(self) -> None:
         """Waits for one complete look at the engine, and starts from it: counts come from the records, or where those
         are lost from what runs."""
-        while not self._observed.complete:
+        records: Mapping[str, AgentRecord] | None = None
+        while records is None:
             try:
                 self._observed = await self.parts.engine.observe()
-            except EngineError as error:
-                self.problem("engine", str(error))
-            if not self._observed.complete:
+                records = await self.parts.store.read_records() if self._observed.complete else None
+            except Exception as error:  # noqa: BLE001 - told, and tried again; what runs goes on as it is meanwhile
+                self.failed("engine" if isinstance(error, EngineError) else "records", error)
+            if records is None:
                 await asyncio.sleep(RETRY_S)
         self.problem("engine", None)
-        records = await self.parts.store.read_records()
-        for name in {*records, *self._observed.agents}:
+        self.problem("records", None)
+        self._clock_at = self.parts.clock()
+        if any(agent.replicas for agent in self._observed.agents.values()):
+            self._feed.expect_gateways()
+        for name in sorted({*records, *self._observed.agents}):
             there = self._observed.agents.get(name, AgentObserved(name))
             record = records.get(name) or AgentRecord(desired=sum(there.counts.values()))
             state = self.states[name] = AgentState(name, None, there, record)
@@ -191,7 +197,7 @@ class Controller:
 
     async def run_pass(self) -> None:
         """One pass. Public for what drives the loop by itself: simulation, tests, measurements."""
-        now = self.parts.clock()
+        now = self._read_clock()
         try:
             if self._reload and now >= self._load_at:
                 await self._load(now)
@@ -209,6 +215,15 @@ class Controller:
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
             return
         self.problem("pass", None)
+
+    def _read_clock(self) -> float:
+        now, before = self.parts.clock(), self._clock_at
+        self._clock_at = now
+        if now < before:
+            for state in self.states.values():
+                state.set_back(before - now)
+            self._load_at -= before - now
+        return now
 
     async def _load(self, now: float) -> None:
         """Takes up the stored fleet. One that can't be used yet leaves the one before in force, and is tried again."""
@@ -273,7 +288,7 @@ class Controller:
             if take_in(state, observed):
                 self._dirty.add(name)
                 self.events.extend(events_between(before, state.observed, now))
-        for name in observed.agents.keys() - self.states.keys():
+        for name in sorted(observed.agents.keys() - self.states.keys()):
             self.states[name] = AgentState(name, None, observed.agents[name])
             self._dirty.add(name)
 
@@ -325,7 +340,7 @@ class Controller:
             try:
                 failures = await self.parts.engine.act(actions)
             except Exception as error:
-                self._refused(dict.fromkeys(acted, str(error)), now)
+                self._refused(dict.fromkeys(sorted(acted), str(error)), now)
                 raise
             self.look()
             reasons = {failure.action.agent: failure.reason for failure in reversed(failures)}
@@ -363,6 +378,7 @@ class Controller:
         for name, record in changed.items():
             if record is None:
                 del self.states[name]
+                self._wake.set()  # its route has to go from the gateways
             else:
                 self.states[name].saved = record
         self._published.set()

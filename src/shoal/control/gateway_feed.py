@@ -15,6 +15,7 @@ from shoal.spec.model import Fleet
 
 BARRIER_S = 5.0  # how long a drain waits for a gateway that does not answer
 RECONNECT_LOOK_S = 0.05
+GATHER_S = 2.0  # the gateways of the controller before call again within this time
 
 
 class GatewayFeed:
@@ -33,11 +34,19 @@ class GatewayFeed:
         self._snapshot: Snapshot | None = None
         self._version = 0
         self._awaited: dict[str, frozenset[str]] = {}
+        self._gathered_at = 0.0  # in the loop's time
+
+    def expect_gateways(self) -> None:
+        """There were gateways before this controller: for a moment, those that have called are not all there are."""
+        self._gathered_at = asyncio.get_running_loop().time() + GATHER_S
 
     @property
     def outdated(self) -> bool:
-        """Whether the number of gateways is another than the one by which limits were divided."""
-        return self._snapshot is not None and self._snapshot.gateways != max(1, len(self._gateways.live))
+        """Whether limits were divided by another number of gateways, or an agent was forgotten since."""
+        if self._snapshot is None:
+            return False
+        divided = self._snapshot.gateways == max(1, len(self._gateways.live))
+        return not divided or not self._snapshot.agents.keys() <= self._states.keys()
 
     def compose(self, fleet: Fleet | None, wired: Wired, observed: Observed) -> Snapshot:
         """The whole of what the gateways should know now. Without a fleet nobody may call anybody any more."""
@@ -74,6 +83,7 @@ class GatewayFeed:
         return route is not None and route.hold
 
     async def _barrier(self, version: int, waiting: Mapping[str, frozenset[str]], holding: Collection[str]) -> None:
+        await asyncio.sleep(max(0.0, self._gathered_at - asyncio.get_running_loop().time()))
         if not self._gateways.live:  # one may still serve from its last snapshot, and be about to come back
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BARRIER_S):

@@ -460,3 +460,85 @@ async def _conflict(waiting: Awaitable[None]) -> str:
     with pytest.raises(Conflict) as caught:
         await waiting
     return str(caught.value)
+
+
+async def test_a_clock_that_is_set_back_keeps_nobody_waiting() -> None:
+    """An hour set back is no hour without a scale-down, a retry or a load: what is remembered keeps its age."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 1, "max": 8, "target": {"concurrency": 10}, "behavior": QUICK})})
+        drive.load["web"] = Traffic(active=40)
+        await drive.go(5, until=lambda: drive.controller.settled and drive.state("web").record.desired == 4)
+        drive.platform.fails = "no"
+        drive.engine.fail_next("busy")
+        await drive.up({"web": web(scale={"min": 1, "max": 8, "target": {"concurrency": 10}, "behavior": QUICK})})
+        await drive.go(0.3)
+        drive.platform.fails = None
+        drive.load["web"] = Traffic(active=0)
+        drive.now -= 3600.0
+        await drive.go(10, until=lambda: drive.controller.settled and drive.state("web").record.desired == 1)
+
+
+async def test_records_of_the_future_hold_nothing_up() -> None:
+    """A controller that starts after the clock was set back counts scale events no longer than if they were of now."""
+    async with driving() as drive:
+        scale = {"min": 1, "max": 8, "target": {"concurrency": 10}, "behavior": QUICK}
+        await drive.up({"web": web(scale=scale)})
+        drive.load["web"] = Traffic(active=80)
+        await drive.go(1)
+        await drive.go(5, until=lambda: drive.state("web").record.desired == 4)  # at most 4 more in 15 s
+        drive.now -= 3600.0
+        drive.controller = drive.new_controller()
+        await drive.controller.take_over()
+        await drive.go(20, until=lambda: drive.state("web").record.desired == 8)
+
+
+async def test_who_takes_over_waits_for_its_records() -> None:
+    """A store that can't be read when a controller starts is told and tried again; nothing is touched meanwhile."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.controller = drive.new_controller()
+        read, drive.store.read_records = drive.store.read_records, _refuse  # pyright: ignore[reportAttributeAccessIssue]
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(drive.controller.take_over())
+            await asyncio.sleep(0)
+            assert drive.controller.problems == {"records": "disk full"} and not taking.done()
+            drive.store.read_records = read  # pyright: ignore[reportAttributeAccessIssue]
+            taking.cancel()
+        await drive.controller.take_over()
+        await drive.go(2, until=lambda: drive.controller.settled)
+        assert drive.controller.problems == {}
+
+
+async def test_a_forgotten_agent_leaves_the_gateways_at_once() -> None:
+    """The pass after an agent is forgotten takes its route away, though nothing else happens."""
+    async with driving() as drive:
+        await drive.up({"web": WEB, "old": {"command": "serve", "port": 81}})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: "old" not in drive.controller.states)
+        await drive.controller.run_pass()
+        assert drive.gateways.snapshot is not None and set(drive.gateways.snapshot.agents) == {"web"}
+
+
+async def test_who_left_stays_away_when_the_hold_comes_first() -> None:
+    """While the last replicas wait for the hold, those that left before and are being stopped are not sent to again."""
+    async with driving() as drive:
+        scale = {"min": 0, "max": 5, "target": {"concurrency": 10}, "behavior": QUICK}
+        await drive.up({"web": web(scale=scale)})
+        await drive.go(1)
+        drive.controller.pin("web", 4)
+        await drive.go(5, until=lambda: len(drive.route("web").endpoints) == 4 and not drive.route("web").hold)
+        drive.load["web"] = Traffic()
+        drive.gateways._agrees = False  # pyright: ignore[reportPrivateUsage] - the test decides when
+        drive.controller.pin("web", 2)
+        await drive.go(1, until=lambda: len(drive.state("web").leaving) == 2)
+        left = drive.state("web").leaving
+        drive.gateways.acknowledge()
+        for _ in range(3):
+            await asyncio.sleep(0)  # the barrier ends
+        assert drive.state("web").left == left
+        drive.controller.pin("web", 0)
+        await drive.controller.run_pass()
+        assert drive.route("web").hold
+        assert not {endpoint.replica for endpoint in drive.route("web").endpoints} & left

@@ -1,0 +1,81 @@
+"""The barrier: whom it waits for, and for how long. In virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from shoal.control.agent_state import AgentState, Event
+from shoal.control.gateway_feed import BARRIER_S, GATHER_S, GatewayFeed
+from shoal.core.observed import AgentObserved
+from shoal.core.routing import Snapshot
+from shoal.proxy.memory import MemoryGateways
+from tests.simulation.virtual_time import run_virtually
+
+
+class Feed:
+    """A feed with one agent, of which one replica has to leave."""
+
+    def __init__(self, *names: str) -> None:
+        self.gateways = MemoryGateways(*names, agrees=False)
+        self.state = AgentState("web", None, AgentObserved("web"), leaving=frozenset({"web-1"}))
+        self.noted: list[Event] = []
+        self.left_at: float | None = None
+        self.feed = GatewayFeed(
+            self.gateways, states={"web": self.state}, clock=lambda: 0.0, note=self.noted.append, wake=self._woken
+        )
+
+    def _woken(self, _agent: str) -> None:
+        self.left_at = asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def leaving(bed: Feed) -> AsyncGenerator[None]:
+    """Pushes, so that the barrier begins; ends when it is over."""
+    async with asyncio.TaskGroup() as tasks:
+        bed.feed.push(Snapshot("f", "127.0.0.1", 8080), tasks)
+        yield
+
+
+def test_a_new_controller_gives_gateways_time_to_call() -> None:
+    """Where replicas served before it, one gateway's acknowledgement is not that of all: others may not have called
+    yet."""
+
+    async def run() -> None:
+        bed = Feed("g1")
+        bed.feed.expect_gateways()
+        async with leaving(bed):
+            bed.gateways.acknowledge("g1")
+            await asyncio.sleep(GATHER_S / 2)
+            bed.gateways.connect("g2")
+            await asyncio.sleep(GATHER_S)
+            assert bed.state.left == frozenset()
+            bed.gateways.acknowledge("g2")
+        assert bed.state.left == {"web-1"} and not bed.noted
+
+    run_virtually(run())
+
+
+def test_a_controller_that_began_with_nothing_waits_for_those_it_knows() -> None:
+    """Without anything that ran before, there is no gateway but those that called."""
+
+    async def run() -> None:
+        bed = Feed("g1")
+        async with leaving(bed):
+            bed.gateways.acknowledge("g1")
+        assert bed.state.left == {"web-1"} and bed.left_at == 0.0
+
+    run_virtually(run())
+
+
+def test_the_barrier_ends_without_anybody() -> None:
+    """A gateway that never answers holds nothing up for longer than the barrier, and is named."""
+
+    async def run() -> None:
+        bed = Feed("g1")
+        async with leaving(bed):
+            pass
+        assert bed.left_at == BARRIER_S and "g1" in bed.noted[0].message
+
+    run_virtually(run())
