@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from shoal.control.store import DECISIONS_KEPT, SecretRecord, StoredFleet, generation_conflict
+from shoal.control.history import REVISIONS_KEPT, StoredGeneration, StoredRevision, new_revisions
+from shoal.control.store import DECISIONS_KEPT, History, SecretRecord, StoredFleet, generation_conflict
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.spec.model import Fleet
@@ -17,11 +18,14 @@ class MemoryStore:
     def __init__(self) -> None:
         self._fleet: StoredFleet | None = None
         self._secrets: Mapping[str, SecretRecord] = {}
+        self._nonces: Mapping[str, str] = {}
+        self._generations: list[StoredGeneration] = []  # the newest first
+        self._revisions: dict[str, list[StoredRevision]] = {}
         self._records: dict[str, AgentRecord] = {}
         self._decisions: dict[str, list[Decision]] = {}
 
     async def read_fleet(self) -> StoredFleet | None:
-        return None if self._fleet is None else replace(self._fleet, secrets=self._secrets)
+        return None if self._fleet is None else replace(self._fleet, secrets=self._secrets, nonces=self._nonces)
 
     async def write_fleet(
         self,
@@ -32,12 +36,28 @@ class MemoryStore:
         at: float,
         expected_generation: int,
         secrets: Mapping[str, SecretRecord] | None = None,
+        nonces: Mapping[str, str] | None = None,
+        what: str = "",
     ) -> int:
         self._compare(expected_generation)
         self._fleet = StoredFleet(expected_generation + 1, fleet, directory, by, at)
-        if secrets is not None:
-            self._secrets = dict(secrets)
+        self._secrets = self._secrets if secrets is None else dict(secrets)
+        self._nonces = self._nonces if nonces is None else dict(nonces)
+        if fleet is not None:
+            digests = {name: record.digest for name, record in self._secrets.items()}
+            self._note(StoredGeneration(expected_generation + 1, at, by, fleet, self._nonces, digests, what))
         return expected_generation + 1
+
+    def _note(self, stored: StoredGeneration) -> None:
+        for new in new_revisions(self._generations[0] if self._generations else None, stored):
+            known = [each for each in self._revisions.get(new.agent, ()) if each.revision != new.revision]
+            self._revisions[new.agent] = [new, *known][:REVISIONS_KEPT]
+        for agent in self._revisions.keys() - stored.fleet.agents.keys():
+            del self._revisions[agent]
+        self._generations = [stored, *self._generations][:REVISIONS_KEPT]
+
+    async def read_history(self) -> History:
+        return History(tuple(self._generations), {agent: tuple(kept) for agent, kept in self._revisions.items()})
 
     async def read_secrets(self) -> Mapping[str, SecretRecord]:
         return dict(self._secrets)

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from shoal.control.store import DECISIONS_KEPT, SecretRecord, StoredFleet, generation_conflict
+from shoal.control.history import REVISIONS_KEPT, StoredGeneration, StoredRevision, new_revisions
+from shoal.control.store import DECISIONS_KEPT, History, SecretRecord, StoredFleet, generation_conflict
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.errors import NewerState, StoreError
@@ -28,6 +29,11 @@ CREATE TABLE IF NOT EXISTS fleet (
   id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL, document TEXT, directory TEXT NOT NULL,
   stored_by TEXT NOT NULL, stored_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS secret (name TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS nonce (agent TEXT PRIMARY KEY, nonce TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS generation (generation INTEGER PRIMARY KEY, document BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS revision (
+  agent TEXT NOT NULL, revision TEXT NOT NULL, generation INTEGER NOT NULL, document BLOB NOT NULL,
+  PRIMARY KEY (agent, revision)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS record (agent TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decision (id INTEGER PRIMARY KEY, agent TEXT NOT NULL, document BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS decision_agent ON decision (agent, id);
@@ -35,6 +41,8 @@ CREATE INDEX IF NOT EXISTS decision_agent ON decision (agent, id);
 _RECORD = TypeAdapter(AgentRecord)
 _DECISION = TypeAdapter(Decision)
 _SECRET = TypeAdapter(SecretRecord)
+_GENERATION = TypeAdapter(StoredGeneration)
+_REVISION = TypeAdapter(StoredRevision)
 T = TypeVar("T")
 
 
@@ -62,7 +70,7 @@ class SqliteStore:
         await self._run(lambda: None, connect=True)
 
     async def read_fleet(self) -> StoredFleet | None:
-        row, secrets = await self._run(self._select_fleet)
+        row, secrets, nonces = await self._run(self._select_fleet)
         if row is None:
             return None
         try:
@@ -71,13 +79,13 @@ class SqliteStore:
             raise StoreError(
                 f"{self._path}: the stored fleet can't be read by this Shoal: {error}; `shoal up` stores it anew"
             ) from error
-        return StoredFleet(row[0], fleet, row[2], row[3], row[4], secrets)
+        return StoredFleet(row[0], fleet, row[2], row[3], row[4], secrets, nonces)
 
-    def _select_fleet(self) -> tuple[Any, Mapping[str, SecretRecord]]:
+    def _select_fleet(self) -> tuple[Any, Mapping[str, SecretRecord], Mapping[str, str]]:
         with self._db:
             self._db.execute("BEGIN")
             row = self._db.execute("SELECT generation, document, directory, stored_by, stored_at FROM fleet").fetchone()
-            return row, self._select_secrets()
+            return row, self._select_secrets(), self._select_nonces()
 
     async def write_fleet(
         self,
@@ -88,6 +96,8 @@ class SqliteStore:
         at: float,
         expected_generation: int,
         secrets: Mapping[str, SecretRecord] | None = None,
+        nonces: Mapping[str, str] | None = None,
+        what: str = "",
     ) -> int:
         document = None if fleet is None else json.dumps(fleet.to_document())
 
@@ -101,9 +111,59 @@ class SqliteStore:
                 )
                 if secrets is not None:
                     self._replace_secrets(secrets)
+                if nonces is not None:
+                    self._db.execute("DELETE FROM nonce")
+                    self._db.executemany("INSERT INTO nonce (agent, nonce) VALUES (?,?)", nonces.items())
+                if fleet is not None:
+                    digests = {name: record.digest for name, record in self._select_secrets().items()}
+                    kept = self._select_nonces()
+                    self._note(StoredGeneration(expected_generation + 1, at, by, fleet, kept, digests, what))
 
         await self._run(swap)
         return expected_generation + 1
+
+    def _note(self, stored: StoredGeneration) -> None:
+        """Adds to the history, in the transaction that stores the fleet."""
+        last = self._db.execute("SELECT document FROM generation ORDER BY generation DESC LIMIT 1").fetchone()
+        before = _readable(_GENERATION, last[0]) if last is not None else None
+        self._db.execute(
+            "REPLACE INTO generation (generation, document) VALUES (?,?)",
+            (stored.generation, _GENERATION.dump_json(stored, by_alias=True)),
+        )
+        self._db.execute("DELETE FROM generation WHERE generation <= ?", (stored.generation - REVISIONS_KEPT,))
+        new = list(new_revisions(before, stored))
+        self._db.executemany(
+            "REPLACE INTO revision (agent, revision, generation, document) VALUES (?,?,?,?)",
+            [(each.agent, each.revision, each.generation, _REVISION.dump_json(each, by_alias=True)) for each in new],
+        )
+        self._db.executemany(
+            "DELETE FROM revision WHERE agent = ?1 AND generation <= (SELECT generation FROM revision WHERE agent = ?1 "
+            f"ORDER BY generation DESC LIMIT 1 OFFSET {REVISIONS_KEPT})",
+            [(each.agent,) for each in new],
+        )
+        gone = {agent for (agent,) in self._db.execute("SELECT DISTINCT agent FROM revision")} - set(
+            stored.fleet.agents
+        )
+        self._db.executemany("DELETE FROM revision WHERE agent = ?", [(agent,) for agent in gone])
+
+    async def read_history(self) -> History:
+        def select() -> tuple[list[Any], list[Any]]:
+            return (
+                self._db.execute("SELECT document FROM generation ORDER BY generation DESC").fetchall(),
+                self._db.execute("SELECT document FROM revision ORDER BY generation DESC").fetchall(),
+            )
+
+        generations, rows = await self._run(select)
+        revisions: dict[str, tuple[StoredRevision, ...]] = {}
+        for (document,) in rows:
+            revision = _readable(_REVISION, document)
+            if revision is not None:
+                revisions[revision.agent] = (*revisions.get(revision.agent, ()), revision)
+        readable = (_readable(_GENERATION, document) for (document,) in generations)
+        return History(tuple(each for each in readable if each is not None), revisions)
+
+    def _select_nonces(self) -> Mapping[str, str]:
+        return dict(self._db.execute("SELECT agent, nonce FROM nonce").fetchall())
 
     async def read_secrets(self) -> Mapping[str, SecretRecord]:
         return await self._run(self._select_secrets)
@@ -207,3 +267,11 @@ class SqliteStore:
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._connection = connection
+
+
+def _readable(kind: TypeAdapter[T], document: bytes) -> T | None:
+    """What an earlier Shoal noted, unless this one does not understand it: then it can't be undone to."""
+    try:
+        return kind.validate_json(document)
+    except ValueError:
+        return None

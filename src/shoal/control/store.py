@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from shoal.control.history import StoredGeneration, StoredRevision
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.errors import Conflict
@@ -37,7 +38,7 @@ class StoredFleet:
     """A resolved fleet as it was stored. `generation` grows by one with each write; `fleet` is `None` after `down`.
 
     `directory` is where the spec's relative paths start; `by` says who stored it, for the message of a conflict.
-    `secrets` is by name, and holds those too that no agent uses yet.
+    `secrets` is by name, and holds those too that no agent uses yet. `nonces` are of agents that were restarted.
     """
 
     generation: int
@@ -46,6 +47,21 @@ class StoredFleet:
     by: str
     at: float
     secrets: Mapping[str, SecretRecord] = field(default_factory=dict[str, SecretRecord])
+    nonces: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was stored before, the newest first: the last generations of the fleet, and each agent's revisions."""
+
+    generations: tuple[StoredGeneration, ...] = ()
+    revisions: Mapping[str, tuple[StoredRevision, ...]] = field(default_factory=dict[str, "tuple[StoredRevision, ...]"])
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The HMACs of contents that secrets had: what has to be kept to come back to them."""
+        stored = [*self.generations, *(each for revisions in self.revisions.values() for each in revisions)]
+        return frozenset(digest for each in stored for digest in each.digests.values() if digest)
 
 
 def generation_conflict(found: int, by: str, expected: int) -> Conflict:
@@ -70,10 +86,16 @@ class Store(Protocol):
         at: float,
         expected_generation: int,
         secrets: Mapping[str, SecretRecord] | None = None,
+        nonces: Mapping[str, str] | None = None,
+        what: str = "",
     ) -> int:
-        """Stores it as generation `expected_generation + 1` (0: there is none yet) and returns that; with it `secrets`,
-        unless they are `None`, in place of all that there were.
+        """Stores it as generation `expected_generation + 1` (0: there is none yet) and returns that; with it `secrets`
+        and `nonces`, unless they are `None`, in place of all that there were. `what` says in the history what it was.
         Raises Conflict, naming who was first, when another generation is there."""
+        ...
+
+    async def read_history(self) -> History:
+        """What was stored before; `shoal.control.history` says how much of it is kept."""
         ...
 
     async def read_secrets(self) -> Mapping[str, SecretRecord]:

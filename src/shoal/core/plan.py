@@ -12,23 +12,24 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 from shoal.errors import PlanError
-from shoal.spec.model import Agent, Fleet
+from shoal.spec.model import Agent, Fleet, Kind
 
 ChangeClass = Literal["create", "recreate", "rolling", "live", "remove"]
 FieldChange = tuple[str, Any, Any]  # the dotted path below the agent, the old value, the new one
 
 HIDDEN = "(hidden)"
 SECRET_CONTENT = "(content)"
+RESTART = "restart"
 _LIVE = frozenset(
     (
         "scale", "update", "public", "idempotent", "max_requests", "request_timeout", "sticky", "schedule", "timeout",
         "retries",
     )
 )  # fmt: skip
-_RECREATE = frozenset(("stateful", "volumes"))
+_IDENTITY = frozenset(("stateful", "volumes"))
 _SENSITIVE = re.compile(r"SECRET|TOKEN|PASSW|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|(?:^|_)KEY$|AUTH", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
-_OF_FLEET = ("queues", "brokers", "external", "local", "docker_context", "context", "namespace")
+_OF_FLEET = ("queues", "brokers", "external", "secrets", "local", "docker_context", "context", "namespace")
 # A capability's key, where it is shorter than the way to the value in the spec.
 _FEATURES: Mapping[str, str] = {"gpu": "resources.gpu", "memory": "resources.memory", "cpu": "resources.cpu"}
 
@@ -58,12 +59,14 @@ class Capabilities(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One agent's change; `agent` None is the fleet itself. `kind` is the inferred kind, empty for the fleet."""
+    """One agent's change; `agent` None is the fleet itself. `kind` is the inferred kind, empty for the fleet.
+    `one_by_one`: replicas are replaced in the order of their ordinals, each stopped before its successor starts."""
 
     agent: str | None
     class_: ChangeClass
     fields: tuple[FieldChange, ...] = ()
     kind: str = ""
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +83,24 @@ class Plan:
         return bool(self.changes)
 
 
-def make_plan(old: Fleet | None, new: Fleet, capabilities: Capabilities, changed_secrets: Collection[str] = ()) -> Plan:
+def make_plan(
+    old: Fleet | None,
+    new: Fleet,
+    capabilities: Capabilities,
+    changed_secrets: Collection[str] = (),
+    restarted: Collection[str] = (),
+) -> Plan:
     """What would change from `old` (None: nothing runs) to `new` on the engine with these `capabilities`.
 
-    `changed_secrets` are names of secrets whose content differs from what runs. Values of secrets are never in a plan,
+    `changed_secrets` are names of secrets whose content differs from what runs, `restarted` those of agents that get
+    new replicas though nothing of them differs. Values of secrets are never in a plan,
     nor those of variables that look like one. Raises PlanError if the engine can't run the fleet.
     """
     _refuse_impossible(old, new, capabilities)
     changes = [*_fleet_changes(old, new)]
     before: Mapping[str, Agent] = old.agents if old is not None else {}
     for name in sorted({*before, *new.agents}):
-        change = _agent_change(name, before.get(name), new.agents.get(name), changed_secrets)
+        change = _agent_change(name, before.get(name), new.agents.get(name), changed_secrets, name in restarted)
         if change is not None:
             changes.append(change)
     return Plan(new.fleet, new.engine, tuple(changes), tuple(_notes(new, capabilities)))
@@ -130,7 +140,22 @@ def _fleet_changes(old: Fleet | None, new: Fleet) -> Iterator[Change]:
         yield Change(None, "live", fields)
 
 
-def _agent_change(name: str, old: Agent | None, new: Agent | None, changed_secrets: Collection[str]) -> Change | None:
+def changed_paths(old: Agent, new: Agent) -> tuple[str, ...]:
+    """The dotted keys in which two versions of an agent differ, but for those that restart nothing."""
+    return tuple(
+        path for path, _, _ in _differences(_document(old), _document(new)) if path.partition(".")[0] not in _LIVE
+    )
+
+
+def keep_live(old: Agent, now: Agent) -> Agent:
+    """The old version of an agent with what restarts nothing (scale, routes, limits) as it is now."""
+    live = {key: value for key, value in now.model_dump(mode="json", by_alias=True).items() if key in _LIVE}
+    return Agent.model_validate({**old.model_dump(mode="json", by_alias=True), **live})
+
+
+def _agent_change(
+    name: str, old: Agent | None, new: Agent | None, changed_secrets: Collection[str], restarts: bool
+) -> Change | None:
     if new is None:
         return Change(name, "remove", (), old.kind.value if old else "")
     if old is None:
@@ -141,9 +166,12 @@ def _agent_change(name: str, old: Agent | None, new: Agent | None, changed_secre
         fields += _differences(_document(old), _document(new))
     renewed = sorted({secret.name for secret in new.secrets} & {secret.name for secret in old.secrets})
     fields += ((f"secrets.{secret}", SECRET_CONTENT, SECRET_CONTENT) for secret in renewed if secret in changed_secrets)
+    if restarts:
+        fields.append((RESTART, RESTART, RESTART))
     if not fields:
         return None
-    return Change(name, _class_of(old, new, fields), tuple(fields), new.kind.value)
+    class_ = _class_of(old, new, fields)
+    return Change(name, class_, tuple(fields), new.kind.value, new.stateful and class_ in ("rolling", "recreate"))
 
 
 def _document(agent: Agent) -> dict[str, Any]:
@@ -157,7 +185,7 @@ def _document(agent: Agent) -> dict[str, Any]:
 
 def _class_of(old: Agent, new: Agent, fields: list[FieldChange]) -> ChangeClass:
     keys = {path.partition(".")[0] for path, _, _ in fields}
-    if keys & _RECREATE or old.kind != new.kind:
+    if (keys & _IDENTITY and new.stateful) or (old.kind != new.kind and Kind.JOB in (old.kind, new.kind)):
         return "recreate"
     return "live" if keys <= _LIVE else "rolling"
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from shoal.core.plan import SECRET_CONTENT, Change, ChangeClass, Plan
+from shoal.core.plan import RESTART, SECRET_CONTENT, Change, ChangeClass, Plan
 from shoal.units import format_duration, format_memory
 
 _SIGNS: Mapping[ChangeClass, str] = {"create": "+", "recreate": "-/+", "rolling": "~", "live": "~", "remove": "-"}
@@ -41,9 +41,13 @@ def _change_lines(change: Change, fleet: str) -> list[str]:
     means = _MEANS[change.class_]
     if change.kind == "job" and change.class_ == "rolling":
         means = "rolling: from the next run on"
+    if change.one_by_one:
+        means = f"{change.class_}: each replica stops before its successor starts, the highest ordinal first"
     lines = [f"  {_SIGNS[change.class_]} {who}: {means}"]
     for path, old, new in change.fields:
-        if old == new == SECRET_CONTENT:
+        if old == new == RESTART:
+            lines.append("      restart: new replicas of the same version")
+        elif old == new == SECRET_CONTENT:
             lines.append(f"      {path}: another content")
         elif change.class_ == "create" or old is None:
             lines.append(f"      {path}: {_shown(path, new)}")

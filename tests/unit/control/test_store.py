@@ -6,6 +6,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +142,61 @@ async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"state\.db"):
         await store.open()
     await store.close()
+
+
+def versions(**commands: str) -> Fleet:
+    agents = {name: {"command": command, "port": 80} for name, command in commands.items()}
+    return Fleet.model_validate({"fleet": "f", "agents": agents})
+
+
+async def put_version(store: Store, generation: int, fleet: Fleet, **more: Any) -> None:
+    await store.write_fleet(
+        fleet, directory="/d", by="ann", at=float(generation), expected_generation=generation - 1, **more
+    )
+
+
+async def test_history_keeps_what_was_before(store: Store) -> None:
+    """Each generation, and of an agent those that brought it a new revision, with what changed; scale is no revision."""
+    await put_version(store, 1, versions(a="one", b="one"))
+    await put_version(store, 2, versions(a="two", b="one"), what="up")
+    scaled = versions(a="two", b="one").model_dump(mode="json", by_alias=True)
+    scaled["agents"]["a"]["scale"]["max"] = 4
+    await put_version(store, 3, Fleet.model_validate(scaled))
+    await put_version(store, 4, Fleet.model_validate(scaled), nonces={"b": "n1"}, what="restart b")
+    history = await store.read_history()
+    assert [each.generation for each in history.generations] == [4, 3, 2, 1]
+    found = {name: [(r.generation, r.changes, r.what) for r in kept] for name, kept in history.revisions.items()}
+    assert found == {
+        "a": [(2, ("command",), "up"), (1, (), "")],
+        "b": [(4, ("restart",), "restart b"), (1, (), "")],
+    }
+    assert history.generations[3].fleet == versions(a="one", b="one")
+    assert history.revisions["b"][0].nonce == "n1"
+    stored = await store.read_fleet()
+    assert stored is not None and stored.nonces == {"b": "n1"}
+
+
+async def test_history_has_each_revision_once_and_ten_at_most(store: Store) -> None:
+    """Coming back to one makes it the newest; of more than ten the oldest goes; an agent that left is forgotten."""
+    for generation in range(1, 13):
+        await put_version(store, generation, versions(a=f"v{generation}", b="one"))
+    await put_version(store, 13, versions(a="v11", b="one"))
+    history = await store.read_history()
+    assert [r.generation for r in history.revisions["a"]] == [13, 12, 10, 9, 8, 7, 6, 5, 4, 3]
+    assert [r.generation for r in history.revisions["b"]] == [1]
+    assert [each.generation for each in history.generations] == list(range(13, 3, -1))
+    await put_version(store, 14, versions(a="v11"))
+    assert set((await store.read_history()).revisions) == {"a"}
+
+
+async def test_history_holds_what_secrets_had(store: Store) -> None:
+    """By their HMAC: another content is another revision, and both are named as long as one can come back to them."""
+    fleet = Fleet.model_validate({"fleet": "f", "agents": {"a": {"command": "x", "port": 80, "secrets": ["S"]}}})
+    await put_version(store, 1, fleet, secrets={"S": SecretRecord("d1", 1.0, "ann")})
+    await put_version(store, 2, fleet, secrets={"S": SecretRecord("d2", 2.0, "ann")})
+    history = await store.read_history()
+    assert [(r.digests, r.changes) for r in history.revisions["a"]] == [
+        ({"S": "d2"}, ("secrets.S",)),
+        ({"S": "d1"}, ()),
+    ]
+    assert history.digests == {"d1", "d2"}

@@ -80,8 +80,10 @@ def test_equal_fleets_have_no_changes() -> None:
         ({"secrets": ["S"]}, "rolling", "secrets.S"),
         ({"stop_grace_period": "1m"}, "rolling", "stop_grace_period"),
         ({"stateful": True}, "recreate", "stateful"),
-        ({"volumes": ["d:/d"]}, "recreate", "volumes"),
-        ({"port": None, "queue": "q"}, "recreate", "port"),
+        ({"stateful": True, "volumes": ["d:/d"]}, "recreate", "volumes"),
+        ({"port": None, "schedule": "0 2 * * *"}, "recreate", "port"),
+        ({"port": None, "queue": "q"}, "rolling", "port"),
+        ({"update": {"max_surge": 1}}, "live", "update.max_surge"),
     ],
 )
 def test_each_field_has_its_class(changes: dict[str, Any], class_: str, path: str) -> None:
@@ -200,12 +202,26 @@ def test_a_note_names_the_first_of_many() -> None:
     assert note.endswith("(a0, a1, a2, a3, a4 and 995 more)")
 
 
+def test_a_restart_is_a_rollout_of_the_same() -> None:
+    """It is said as one, and of a stateful agent how its replicas follow each other."""
+    same = fleet_of(a=SERVICE, b={**SERVICE, "stateful": True})
+    assert format_plan(make_plan(same, same, LOCAL, restarted=("a", "b"))).splitlines()[2:] == [
+        "  ~ a (service): rolling: new replicas take over from old ones",
+        "      restart: new replicas of the same version",
+        "",
+        "  ~ b (service): rolling: each replica stops before its successor starts, the highest ordinal first",
+        "      restart: new replicas of the same version",
+        "",
+        "Plan: 2 rolling.",
+    ]
+
+
 def test_the_text_is_readable_and_stable() -> None:
     """One block an agent, units as people write them."""
-    old = fleet_of(a=SERVICE, b={**SERVICE, "stateful": True}, c=SERVICE, d={"command": "x", "schedule": "0 2 * * *"})
+    old = fleet_of(a=SERVICE, b=SERVICE, c=SERVICE, d={"command": "x", "schedule": "0 2 * * *"})
     new = fleet_of(
         a={**SERVICE, "scale": {"max": 4}, "resources": {"memory": "256Mi"}, "stop_grace_period": "1m30s"},
-        b=SERVICE,
+        b={**SERVICE, "stateful": True},
         d={"command": "y z", "schedule": "0 2 * * *"},
         e={**WORKER, "scale": {"min": 0, "max": 3, "target": {"queue_depth": 2.5}}},
     )
@@ -219,8 +235,8 @@ fleet f on the local engine
       scale.max: 1 -> 4
       stop_grace_period: 10s -> 1m30s
 
-  -/+ b (service): recreate: old replicas stop before new ones start
-      stateful: true -> false
+  -/+ b (service): recreate: each replica stops before its successor starts, the highest ordinal first
+      stateful: false -> true
 
   - c (service): remove
 
