@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,16 @@ import click
 
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FOLLOW_FLEET_OPTIONS, Common, decorate, output_option, pass_common
-from shoal.cli.output import agent_colour, emit_line
+from shoal.cli.output import agent_colour, emit_line, say
 from shoal.cli.since import Since
+from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
-    from shoal.api.client import Client
+    from collections.abc import AsyncGenerator
+
     from shoal.api.views import LogView
+
+_NULS = re.compile("\0+")  # of a writer that went on at its own place in a file that was emptied: maybe millions
 
 
 @click.command(short_help="Show what the agents write.")
@@ -23,7 +28,10 @@ if TYPE_CHECKING:
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
 @click.option("--since", type=Since(), help="From then on: 10m, or 2025-06-15T02:00.")
 @click.option(
-    "--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines of each replica; without this and --since, 1000."
+    "--tail",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="The last N lines of each replica; without this and --since, 1000.",
 )
 @decorate(FOLLOW_FLEET_OPTIONS)
 @output_option("text", "json")
@@ -33,14 +41,30 @@ def logs(common: Common, agents: tuple[str, ...], follow: bool, since: float | N
 
     A line names its replica, in a colour that stays the agent's. `-o json` gives an object a line.
     """
-    asyncio.run(_print(common.client(), agents, follow, since, tail, common.output))
+    asyncio.run(_print(_lines(common, agents, follow, since, tail), common.output))
 
 
-async def _print(
-    client: Client, agents: tuple[str, ...], follow: bool, since: float | None, tail: int | None, form: str
-) -> None:
+async def _lines(
+    common: Common, agents: tuple[str, ...], follow: bool, since: float | None, tail: int | None
+) -> AsyncGenerator[LogView]:
+    """From the controller or, while it is away, from the files that the replicas write themselves."""
+    try:
+        async with aclosing(common.client().logs(agents, follow=follow, since=since, tail=tail)) as lines:
+            async for line in lines:
+                yield line
+    except ControllerUnavailable:
+        if follow or not common.directory().exists():
+            raise
+        from shoal.cli.logs_on_disk import read_logs_on_disk
+
+        say("no controller answers; this is what lies on disk", fg="yellow")
+        for line in read_logs_on_disk(common.directory(), agents, since, tail):
+            yield line
+
+
+async def _print(stream: AsyncGenerator[LogView], form: str) -> None:
     width = 0
-    async with aclosing(client.logs(agents, follow=follow, since=since, tail=tail)) as lines:
+    async with aclosing(stream) as lines:
         async for line in lines:
             if form == "json":
                 emit_line(line)
@@ -50,6 +74,7 @@ async def _print(
 
 
 def render_log(line: LogView, width: int = 0) -> str:
-    """The replica in its agent's colour, a bar that differs for stderr, the text as it is."""
+    """The replica in its agent's colour, a bar that differs for stderr, the text as it is, save for NUL bytes."""
     bar = "!" if line.stream == "stderr" else "|"
-    return f"{click.style(f'{line.replica:<{width}} {bar}', fg=agent_colour(line.agent))} {line.text}"
+    text = _NULS.sub(lambda _: "\\0", line.text)
+    return f"{click.style(f'{line.replica:<{width}} {bar}', fg=agent_colour(line.agent))} {text}"

@@ -1,0 +1,27 @@
+"""What the replicas wrote, while no controller is there to ask: read from the files that they write themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from shoal.api.views import LogView
+from shoal.engines.local.layout import Layout, directories
+from shoal.engines.local.log_reading import read_logs
+from shoal.errors import NotFound
+
+TAIL_LINES = 1000  # a replica's, as the controller's, where neither an end nor a begin was asked for
+
+
+def read_logs_on_disk(
+    directory: Path, agents: Sequence[str], since: float | None, tail: int | None
+) -> Iterator[LogView]:
+    """Lines of the agents, or of all, the oldest first. Raises NotFound for an agent of which nothing is there."""
+    layout = Layout(directory)
+    known = [path.name for path in directories(layout.agents)]
+    for agent in agents:
+        if agent not in known:
+            raise NotFound(f"nothing of an agent {agent!r} is on disk; there are: {', '.join(known) or 'none'}")
+    paths = {agent: list(directories(layout.logs(agent))) for agent in agents or known}
+    for line in read_logs(paths, since, TAIL_LINES if tail is None and since is None else tail):
+        yield LogView(line.replica, line.agent, line.text, line.stream, line.at)

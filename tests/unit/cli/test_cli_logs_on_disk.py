@@ -1,0 +1,29 @@
+"""`shoal logs` while no controller answers: the files are there all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import Run
+
+from shoal.api.views import LogView
+from shoal.cli.logs import render_log
+
+
+def test_logs_are_read_from_disk_while_the_controller_is_away(directory: Path, run: Run) -> None:
+    """It says so, and refuses what only a controller can do."""
+    for stream, text in (("stdout", "one\ntwo\n"), ("stderr", "bad\n")):
+        path = directory / "agents" / "web" / "logs" / "web-1" / f"{stream}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    done = run("logs", "web")
+    assert done.code == 0
+    assert sorted(done.out.splitlines()) == ["web-1 ! bad", "web-1 | one", "web-1 | two"]
+    assert "no controller answers" in done.err
+    assert run("logs", "nope").code == 1
+    assert run("logs", "web", "-f").code == 1
+
+
+def test_nul_bytes_are_shown_once() -> None:
+    """A run of them may be millions long, and no terminal or grep takes them well."""
+    assert render_log(LogView("web-1", "web", "a" + "\0" * 1000 + "b")).endswith(" a\\0b")
