@@ -3,6 +3,7 @@
 A replica of the agents here becomes ready soon; one whose command is CRASHES ends by itself.
 """
 
+import asyncio
 import sys
 from typing import Any
 
@@ -138,5 +139,5 @@ class EngineContract:
         """Also if they happen before anybody waits."""
         changes = engine.changes()
         await engine.act(wanted(template(), 1))
-        await anext(changes)
+        assert await asyncio.wait_for(anext(changes), 20) is None
         await changes.aclose()

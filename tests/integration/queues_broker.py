@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from shoal.core.broker import ADMIN_USER, broker_url, broker_users, render_config
 from shoal.core.wiring import Wiring, environment_for
+from shoal.sdk import close
 from shoal.sources.jetstream import JetStreamQueues
 from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.spec.model import Agent, Fleet, Queue
@@ -99,6 +100,19 @@ class Broker:
 
     async def dead(self, queue: str) -> int:
         return next(counts.dead for counts in await self.admin.list() if counts.name == queue)
+
+
+@contextlib.asynccontextmanager
+async def running_broker(directory: Path, fleet: Fleet) -> AsyncIterator[Broker]:
+    """It, with the fleet's queues, and no connection of this loop left open after."""
+    broker = Broker(directory, fleet)
+    broker.start()
+    try:
+        await broker.ensure()
+        yield broker
+    finally:
+        await close()
+        await broker.close()
 
 
 def a_fleet(*, ack_wait_s: float = 2.0, max_attempts: int = 3, grace_s: float = 10.0) -> Fleet:

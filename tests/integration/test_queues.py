@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from queues_broker import Broker, a_fleet, environment, until
+from queues_broker import Broker, a_fleet, environment, running_broker, until
 
 from shoal.core.broker import broker_url
 from shoal.errors import BrokerError, NotFound
-from shoal.sdk import QueueError, close, publish
+from shoal.sdk import QueueError, publish
 from shoal.sources.jetstream import JetStreamQueues
 from shoal.sources.jetstream_api import JetStreamApi
 from shoal.spec.model import Agent, Queue
@@ -22,14 +22,8 @@ from shoal.spec.model import Agent, Queue
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    broker = Broker(tmp_path, a_fleet())
-    broker.start()
-    try:
-        await broker.ensure()
+    async with running_broker(tmp_path, a_fleet()) as broker:
         yield broker
-    finally:
-        await close()
-        await broker.close()
 
 
 async def connect(broker: Broker, user: str, complaints: list[str] | None = None) -> Client:

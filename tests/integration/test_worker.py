@@ -13,21 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queues_broker import Broker, WorkerProcess, a_fleet, environment, until
+from queues_broker import Broker, WorkerProcess, a_fleet, environment, running_broker, until
 
 from shoal.sdk import Reject, Retry, Task, Worker, close, publish, worker
 
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    broker = Broker(tmp_path, a_fleet(ack_wait_s=1.5))
-    broker.start()
-    try:
-        await broker.ensure()
+    async with running_broker(tmp_path, a_fleet(ack_wait_s=1.5)) as broker:
         yield broker
-    finally:
-        await close()
-        await broker.close()
 
 
 async def send(broker: Broker, *payloads: object) -> None:
@@ -379,7 +373,8 @@ async def test_a_worker_waits_for_its_broker_and_its_queue(tmp_path: Path) -> No
             await asyncio.sleep(0.7)
             await broker.ensure()
             await send(broker, "a")
-            await until(lambda: done == ["a"], "the task")
+            await until(lambda: done and reads_empty(broker), "the task and its acknowledgement")
+        assert done == ["a"]
     finally:
         await close()
         await broker.close()

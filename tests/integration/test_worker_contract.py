@@ -8,23 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from queues_broker import Broker, WorkerProcess, a_fleet, environment, until
+from queues_broker import Broker, WorkerProcess, a_fleet, environment, running_broker, until
 
-from shoal.sdk import close, publish
+from shoal.sdk import publish
 
 PAGE = Path(__file__).parents[2] / "docs" / "workers.md"
 
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    broker = Broker(tmp_path, a_fleet(ack_wait_s=1.0, max_attempts=2))
-    broker.start()
-    try:
-        await broker.ensure()
+    async with running_broker(tmp_path, a_fleet(ack_wait_s=1.0, max_attempts=2)) as broker:
         yield broker
-    finally:
-        await close()
-        await broker.close()
 
 
 async def test_the_worker_on_the_page_works(broker: Broker) -> None:

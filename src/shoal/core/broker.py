@@ -45,31 +45,24 @@ def render_config(
     port: int,
     bind: str = "127.0.0.1",
     monitor_port: int | None = None,
-    max_store_bytes: int | None = None,
 ) -> str:
     """The text of `nats.conf` (JSON, which nats-server reads), stable to the byte for equal arguments.
 
-    Signature: `render_config(fleet, *, passwords, admin_password, store_dir, port, bind="127.0.0.1",
-    monitor_port=None, max_store_bytes=None) -> str`.
-
     `passwords` is by agent, for at least `broker_users(fleet)`; they stand in the text in clear, so the file must have
     mode 0600. `store_dir` is absolute. `monitor_port` (always on 127.0.0.1, it asks nobody for a password) is for
-    `/healthz` and people; Shoal reads depths through its own connection. `max_store_bytes` None leaves the server's
-    own rule, three quarters of the free disk.
+    `/healthz` and people; Shoal reads depths through its own connection. Streams may grow to three
+    quarters of the free disk, the server's own rule.
 
     Start: `nats-server -c FILE`. When agents or passwords change, write the file anew and send SIGHUP: users are
     reloaded and nobody else is disconnected. Every other change needs a restart. The streams themselves are made by
     `shoal.sources.jetstream.JetStreamQueues.ensure`. Raises KeyError when a password is missing.
     """
-    store: dict[str, Any] = {"store_dir": store_dir, "sync_interval": "always"}
-    if max_store_bytes is not None:
-        store["max_file_store"] = max_store_bytes
     config: dict[str, Any] = {
         "server_name": f"shoal-{fleet.fleet}",
         "listen": _address(bind, port),
         "max_payload": MAX_TASK_BYTES + DEAD_LETTER_HEADROOM_BYTES,
         "ping_interval": "20s",  # a frozen worker is noticed within a minute, its pull requests with it
-        "jetstream": store,
+        "jetstream": {"store_dir": store_dir, "sync_interval": "always"},
         "authorization": {
             "users": [
                 {"user": ADMIN_USER, "password": admin_password},
@@ -92,9 +85,9 @@ def render_config(
 def render_permissions(fleet: str, name: str, agent: Agent) -> dict[str, Any]:
     """What one agent may publish and subscribe to, as nats-server's `permissions`.
 
-    A consumer may fetch from its queue, ask how the queue is set up, answer for its tasks (acknowledge, hand back,
-    keep alive) and write dead letters; a producer may publish. Both may listen below their own inbox only: not to the
-    queue's subject, where every task would pass by.
+    A consumer may fetch from its queue, ask how the queue is set up and whether a task still is in it, answer for its
+    tasks (acknowledge, hand back, keep alive) and write dead letters; a producer may publish. Both may listen below
+    their own inbox only: not to the queue's subject, where every task would pass by.
     """
     publish = [subject_name(fleet, queue) for queue in agent.publishes]
     if agent.queue is not None:
@@ -102,6 +95,7 @@ def render_permissions(fleet: str, name: str, agent: Agent) -> dict[str, Any]:
         publish += [
             f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}",
             f"$JS.API.CONSUMER.INFO.{stream}.{CONSUMER}",
+            f"$JS.API.STREAM.MSG.GET.{stream}",
             f"$JS.ACK.{stream}.{CONSUMER}.>",
             dead_subject_name(fleet, agent.queue),
         ]

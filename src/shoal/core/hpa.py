@@ -21,9 +21,6 @@ from shoal.core.hpa_behavior import add_change, down_rules, normalize_plain, nor
 from shoal.core.hpa_numbers import int32
 from shoal.core.hpa_replicas import propose
 from shoal.core.hpa_types import (
-    Behavior,
-    Change,
-    ExternalMetric,
     History,
     HpaSpec,
     Metric,
@@ -32,33 +29,9 @@ from shoal.core.hpa_types import (
     Outcome,
     Pod,
     PodsMetric,
-    Policy,
     Remembered,
     ResourceMetric,
-    Rules,
-    Sample,
 )
-
-__all__ = [
-    "Behavior",
-    "Change",
-    "ExternalMetric",
-    "History",
-    "HpaSpec",
-    "Metric",
-    "MetricOutcome",
-    "ObjectMetric",
-    "Outcome",
-    "Pod",
-    "PodsMetric",
-    "Policy",
-    "Remembered",
-    "ResourceMetric",
-    "Rules",
-    "Sample",
-    "recommend",
-    "record_change",
-]
 
 
 def recommend(

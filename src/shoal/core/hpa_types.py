@@ -1,8 +1,8 @@
 """The values of Kubernetes' horizontal pod autoscaler: what it is told, what it remembers, what it answers.
 
 Counts are replicas (int32 in Kubernetes). Amounts named `_milli` are thousandths of the metric's unit, as the
-autoscaler itself counts: 500 is half a core, 1000 is one byte, one request, one task (`hpa_quantity.milli_value` reads
-`500m` and `256Mi`). Instants are seconds since any one origin, durations are seconds; see `hpa_numbers.nanoseconds`
+autoscaler itself counts: 500 is half a core, 1000 is one byte, one request, one task.
+Instants are seconds since any one origin, durations are seconds; see `hpa_numbers.nanoseconds`
 for how exactly they are taken (where nanoseconds matter, an origin not far away keeps them). Words in capitals are
 those of the API (`autoscaling/v2`).
 """

@@ -37,6 +37,10 @@ _CANCEL_TIMEOUT_S = 1.0
 _FLUSH_TIMEOUT_S = 1.0
 
 
+class _NotOwed(Exception):
+    """Another worker has done the task in the meantime."""
+
+
 def run_until_signal(worker: Worker) -> None:
     """Serves in an event loop of its own until SIGTERM or SIGINT."""
 
@@ -134,7 +138,7 @@ class Consumption:
                 await self._fetcher.close()
                 raise QueueError(f"asking again for tasks: {self._fetcher.failed}")
             self._wake.clear()
-            free = self._worker.concurrency - self._busy - self._fetcher.asked
+            free = self._free() - self._fetcher.asked
             if free > 0:
                 await self._fetcher.ask(free)
             try:
@@ -142,6 +146,12 @@ class Consumption:
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    def _free(self) -> int:
+        """How many tasks may come. What is done and not yet acknowledged keeps no place from another, but is bounded
+        too: all of it would be done again were this process killed."""
+        concurrency = self._worker.concurrency
+        return min(concurrency - self._busy, 2 * concurrency - len(self._works))
 
     async def _learn_policy(self) -> None:
         name = f"{self._settings.stream}.{self._settings.consumer}"
@@ -195,6 +205,8 @@ class Consumption:
             settled = lost is not None or self._answers.is_finished(delivery)
             try:
                 error = None if settled else await self._handle(delivery)
+            except _NotOwed:
+                return
             except asyncio.CancelledError:
                 await self._answers.hand_back(delivery)
                 raise
@@ -210,9 +222,12 @@ class Consumption:
         finally:
             self._answers.release(delivery)
             del self._works[delivery]
+            self._wake.set()
 
     async def _handle(self, delivery: Delivery) -> BaseException | None:
         async with self._places:
+            if not await self._answers.is_owed(delivery, self._policy.ack_wait_s):
+                raise _NotOwed
             if self._stopping:
                 raise asyncio.CancelledError
             delivery.started = True

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nats import errors
@@ -23,8 +24,11 @@ from shoal.sdk.task import QueueError, Task
 log = logging.getLogger("shoal.sdk")
 
 DEFAULT_MAX_ATTEMPTS = 5  # of a consumer that Shoal did not make
-_ANSWER_TIMEOUT_S = 5.0
-_ANSWER_TRIES = 20
+_ANSWER_WAIT_S, _ANSWER_WAIT_MAX_S = 0.5, 5.0  # a broker that does not know the delivery answers nothing
+_ANSWER_TRIES = 40
+_OWED_TIMEOUT_S = 2.0
+_SETTLE_S = 1.5  # two answers' time
+_NO_MESSAGE = 10037
 _FINISHED_KEPT = 4096
 _DEAD_LETTER_TIMEOUT_S = 30.0
 _HEADERS_BYTES = 2048  # names, ids and times, beside reason and traceback
@@ -60,6 +64,7 @@ class Delivery:
     reply: str
     sequence: int
     started: bool = False
+    moved: asyncio.Event = field(default_factory=asyncio.Event)  # `reply` is another than it was
 
     @property
     def place(self) -> Place:
@@ -104,6 +109,7 @@ class Answers:
         earlier = self.held.get(delivery.place)
         if earlier is not None:
             earlier.reply = delivery.reply
+            earlier.moved.set()
             return False
         self.held[delivery.place] = delivery
         return True
@@ -112,33 +118,56 @@ class Answers:
         """Whether its task was done, or written to the dead letters, by this worker."""
         return delivery.place in self._finished
 
+    async def is_owed(self, delivery: Delivery, ack_wait_s: float) -> bool:
+        """Whether the task still is in the queue: False when another worker was done with it a moment ago.
+
+        Asked only where that can be: of what is delivered again, and for `ack_wait` after connecting, as a broker that
+        was killed may have forgotten to whom it delivered what. After a reconnection others get a moment to answer for
+        what they have done. Without an answer the task counts as owed.
+        """
+        if delivery.task.attempt == 1 and self._link.connected_s > ack_wait_s:
+            return True
+        if self._link.epoch > 1:
+            await asyncio.sleep(_SETTLE_S - self._link.connected_s)
+        body = json.dumps({"seq": delivery.sequence}).encode()
+        try:
+            reply = await self._link.request(
+                f"$JS.API.STREAM.MSG.GET.{self._settings.stream}", body, timeout_s=_OWED_TIMEOUT_S
+            )
+        except (TimeoutError, OSError, errors.Error):
+            return True
+        answer: Mapping[str, Any] = json.loads(reply.data)
+        return answer.get("error", {}).get("err_code") != _NO_MESSAGE
+
     def release(self, delivery: Delivery) -> None:
         """Nothing more is to be said about it."""
         self.held.pop(delivery.place, None)
 
-    async def done(self, delivery: Delivery) -> None:
-        """Acknowledges, and waits until the broker says that it has heard.
+    async def done(self, delivery: Delivery) -> bool:
+        """Acknowledges, and waits until the broker says that it has heard; False when it never did.
 
         Without that wait, an acknowledgement that is lost with the connection would have the task done again.
         """
         self._finished[delivery.place] = None
         if len(self._finished) > _FINISHED_KEPT:
             del self._finished[next(iter(self._finished))]
-        wait_s = 0.25
+        wait_s = _ANSWER_WAIT_S
         for _ in range(_ANSWER_TRIES):
             await self._link.client()
+            delivery.moved.clear()
             try:
-                await self._link.request(delivery.reply, b"+ACK", timeout_s=_ANSWER_TIMEOUT_S)
-            except errors.NoRespondersError:
-                wait_s = min(wait_s * 2, _ANSWER_TIMEOUT_S)  # JetStream is not up yet, or the queue is gone
-            except (TimeoutError, OSError, errors.Error):
-                pass
+                await self._link.request(delivery.reply, b"+ACK", timeout_s=wait_s)
+            except (TimeoutError, OSError, errors.Error):  # also NoRespondersError: JetStream is not up yet
+                wait_s = min(wait_s * 1.25, _ANSWER_WAIT_MAX_S)
             else:
                 self.release(delivery)
-                return
-            await asyncio.sleep(wait_s)
+                return True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s / 4):
+                    await delivery.moved.wait()  # a broker that forgot the delivery takes an answer to the next alone
         self.release(delivery)
         log.error("%s: done, but the broker does not take the acknowledgement; it may be done again", delivery.task)
+        return False
 
     async def heartbeat(self) -> None:
         """Starts the `ack_wait` of everything held anew."""

@@ -35,6 +35,7 @@ class Link:
 
     def __init__(self, url: str, name: str, on_change: Callable[[], None] = lambda: None) -> None:
         self.epoch = 0
+        self._connected_at = 0.0
         self._on_change = on_change
         self._changed = asyncio.Event()
         self._url = url
@@ -50,6 +51,11 @@ class Link:
     @property
     def connected(self) -> bool:
         return self._client is not None and self._client.is_connected
+
+    @property
+    def connected_s(self) -> float:
+        """For how long this connection has been there."""
+        return time.monotonic() - self._connected_at
 
     async def client(self) -> Client:
         """The connected client; waits for as long as the broker is away."""
@@ -132,6 +138,7 @@ class Link:
 
     async def _on_connected(self) -> None:
         self.epoch += 1
+        self._connected_at = time.monotonic()
         self._last_error = ""
         if self.epoch > 1:
             log.warning("connected to the broker again")

@@ -69,8 +69,10 @@ async def test_a_change_is_finished_though_its_reader_left(tmp_path: Path, monke
                 await asked.wait()
                 call.cancel()
             await client.status()  # the server has seen by now that he left
+            assert call.cancelled()
             go_on.set()
             await done.wait()
+        assert done.is_set()
 
 
 async def test_logs_without_a_tail_are_the_last_thousand_of_an_agent(

@@ -54,6 +54,7 @@ def test_permissions_are_those_of_the_declared_queues() -> None:
                 "$JS.ACK.WAREHOUSE_IMAGE_TASKS.workers.>",
                 "$JS.API.CONSUMER.INFO.WAREHOUSE_IMAGE_TASKS.workers",
                 "$JS.API.CONSUMER.MSG.NEXT.WAREHOUSE_IMAGE_TASKS.workers",
+                "$JS.API.STREAM.MSG.GET.WAREHOUSE_IMAGE_TASKS",
                 "shoal.warehouse.image-tasks.dead",
                 "shoal.warehouse.results",
             ]
@@ -64,8 +65,8 @@ def test_permissions_are_those_of_the_declared_queues() -> None:
 
 def test_tasks_are_synced_and_monitoring_stays_on_loopback() -> None:
     """A confirmed task survives a power cut; the port that asks nobody for a password is not reachable from outside."""
-    config = render(bind="0.0.0.0", monitor_port=8222, max_store_bytes=5)
-    assert config["jetstream"] == {"store_dir": "/s", "sync_interval": "always", "max_file_store": 5}
+    config = render(bind="0.0.0.0", monitor_port=8222)
+    assert config["jetstream"] == {"store_dir": "/s", "sync_interval": "always"}
     assert (config["listen"], config["http"]) == ("0.0.0.0:4222", "127.0.0.1:8222")
     assert "http" not in render()
     assert render(bind="::1")["listen"] == "[::1]:4222"

@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes_quantity import approximate_float, milli_value
 
-from shoal.core.hpa import (
+from shoal.core.hpa import recommend, record_change
+from shoal.core.hpa_numbers import MAX_INT32, MIN_INT32, ceil_to_int32, int32, int64, nanoseconds, quotient
+from shoal.core.hpa_types import (
     Behavior,
     Change,
     ExternalMetric,
@@ -23,11 +26,7 @@ from shoal.core.hpa import (
     ResourceMetric,
     Rules,
     Sample,
-    recommend,
-    record_change,
 )
-from shoal.core.hpa_numbers import MAX_INT32, MIN_INT32, ceil_to_int32, int32, int64, nanoseconds, quotient
-from shoal.core.hpa_quantity import approximate_float, milli_value
 
 NOW = 1_700_000_000.0
 SPEC = HpaSpec(max_replicas=1000, behavior=None)

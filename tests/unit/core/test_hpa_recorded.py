@@ -8,28 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from kubernetes_quantity import approximate_float, milli_value
 
-from shoal.core.hpa import (
-    Behavior,
-    Change,
-    ExternalMetric,
-    History,
-    HpaSpec,
-    Metric,
-    ObjectMetric,
-    Outcome,
-    Pod,
-    PodsMetric,
-    Policy,
-    Remembered,
-    ResourceMetric,
-    Rules,
-    Sample,
-    recommend,
-    record_change,
-)
+from shoal.core import hpa_types
+from shoal.core.hpa import recommend, record_change
 from shoal.core.hpa_numbers import int64, nanoseconds
-from shoal.core.hpa_quantity import approximate_float, milli_value
 
 Case = dict[str, Any]
 RECORDED = Path(__file__).parent / "data" / "hpa_recorded.jsonl"
@@ -43,26 +26,28 @@ def instant(ns: int) -> float:
     return ns // 10**9 if ns % 10**9 == 0 else ns / 10**9
 
 
-def rules_of(case: Case | None) -> Rules:
+def rules_of(case: Case | None) -> hpa_types.Rules:
     if case is None:
-        return Rules()
+        return hpa_types.Rules()
     policies = case.get("Policies")
     tolerance = case.get("Tolerance")
-    return Rules(
+    return hpa_types.Rules(
         stabilization_window_s=case.get("Window"),
         select_policy=case.get("Select") or "Max",
-        policies=tuple(Policy(p["Type"], p["Value"], p["Period"]) for p in policies) if policies else None,
+        policies=tuple(hpa_types.Policy(p["Type"], p["Value"], p["Period"]) for p in policies) if policies else None,
         tolerance=None if tolerance is None else approximate_float(tolerance),
     )
 
 
-def spec_of(case: Case) -> HpaSpec:
+def spec_of(case: Case) -> hpa_types.HpaSpec:
     behavior = case.get("Behavior")
     minimum = case.get("Min")
-    return HpaSpec(
+    return hpa_types.HpaSpec(
         max_replicas=case["Max"],
         min_replicas=1 if minimum is None else minimum,
-        behavior=None if behavior is None else Behavior(rules_of(behavior.get("Up")), rules_of(behavior.get("Down"))),
+        behavior=None
+        if behavior is None
+        else hpa_types.Behavior(rules_of(behavior.get("Up")), rules_of(behavior.get("Down"))),
         tolerance=case["Tolerance"],
         downscale_stabilization_s=instant(case["DownscaleWindow"]),
         cpu_initialization_period_s=instant(case["CpuInit"]),
@@ -70,8 +55,8 @@ def spec_of(case: Case) -> HpaSpec:
     )
 
 
-def pod_of(case: Case) -> Pod:
-    return Pod(
+def pod_of(case: Case) -> hpa_types.Pod:
+    return hpa_types.Pod(
         case["Name"],
         phase=case["Phase"],
         deleting=case.get("Deleting", False),
@@ -91,37 +76,38 @@ def requests_of(pods: list[Case], resource: str, container: str) -> dict[str, in
     return requests
 
 
-def metric_of(case: Case, index: int, pods: list[Case]) -> Metric:
+def metric_of(case: Case, index: int, pods: list[Case]) -> hpa_types.Metric:
     name = chr(ord("a") + index)
     failed = case.get("Failed", False)
     average, value = case.get("Average"), case.get("Value")
     samples = None
     if not failed and "Samples" in case:
         samples = {
-            pod: Sample(s["Value"], instant(s["At"]), instant(s["Window"])) for pod, s in case["Samples"].items()
+            pod: hpa_types.Sample(s["Value"], instant(s["At"]), instant(s["Window"]))
+            for pod, s in case["Samples"].items()
         }
     match case["Kind"]:
         case "resource" | "container":
             resource, container = case["Resource"], case.get("Container", "")
             requests = requests_of(pods, resource, container)
-            return ResourceMetric(resource, samples, case.get("Utilization"), average, requests, container)
+            return hpa_types.ResourceMetric(resource, samples, case.get("Utilization"), average, requests, container)
         case "pods":
-            return PodsMetric(name, samples, case["Average"])
+            return hpa_types.PodsMetric(name, samples, case["Average"])
         case "object":
-            return ObjectMetric(name, None if failed else case["Usage"], value, average)
+            return hpa_types.ObjectMetric(name, None if failed else case["Usage"], value, average)
         case _:
-            return ExternalMetric(name, None if failed else tuple(case["Values"]), value, average)
+            return hpa_types.ExternalMetric(name, None if failed else tuple(case["Values"]), value, average)
 
 
-def history_of(case: Case) -> History:
-    def changes(events: list[Case]) -> tuple[Change, ...]:
-        return tuple(Change(e["N"], instant(e["At"]), e["Outdated"]) for e in events)
+def history_of(case: Case) -> hpa_types.History:
+    def changes(events: list[Case]) -> tuple[hpa_types.Change, ...]:
+        return tuple(hpa_types.Change(e["N"], instant(e["At"]), e["Outdated"]) for e in events)
 
-    remembered = tuple(Remembered(r["N"], instant(r["At"])) for r in case.get("Recs") or [])
-    return History(remembered, changes(case.get("Ups") or []), changes(case.get("Downs") or []))
+    remembered = tuple(hpa_types.Remembered(r["N"], instant(r["At"])) for r in case.get("Recs") or [])
+    return hpa_types.History(remembered, changes(case.get("Ups") or []), changes(case.get("Downs") or []))
 
 
-def run(case: Case) -> Iterator[tuple[Outcome, History]]:
+def run(case: Case) -> Iterator[tuple[hpa_types.Outcome, hpa_types.History]]:
     """Every pass of a case, and the history after it."""
     spec, history, last = spec_of(case), history_of(case.get("History") or {}), 0
     for step in case["Passes"]:
@@ -142,13 +128,13 @@ def run(case: Case) -> Iterator[tuple[Outcome, History]]:
         yield outcome, history
 
 
-def shown(outcome: Outcome, history: History) -> Case:
+def shown(outcome: hpa_types.Outcome, history: hpa_types.History) -> Case:
     """What Kubernetes can be seen to answer, in the shape of the records.
 
     A rescale overwrites the reason of AbleToScale; the statuses of failed metrics are empty.
     """
 
-    def changes(events: tuple[Change, ...]) -> list[list[int | bool]]:
+    def changes(events: tuple[hpa_types.Change, ...]) -> list[list[int | bool]]:
         return [[e.replicas, nanoseconds(e.at), e.outdated] for e in events]
 
     return {

@@ -254,6 +254,7 @@ async def test_who_comes_later_gets_everything(kind: str, tmp_path: Path) -> Non
         more = replace(SNAPSHOT, agents={}, gateways=2)
         stage.gateways.push(more)
         await until(lambda: stage.snapshot("a") == more)
+        assert stage.snapshot("a") == more
 
 
 async def test_traffic_is_merged_and_keeps_its_identity(kind: str, tmp_path: Path) -> None:
@@ -279,8 +280,9 @@ async def test_a_change_of_counts_is_told(kind: str, tmp_path: Path) -> None:
         await stage.connect("a")
         await stage.gateways.changed()
         await stage.count("a", {"a": Traffic(held=1)})
-        while stage.gateways.traffic().get("a") != Traffic(held=1):
+        while "a" not in stage.gateways.traffic():
             await stage.gateways.changed()
+        assert stage.gateways.traffic()["a"] == Traffic(held=1)
 
 
 async def test_an_address_that_is_taken_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ async def test_controllers_that_end_in_the_middle_of_a_report_do_not_end_it(tmp_
                 await until(lambda link=link: link.live)
                 enough = busy.asked + 20
                 await until(lambda enough=enough: busy.asked >= enough)
+        assert not running.done()
         running.cancel()
+    assert busy.asked >= 40 * 20
 
 
 async def test_an_error_that_nobody_expects_is_logged_and_retried(

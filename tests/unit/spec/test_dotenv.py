@@ -77,5 +77,10 @@ def test_each_variable_knows_its_line() -> None:
 
 @given(st.text(alphabet="AB=\"'\\n$#{} \n", max_size=60))
 def test_any_text_is_read_to_its_end(text: str) -> None:
-    """No text hangs the reader or breaks it."""
-    parse_variables(text, ".env", {}, [])
+    """What is found and what is refused has a place within the text, and a line after it all is still read."""
+    problems: list[Problem] = []
+    found = parse_variables(f"{text}\nLAST='1'", ".env", {}, problems)
+    lines = text.count("\n") + 2
+    assert all(1 <= scalar.spot.line <= lines for scalar in found.values())
+    assert all(problem.place is not None and 1 <= problem.place.line <= lines for problem in problems)
+    assert "LAST" in found or any("not closed" in problem.message for problem in problems) or '"' in text or "'" in text
