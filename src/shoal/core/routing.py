@@ -78,13 +78,15 @@ class ExternalRoute:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The whole of it. `internal_port` is the shared listener for callers known by address, where the engine has
-    those; `gateways` is how many gateways live, by which fleet-wide limits are divided."""
+    those; `gateways` is how many gateways live, by which fleet-wide limits are divided. With `access_log` each writes
+    a line a request."""
 
     fleet: str
     bind: str
     public_port: int
     internal_port: int | None = None
     gateways: int = 1
+    access_log: bool = False
     agents: Mapping[str, AgentRoute] = field(default_factory=dict[str, AgentRoute])
     callers: Mapping[str, Caller] = field(default_factory=dict[str, Caller])
     externals: Mapping[str, ExternalRoute] = field(default_factory=dict[str, ExternalRoute])

@@ -10,7 +10,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -71,16 +71,7 @@ def _with_parts(
     callers: Mapping[str, Caller],
     externals: Mapping[str, ExternalRoute],
 ) -> Snapshot:
-    return Snapshot(
-        fleet=base.fleet,
-        bind=base.bind,
-        public_port=base.public_port,
-        internal_port=base.internal_port,
-        gateways=base.gateways,
-        agents=agents,
-        callers=callers,
-        externals=externals,
-    )
+    return replace(base, agents=agents, callers=callers, externals=externals)
 
 
 def dumps(value: object) -> bytes:

@@ -145,7 +145,8 @@ def _command(place: EnvoyPlace) -> list[str]:
     path.write_text(text)
     threads = str(place.concurrency)
     return [
-        str(envoy_binary()), "-c", str(path), "--concurrency", threads, "--disable-hot-restart", "-l", "warning"
+        str(envoy_binary()), "-c", str(path), "--concurrency", threads, "--disable-hot-restart", "-l", "warning",
+        "--file-flush-interval-msec", "1000",  # the access log
     ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import grpc.aio
 
 from shoal.core.routing import Endpoint, Snapshot, Traffic
 from shoal.errors import GatewayError
+from shoal.proxy.access_log import AccessLog
 from shoal.proxy.admin import Admin
 from shoal.proxy.ads import AdsServer
 from shoal.proxy.codec import Delta, patch
@@ -35,6 +36,7 @@ from shoal.proxy.wire import Report
 
 log = logging.getLogger(__name__)
 
+ACCESS_LOG = "access.log"
 _STOP_S = 0.2
 # Envoy agrees when its main thread knows; its other threads follow, and a request may be on the wire. Whoever waits for
 # the ACK of a removal is about to stop the replica, so that version's waits a little.
@@ -89,7 +91,10 @@ class Gateway:
         self._snapshot: Snapshot | None = None  # what Envoy is told: the last that could be used
         self._with_endpoints: frozenset[str] = frozenset()
         self._published_at = 0.0
-        self._renderer = Renderer(ca_file=options.ca_file or _system_ca(), hold_s=options.hold_s)
+        access_log = options.state_dir.absolute() / ACCESS_LOG
+        self._renderer = Renderer(
+            ca_file=options.ca_file or _system_ca(), hold_s=options.hold_s, access_log=str(access_log)
+        )
         self._encoder = Encoder()
         self._versions = (0, 0)  # the controller's newest, and what ADS calls the same
         self._acknowledged = 0
@@ -104,6 +109,7 @@ class Gateway:
             EnvoyPlace(options.state_dir, self._socket, admin_socket, options.name, options.concurrency, options.limits)
         )
         self._statistics = Statistics(self.envoy.admin, self._uplink.wake)
+        self._access_log = AccessLog(access_log, self.envoy.admin)
         self._hold = Hold(Admin(admin_socket), options.hold_s, self._endpoints_in_use, self._uplink.wake)
         self._start_with_stored()
 
@@ -139,6 +145,7 @@ class Gateway:
             self._stored.run(),
             self._statistics.run(),
             self._hold.run(),
+            self._access_log.run(),
         )
 
     async def drain(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from shoal.core.routing import AgentRoute, Caller, ExternalRoute, Snapshot
 from shoal.errors import GatewayError
 from shoal.proxy.messages import TYPE_PREFIX, Json
+from shoal.proxy.render_access_log import ADDED_HEADERS
 from shoal.proxy.render_clusters import (
     agent_cluster,
     external_cluster,
@@ -59,9 +60,11 @@ class _External:
 
 class Renderer:
     """Renders one snapshot after the other. `ca_file` holds the authorities by which externals are verified; `hold_s`
-    is how long a request may wait for a first replica."""
+    is how long a request may wait for a first replica; `access_log` is the file where a snapshot wants one."""
 
-    def __init__(self, *, ca_file: str | None = None, hold_s: float = 60.0) -> None:
+    def __init__(self, *, ca_file: str | None = None, hold_s: float = 60.0, access_log: str = "/dev/stdout") -> None:
+        self._access_log = access_log
+        self._logs = False
         self._ca_file = ca_file
         self._hold_s = hold_s
         self._agents: dict[str, tuple[AgentRoute, int, _Agent]] = {}
@@ -72,6 +75,7 @@ class Renderer:
     def render(self, snapshot: Snapshot) -> Resources:
         """Raises GatewayError where the snapshot can't be rendered; nothing is remembered of it then."""
         check_snapshot(snapshot, self._ca_file)
+        self._logs = snapshot.access_log
         agents = self._render_agents(snapshot)
         externals = self._render_externals(snapshot)
         listeners: dict[str, Json] = {}
@@ -86,6 +90,8 @@ class Renderer:
         if snapshot.internal_port is not None:
             self._add_listener(listeners, INTERNAL, snapshot.bind, snapshot.internal_port)
             routes[INTERNAL] = _internal_configuration(snapshot, agents, externals)
+        if self._logs:
+            routes = {name: {**value, "request_headers_to_add": ADDED_HEADERS} for name, value in routes.items()}
         clusters = {agent_cluster(name): agent.cluster for name, agent in agents.items()}
         clusters |= {external_cluster(name): external.cluster for name, external in externals.items()}
         assignments = {agent_cluster(name): agent.assignment for name, agent in agents.items()}
@@ -125,7 +131,8 @@ class Renderer:
         return self._public[1]
 
     def _add_listener(self, listeners: dict[str, Json], name: str, address: str, port: int) -> None:
-        listener = render_listener(name, address, port, self._hold_s, tells_source=name == INTERNAL)
+        log = self._access_log if self._logs else None
+        listener = render_listener(name, address, port, self._hold_s, access_log=log, tells_source=name == INTERNAL)
         listeners[name] = self._same(f"listener {name}", listener)
 
     def _same(self, key: str, value: Json) -> Json:

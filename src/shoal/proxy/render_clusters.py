@@ -93,7 +93,8 @@ def is_ip(host: str) -> bool:
 
 def _endpoint(endpoint: Endpoint) -> Json:
     address = {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
-    return {"endpoint": {"address": address}, "load_balancing_weight": endpoint.weight}
+    # The name is only for the access log.
+    return {"endpoint": {"address": address, "hostname": endpoint.replica}, "load_balancing_weight": endpoint.weight}
 
 
 def _balancing(route: AgentRoute) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shoal.proxy.messages import TYPE_PREFIX, Json
+from shoal.proxy.render_access_log import render_access_log
 from shoal.proxy.render_clusters import ADS, seconds
 from shoal.proxy.render_routes import HOLD_FILTER, STREAM_IDLE
 
@@ -15,9 +16,11 @@ SOURCE_HEADER = "x-shoal-source"
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def render_listener(name: str, address: str, port: int, hold_s: float, *, tells_source: bool = False) -> Json:
+def render_listener(
+    name: str, address: str, port: int, hold_s: float, *, access_log: str | None = None, tells_source: bool = False
+) -> Json:
     """A listener whose routes are the route configuration of the same name. With `tells_source` they can match on the
-    client's address, which is in the header SOURCE_HEADER whatever the client sends."""
+    client's address, which is in the header SOURCE_HEADER whatever the client sends. `access_log` is a file."""
     return {
         "name": name,
         "address": {"socket_address": {"address": address, "port_value": port}},
@@ -33,7 +36,10 @@ def render_listener(name: str, address: str, port: int, hold_s: float, *, tells_
                 "filters": [
                     {
                         "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _connection_manager(name, hold_s, tells_source=tells_source),
+                        "typed_config": {
+                            **_connection_manager(name, hold_s, tells_source=tells_source),
+                            **_logging(name, access_log),
+                        },
                     }
                 ]
             }
@@ -54,7 +60,6 @@ def _connection_manager(name: str, hold_s: float, *, tells_source: bool) -> Json
         "use_remote_address": True,
         # No address is trusted with x-envoy-* headers, which would turn retries and time-outs on and off.
         "internal_address_config": {"cidr_ranges": [nobody]},
-        "generate_request_id": False,
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,
         "stream_idle_timeout": STREAM_IDLE,
@@ -73,6 +78,17 @@ def _connection_manager(name: str, hold_s: float, *, tells_source: bool) -> Json
         },
         "http_protocol_options": {},
         "early_header_mutation_extensions": [early],
+    }
+
+
+def _logging(name: str, access_log: str | None) -> Json:
+    """A request that is logged has an id, the client's or one of ours."""
+    if access_log is None:
+        return {"generate_request_id": False}
+    return {
+        "generate_request_id": True,
+        "preserve_external_request_id": True,
+        "access_log": [render_access_log(access_log, name)],
     }
 
 

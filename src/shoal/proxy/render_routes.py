@@ -57,7 +57,7 @@ def render_external_routes(external: ExternalRoute) -> tuple[Json, ...]:
     base = external.base_path.rstrip("/")
     by_authority: Json = {"prefix": "/", "headers": [_authority(external.name)]}
     ways = ((by_authority, {"prefix_rewrite": f"{base}/"}), *_stripped(f"/{external.name}", base))
-    return tuple({"match": match, "route": {**shared, **action}} for match, action in ways)
+    return tuple({"name": external.name, "match": match, "route": {**shared, **action}} for match, action in ways)
 
 
 def _stripped(path: str, base: str = "") -> tuple[tuple[Json, Json], ...]:
@@ -96,7 +96,8 @@ def _agent_routes(route: AgentRoute, match: Json, action: Json) -> tuple[Json, .
     }
     if policies := _hash_policies(route):
         shared["hash_policy"] = policies
-    extra: Json = {"typed_per_filter_config": {HOLD_FILTER: _hold(route.agent)}} if route.hold else {}
+    extra: dict[str, Any] = {"typed_per_filter_config": {HOLD_FILTER: _hold(route.agent)}} if route.hold else {}
+    extra = {"name": route.agent, **extra}
     safe = {"match": match, "route": {**shared, "retry_policy": _retries(_SAFE)}, **extra}
     if not route.retry_methods:
         return (safe,)

@@ -75,7 +75,7 @@ def test_endpoints_are_sent_apart_from_the_cluster() -> None:
     assignment = render(route(endpoints=(ONE, TWO))).assignments["agent-a"]
     address = {"socket_address": {"address": "10.0.0.2", "port_value": 8000}}
     assert assignment["endpoints"][0]["lb_endpoints"][1] == {
-        "endpoint": {"address": address},
+        "endpoint": {"address": address, "hostname": "r2"},
         "load_balancing_weight": 3,
     }
 
