@@ -27,7 +27,7 @@ View = TypeVar("View")
 
 def socket_path(directory: Path) -> Path:
     """Where the controller of the fleet in `directory` listens; a short path where that one would be too long."""
-    return reachable_socket(directory / "controller.sock")
+    return reachable_socket(directory / "controller.sock", make=False)
 
 
 def check_socket_directory(socket: Path) -> None:

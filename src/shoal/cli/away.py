@@ -6,7 +6,7 @@ Counts are what the processes show. Whether a replica is ready is what it last w
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,14 @@ from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
 from shoal.cli.stored_fleet import read_stored
 from shoal.core.observed import Phase
 from shoal.engines.local.process import is_alive
+from shoal.engines.local.service import Service
 from shoal.engines.local.state import ReplicaState, RunState, load_life
 
 if TYPE_CHECKING:
     from shoal.spec.model import Agent
 
 _AWAY = "no controller answers, so nothing is scaled, replaced or run on schedule; `shoal up` starts it again"
+_NO_GATEWAY = "no gateway runs, so nothing routes requests to agents; `shoal up` starts it again"
 _ALIVE = frozenset((Phase.RUNNING, Phase.STOPPING))
 
 
@@ -33,6 +35,7 @@ async def look_without_controller(directory: Path, name: str) -> StatusView | No
     if stored is None or (fleet is None and not replicas and not runs):
         return None
     specs: Mapping[str, Agent] = fleet.agents if fleet is not None else {}
+    routed = Service("gateway", directory / "platform" / "gateway", keeps="envoy").anything_alive
     names = sorted({*specs, *(life.agent for life in (*replicas, *runs))})
     return StatusView(
         fleet=name,
@@ -50,24 +53,28 @@ async def look_without_controller(directory: Path, name: str) -> StatusView | No
                 specs.get(agent),
                 [life for life in replicas if life.agent == agent],
                 [life for life in runs if life.agent == agent],
+                routed=routed,
             )
             for agent in names
         ),
-        problems=(_AWAY,),
+        problems=(_AWAY,) if routed else (_AWAY, _NO_GATEWAY),
     )
 
 
-def _agent_view(name: str, spec: Agent | None, replicas: list[ReplicaState], runs: list[RunState]) -> AgentView:
+def _agent_view(
+    name: str, spec: Agent | None, replicas: list[ReplicaState], runs: list[RunState], *, routed: bool
+) -> AgentView:
     alive = [life for life in replicas if life.phase in _ALIVE and _lives(life)]
     ready = sum(life.ready and life.phase is Phase.RUNNING for life in alive)
     wanted = sum(life.phase is not Phase.STOPPING for life in replicas)
     lost = wanted - sum(life.phase is Phase.RUNNING for life in alive)
+    kind = spec.kind.value if spec is not None else "removed"
     return AgentView(
         name=name,
-        kind=spec.kind.value if spec is not None else "removed",
+        kind=kind,
         revision=replicas[-1].revision if replicas else "",
-        state="degraded" if lost else "ok" if wanted else "asleep",
-        reason=f"{lost} of {wanted} replicas do not run" if lost else "",
+        state="degraded",  # at best: what it is wished to be, nobody sees to
+        reason="; ".join(_reasons(kind, wanted, lost, routed=routed)),
         desired=wanted,
         ready=ready,
         starting=len(alive) - ready - sum(life.phase is Phase.STOPPING for life in alive),
@@ -80,6 +87,19 @@ def _agent_view(name: str, spec: Agent | None, replicas: list[ReplicaState], run
             for run in runs
         ),
     )
+
+
+def _reasons(kind: str, wanted: int, lost: int, *, routed: bool) -> Iterator[str]:
+    if lost:
+        yield f"{lost} of {wanted} replicas do not run"
+    if kind == "service" and not routed:
+        yield "nothing routes requests to it"
+    if kind == "job":
+        yield "nobody runs it on schedule"
+    elif kind == "removed":
+        yield "nobody stops it"
+    else:
+        yield "nobody scales or replaces it" if wanted else "nobody wakes it"
 
 
 def _replica_view(life: ReplicaState) -> ReplicaView:
@@ -98,4 +118,9 @@ def _replica_view(life: ReplicaState) -> ReplicaView:
 
 
 def _lives(life: ReplicaState) -> bool:
-    return life.start is not None and life.start.process is not None and is_alive(life.start.process)
+    if life.start is None or life.start.process is None:
+        return False
+    try:
+        return is_alive(life.start.process)
+    except OSError:  # nobody can tell, and a process that was there is more likely there still
+        return True

@@ -133,6 +133,15 @@ async def wait_ended(directory: Path, started: Started | None = None) -> bool:
     return False
 
 
+def remove_sockets(directory: Path) -> None:
+    """After everything ended: what stood in for sockets whose own path is too long."""
+    from shoal.proxy.sockets import remove_stand_in
+
+    if not is_held(directory):  # nobody was quick to start it again
+        for each in (directory, directory / "platform" / "gateway"):
+            remove_stand_in(each)
+
+
 def is_held(directory: Path) -> bool:
     """Whether a controller holds the fleet, answering or not: the kernel lets go of its lock however it ends.
 

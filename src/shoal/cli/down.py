@@ -40,7 +40,7 @@ def down(common: Common, volumes: bool, yes: bool) -> None:
 
 async def _down(client: Client, directory: Path, fleet: str, volumes: bool) -> bool:
     """False where there was nothing to stop."""
-    from shoal.cli.controller_process import answers, start_controller, wait_answers, wait_ended
+    from shoal.cli.controller_process import answers, remove_sockets, start_controller, wait_answers, wait_ended
     from shoal.cli.progress import Progress
     from shoal.cli.secret_values import forget_secrets
 
@@ -59,6 +59,7 @@ async def _down(client: Client, directory: Path, fleet: str, volumes: bool) -> b
     if not await wait_ended(directory, started):
         raise ShoalError(f"everything is stopped, but the controller does not end; see {directory / 'controller.log'}")
     forget_secrets(directory)
+    remove_sockets(directory)
     return True
 
 

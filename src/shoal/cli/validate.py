@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shoal.cli.engine_check import check_engine
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import count_of, emit, say
 from shoal.errors import SpecError
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 def validate(common: Common) -> int:
     """Check the file, and tell every error at once.
 
-    Each error says where it is (file:line:column), what was found and what to do. Exits 1 if there is any. `-o json`
-    is for editors.
+    Each error says where it is (file:line:column), what was found and what to do; so does what the engine can't run.
+    Exits 1 if there is any. `-o json` is for editors.
     """
     try:
         loaded = common.load()
+        check_engine(loaded)
     except SpecError as error:
         if common.output == "text":
             raise

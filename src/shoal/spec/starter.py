@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 SPEC_FILE = "shoal.yaml"
 AGENT_FILE = "hello.py"
+_LONGEST_NAME = 40
 
 SPEC_TEXT = """\
 # A fleet of one agent. `shoal up` runs it; then: curl http://127.0.0.1:8080/hello
-fleet: hello
+fleet: FLEET
 
 agents:
   hello:                               # a service, for it has a port
@@ -71,4 +74,14 @@ if __name__ == "__main__":
     main()
 '''
 
-FILES = {SPEC_FILE: SPEC_TEXT, AGENT_FILE: AGENT_TEXT}
+
+def starter_files(directory_name: str) -> dict[str, str]:
+    """The files by name. The fleet gets the directory's name, so that two of them don't stand for one fleet."""
+    return {SPEC_FILE: SPEC_TEXT.replace("FLEET", fleet_name(directory_name), 1), AGENT_FILE: AGENT_TEXT}
+
+
+def fleet_name(directory_name: str) -> str:
+    """The nearest name that a fleet may have; `hello` where nothing is left of it."""
+    plain = re.sub(r"[^a-z0-9]+", "-", directory_name.lower()).strip("-")
+    named = plain if not plain or plain[0].isalpha() else f"fleet-{plain}"
+    return named[:_LONGEST_NAME].rstrip("-") or "hello"

@@ -10,7 +10,16 @@ import click
 import pytest
 from fake_controller import INGEST, STATUS
 
-from shoal.cli.health_checks import Finding, check_directory, check_open_files, check_port, check_python, check_socket
+from shoal.api.client import socket_path
+from shoal.cli.health_checks import (
+    Finding,
+    check_controller,
+    check_directory,
+    check_open_files,
+    check_port,
+    check_python,
+    check_socket,
+)
 from shoal.cli.home import fleet_directory
 from shoal.cli.output import (
     Cell,
@@ -27,7 +36,9 @@ from shoal.cli.reference import render_reference
 from shoal.cli.settling import Settling, Verdict
 from shoal.cli.since import Since
 from shoal.errors import PlanError
+from shoal.proxy.sockets import reachable_socket, remove_stand_in
 from shoal.spec.model import Fleet
+from shoal.spec.starter import fleet_name
 
 FLEET = Fleet.from_document(
     {
@@ -178,14 +189,50 @@ def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     assert check_socket(Path("/var/s")).result == "ok"
 
 
-def test_doctor_looks_at_the_port() -> None:
-    """In use is a failure, unless by the fleet itself."""
+def test_doctor_looks_at_the_port(tmp_path: Path) -> None:
+    """In use is a failure that names who has it."""
+    import os
     import socket
+
+    import psutil
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert check_port(port, running=False).result == "failure"
-        assert check_port(port, running=True).result == "ok"
-    assert check_port(0, running=False) == Finding("port", "ok", "the gateway takes any free one")
+        found = check_port(port, tmp_path)
+        assert found.result == "failure"
+        assert f"{port} is used by {psutil.Process().name()} (pid {os.getpid()})" in found.found
+    assert check_port(port, tmp_path) == Finding("port", "ok", f"{port} is free")
+    assert check_port(0, tmp_path) == Finding("port", "ok", "the gateway takes any free one")
+
+
+def test_doctor_reports_what_it_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of ending by it; and not what agents keep."""
+    (tmp_path / "state.db").write_text("x")
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes" / "theirs").write_text("x")
+    assert list(check_controller(tmp_path)) == []
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert [finding.found for finding in check_controller(tmp_path)] == [f"{tmp_path / 'state.db'} can't be read"]
+
+
+def test_stand_ins_of_sockets_go_once_nobody_listens(tmp_path: Path) -> None:
+    """Asking where a socket would be makes nothing; the one who listens makes it; the end removes it."""
+    directory = tmp_path / ("long" * 30)
+    asked = socket_path(directory)
+    assert len(str(asked)) < 100
+    assert not asked.parent.exists()
+    assert reachable_socket(directory / "controller.sock") == asked
+    assert asked.parent.is_dir()
+    remove_stand_in(directory)
+    assert not asked.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"),
+    [("My Shop (2)", "my-shop-2"), ("2025", "fleet-2025"), ("日本", "hello"), ("x" * 60, "x" * 40)],
+)
+def test_the_first_fleet_is_named_after_its_directory(directory: str, name: str) -> None:
+    """As far as a fleet's name may be that."""
+    assert fleet_name(directory) == name

@@ -198,3 +198,16 @@ def test_what_is_stored_comes_back(file: Path, directory: Path) -> None:
     assert stored is not None
     assert (stored.fleet, stored.directory) == (fleet, "/project")
     assert f"process {os.getpid()}" in stored.by
+
+
+def test_validate_says_what_the_engine_cannot_run(home: Path, run: Run) -> None:
+    """With its place, as `plan` does."""
+    (home / "shoal.yaml").write_text("fleet: shop\nagents:\n  web: {image: nginx, port: 80}\n")
+    for command in ("validate", "plan"):
+        done = run(command)
+        assert done.code == 1
+        assert "shoal.yaml:3:" in done.err
+        assert "agents.web: found the image nginx and no command" in done.err
+    (home / "shoal.yaml").write_text("fleet: shop\nengine: swarm\nagents:\n  web: {image: nginx, port: 80}\n")
+    for command in ("validate", "plan"):
+        assert "shoal.yaml:2:9: engine: found swarm" in run(command).err

@@ -108,7 +108,7 @@ def test_who_was_superseded_is_told_by_whom(
 ) -> None:
     """Another command stored a generation before this one was settled: that is no success of this one."""
 
-    async def and_another(directory: Path, fleet: Fleet | None, project: str, expected: int) -> int:
+    async def and_another(directory: Path, fleet: Fleet | None, project: str, expected: int, *_: object) -> int:
         generation = await write_stored(directory, fleet, project, expected)
         await write_stored(directory, fleet, "/elsewhere", generation)
         return generation
@@ -192,6 +192,9 @@ def test_status_without_a_controller_shows_what_the_engine_has(file: Path, direc
     assert done.code == 0
     assert done.out.startswith("warehouse on local, without a controller\n")
     assert "no controller answers" in done.out
+    assert "no gateway runs, so nothing routes requests to agents" in done.out
+    assert "1 of 1 replicas do not run; nothing routes requests to it; nobody scales or replaces it" in done.out
+    assert " ok " not in done.out
     row = next(line for line in done.out.splitlines() if line.startswith("ingest"))
     assert row.split()[:6] == ["ingest", "service", "degraded", "1", "0", "0"]
 

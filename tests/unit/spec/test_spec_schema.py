@@ -14,9 +14,10 @@ from shoal.spec import json_schema, load
 from shoal.spec.model import Model
 from shoal.spec.nodes import plain_data
 from shoal.spec.reading import parse_yaml
-from shoal.spec.starter import FILES, SPEC_FILE
+from shoal.spec.starter import SPEC_FILE, starter_files
 from shoal.spec.written import Document
 
+FILES = starter_files("shop")
 ROOT = Path(__file__).parents[3]
 DATA = Path(__file__).parent / "data"
 SCHEMA = json_schema()

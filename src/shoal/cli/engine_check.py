@@ -1,0 +1,38 @@
+"""What a valid file asks of its engine and can't have: told with its place, by `validate` as by `plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from shoal.errors import Problem, SpecError
+
+if TYPE_CHECKING:
+    from shoal.spec import Loaded
+
+
+def check_engine(loaded: Loaded) -> None:
+    """Raises SpecError with every problem."""
+    problems = tuple(_problems(loaded))
+    if problems:
+        raise SpecError(problems)
+
+
+def _problems(loaded: Loaded) -> Iterator[Problem]:
+    fleet, origins = loaded.fleet, loaded.origins
+    if fleet.engine != "local":
+        yield Problem(
+            origins.of(("engine",)).place,
+            "engine",
+            f"found {fleet.engine}; this version runs fleets on the engine local",
+            "choose an environment with `engine: local` by -e, or --set engine=local",
+        )
+        return
+    for name, agent in fleet.agents.items():
+        if agent.command is None:
+            yield Problem(
+                origins.of(("agents", name)).place,
+                f"agents.{name}",
+                f"found the image {agent.image} and no command",
+                "give it a `command`: the local engine starts agents by it",
+            )
