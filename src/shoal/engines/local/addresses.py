@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from shoal.engines.local.layout import make_private, read_if_there, write_whole
+from shoal.engines.local.layout import make_private, read_if_there, set_aside, write_whole
 from shoal.engines.local.listening import listener_on
 from shoal.engines.local.ports import is_free
 from shoal.errors import EngineError
@@ -30,6 +34,23 @@ class _Kept:
 _KEPT = TypeAdapter(_Kept)
 
 
+def _recover(platform: Path) -> _Kept:
+    """What agents were told, from what is noted of them, and what the broker was; the public port is chosen again."""
+    kept = _Kept()
+    for manifest in (platform.parent / "agents").glob("*/agent.json"):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            told: list[dict[str, str]] = [
+                revision["environment"] for revision in json.loads(manifest.read_bytes())["revisions"].values()
+            ]
+            for name, value in (pair for environment in told for pair in environment.items()):
+                if name.startswith("SHOAL_URL_") and (port := urlsplit(value).port):
+                    kept.callers[manifest.parent.name] = port
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        config = json.loads(read_if_there(platform / "broker" / "nats.conf") or b"")
+        kept.broker, kept.monitor = (int(config[key].rpartition(":")[2]) for key in ("listen", "http"))
+    return kept
+
+
 class Addresses:
     """Ports on 127.0.0.1, by what they are for."""
 
@@ -39,7 +60,8 @@ class Addresses:
         try:
             self._kept = _Kept() if content is None else _KEPT.validate_json(content)
         except ValidationError:
-            self._kept = _Kept()
+            set_aside(path, time.time())
+            self._kept = _recover(path.parent)
 
     @property
     def public(self) -> int:

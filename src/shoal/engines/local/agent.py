@@ -98,27 +98,25 @@ class LocalAgent:
     def adopt(self) -> None:
         """Takes over what an earlier controller left; once, before anything else."""
         known = set(self._state.revisions)
-        states = [load_life(path / "state.json") for path in directories(self._directory / "lives")]
+        paths = list(directories(self._directory / "lives"))
+        states = [load_life(path / "state.json") for path in paths]
+        self._state.made = max([self._state.made, *(_number_of(path.name) for path in paths)])
         for state in states:
             if isinstance(state, RunState) and state.id not in self._run_ids:
                 with contextlib.suppress(OSError):
                     self._note_run_id(state.id)
                 self._run_ids[state.id] = None  # known, whatever the disk took
-        for state in sorted((state for state in states if state is not None), key=lambda state: state.created_at):
+        for state in sorted(filter(None, states), key=_order_of_making):
             if isinstance(state, RunState) and state.phase in ENDED:
                 self._history[state.id] = state.value()
                 continue
-            if (
-                state.revision not in known
-            ):  # with the file that said what it is: it ends as what is no longer wanted does
-                self._state.revisions[state.revision] = _unknown_revision(self.name)
+            if state.revision not in known:  # the file that said what it is is lost: control says so again
+                lost = self._state.revisions.setdefault(state.revision, _unknown_revision(self.name))
+                lost.count += isinstance(state, ReplicaState) and state.stop_due is None
             if isinstance(state, ReplicaState):
-                self._state.made = max(self._state.made, _number_of(state.id))
-                life = self._live(state, adopted=True)
+                self._live(state, adopted=True)
             else:
-                life = self._live_run(state, adopted=True)
-            if state.revision not in known:
-                life.stop()
+                self._live_run(state, adopted=True)
         if self._state.removed:
             self.remove(None)
         self._touch()
@@ -132,7 +130,8 @@ class LocalAgent:
         check_command(action.template)
         known = self._state.revisions.get(action.revision)
         environment = dict(action.environment)
-        if known is not None and known.environment == environment and not known.removed and not self._state.removed:
+        same = known is not None and (known.template, known.environment) == (action.template, environment)
+        if known is not None and same and not known.removed and not self._state.removed:
             return
         self._state.removed = False
         self._state.revisions[action.revision] = RevisionState(
@@ -372,13 +371,19 @@ def order_of_stopping(lives: Sequence[ReplicaLife]) -> list[ReplicaLife]:
 
 
 def _unknown_revision(agent: str) -> RevisionState:
-    """Stands for a revision of which all but the name is lost: its lives may end in peace, and none is started."""
+    """Stands for a revision of which all but the name is lost, until somebody ensures it: its lives live on, or end in
+    peace, and none is started."""
     template = Template(
         agent=agent, kind=Kind.WORKER, image=None, command=None, working_dir=None, environment={}, port=None,
         protocol="http", health=Health(), resources=Resources(), placement=Placement(), stateful=False, volumes=(),
         secrets=(), calls=(), queue=None, publishes=(), stop_grace_period_s=_UNKNOWN_GRACE_S,
     )  # fmt: skip
-    return RevisionState(template, {}, removed=True)
+    return RevisionState(template, {})
+
+
+def _order_of_making(state: ReplicaState | RunState) -> tuple[int, float]:
+    """Replicas by number, as their clock may have been set; runs have none."""
+    return (_number_of(state.id), 0.0) if isinstance(state, ReplicaState) else (0, state.created_at)
 
 
 def _number_of(identity: str) -> int:

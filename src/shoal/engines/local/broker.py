@@ -14,14 +14,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shoal.core.broker import broker_users, render_config
-from shoal.engines.local.layout import make_private, read_if_there, write_whole
+from pydantic import TypeAdapter, ValidationError
+
+from shoal.core.broker import ADMIN_USER, broker_users, render_config
+from shoal.engines.local.layout import make_private, read_if_there, set_aside, write_whole
 from shoal.engines.local.probe import probe
 from shoal.engines.local.render import HOST
 from shoal.engines.local.service import Service
 from shoal.errors import EngineError
 from shoal.spec.model import Fleet
 
+_PASSWORDS = TypeAdapter(dict[str, str])
 _READY_S = 15.0
 _STOP_S = 10.0
 _LOOK_S = 0.01
@@ -41,20 +44,30 @@ class LocalBroker:
     def alive(self) -> bool:
         return self._service.alive
 
-    @property
-    def anything_alive(self) -> bool:
-        return self._service.anything_alive
-
     def passwords(self, fleet: Fleet) -> dict[str, str]:
         """A password for each agent that needs one, and for Shoal itself under the empty name; kept on disk, 0600."""
         path = self._directory / "passwords.json"
-        known: dict[str, str] = json.loads(read_if_there(path) or b"{}")
+        known = self._known_passwords(path)
         missing = [name for name in ("", *broker_users(fleet)) if name not in known]
-        if missing:
+        if missing or not path.exists():
             known |= {name: secrets.token_urlsafe(24) for name in missing}
             make_private(self._directory)
             write_whole(path, json.dumps(known).encode(), durable=True)
         return known
+
+    def _known_passwords(self, path: Path) -> dict[str, str]:
+        """Where the file can't be read, what the broker itself was told: agents that run have their URLs."""
+        content = read_if_there(path)
+        if content is None:
+            return {}
+        try:
+            return _PASSWORDS.validate_json(content)
+        except ValidationError:
+            set_aside(path, time.time())
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            users = json.loads(read_if_there(self._directory / "nats.conf") or b"")["authorization"]["users"]
+            return {"" if user["user"] == ADMIN_USER else user["user"]: user["password"] for user in users}
+        return {}
 
     async def ensure(self, fleet: Fleet, port: int, monitor_port: int, environment: Mapping[str, str]) -> None:
         """Runs with the fleet's users when this returns. Raises EngineError."""
@@ -88,6 +101,7 @@ class LocalBroker:
         await self._service.stop(_STOP_S)
 
     def look_at_logs(self, now: float) -> None:
+        """See `Service.look_at_logs`: not for the event loop."""
         self._service.look_at_logs(now)
 
     def _find_binary(self) -> str:

@@ -31,6 +31,7 @@ from shoal.engines.local.logs import STREAMS
 from shoal.engines.local.machine import Machine, Timing
 from shoal.engines.local.ports import Ports
 from shoal.engines.local.render import render_base
+from shoal.engines.local.state import check_version
 from shoal.engines.local.usage import UsageMeter
 from shoal.engines.protocol import Capabilities, LogLine
 from shoal.errors import EngineError, EngineUnavailable
@@ -95,6 +96,7 @@ class LocalEngine:
         layout.root.chmod(0o700)  # it may have been there before
         self._lock = _lock(layout.lock)
         try:
+            check_version(layout.version)
             self._group = await asyncio.TaskGroup().__aenter__()
             for path in directories(layout.agents):
                 self._agent(path.name).adopt()

@@ -5,12 +5,16 @@ Everything is the user's own (0700, 0600), and a file is replaced as a whole or 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+_LOGGER = logging.getLogger("shoal.engines.local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,10 @@ class Layout:
     @property
     def lock(self) -> Path:
         return self.root / "lock"
+
+    @property
+    def version(self) -> Path:
+        return self.root / "version"
 
     @property
     def agents(self) -> Path:
@@ -117,6 +125,18 @@ def read_if_there(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def set_aside(path: Path, now: float) -> Path | None:
+    """Keeps a file that can't be read under another name, beside it, and says where; `None` if the disk refuses."""
+    aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}")
+    try:
+        path.replace(aside)
+    except OSError as error:
+        _LOGGER.warning("%s can't be read, nor be set aside: %s", path, error)
+        return None
+    _LOGGER.warning("%s can't be read: kept as %s, and made anew from what runs", path, aside.name)
+    return aside
 
 
 def directories(path: Path) -> Iterator[Path]:

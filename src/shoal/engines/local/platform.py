@@ -59,6 +59,7 @@ class LocalPlatform:
         self._told: set[str] = set()  # deaths, until all runs again
         self._lock = asyncio.Lock()
         self._done: tuple[Fleet, Wiring] | None = None
+        self._log_look: asyncio.Future[None] | None = None
 
     async def ensure(self, fleet: Fleet) -> Wiring:
         """Starts or adapts gateway and broker. With the same fleet object and both alive it costs microseconds.
@@ -68,7 +69,7 @@ class LocalPlatform:
         async with self._lock:
             users = broker_users(fleet)
             if self._done is not None and self._done[0] is fleet and self._alive(broker=bool(users)):
-                self._look_at_logs()
+                self._keep_logs_small()
                 return self._done[1]
             make_private(self._directory)
             callers = sorted(name for name, agent in fleet.agents.items() if agent.calls)
@@ -91,6 +92,8 @@ class LocalPlatform:
         """Stops the gateway, then the broker; with `data` queues, passwords and ports go too. Bounded in time."""
         async with self._lock:
             self._done = None
+            if self._log_look is not None:
+                await asyncio.wait((self._log_look,))
             await self._gateway.stop(_GATEWAY_STOP_S)
             await self._broker.stop()
             remove_tree(self._directory if data else self._directory / "gateway")
@@ -123,8 +126,12 @@ class LocalPlatform:
             broker_admin_url=broker_url(ADMIN_USER, passwords[""], HOST, port) if users else None,
         )
 
-    def _look_at_logs(self) -> None:
-        now = time.time()
+    def _keep_logs_small(self) -> None:
+        """In a thread, for which nobody waits: a log that is rotated is copied, and the disk may be slow."""
+        if self._log_look is None or self._log_look.done():
+            self._log_look = asyncio.get_running_loop().run_in_executor(None, self._look_at_logs, time.time())
+
+    def _look_at_logs(self, now: float) -> None:
         self._gateway.look_at_logs(now)
         self._broker.look_at_logs(now)
 

@@ -16,6 +16,7 @@ Where no virtual environment is active, the project's own `.venv` comes first in
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from collections.abc import Mapping, Sequence
@@ -152,6 +153,11 @@ def render_leader(
     return (*leader, *through_env, program, *argv[1:]), plain
 
 
+def led_argv(leader: Sequence[str]) -> tuple[str, ...]:
+    """The command that a leader with this argv was given, its program first."""
+    return tuple(leader[leader.index(LEADER_NAME) + 3 :]) if LEADER_NAME in leader else ()
+
+
 def volume_names(template: Template) -> tuple[str, ...]:
     """The names in `NAME:PATH`."""
     return tuple(volume.partition(":")[0] for volume in template.volumes)
@@ -176,6 +182,16 @@ def exit_reason(exit_code: int | None) -> str:
         except ValueError:
             pass
     return f"exit code {exit_code}"
+
+
+def start_failure(error: Exception, directory: Path) -> str:
+    """Why it could not even be started. `directory`: where its state is kept."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"not started: no space left on the disk of {error.filename or directory} (free some; it is tried again)"
+    where = f" ({error.filename})" if error.filename else ""
+    return f"not started: {(error.strerror or str(error)).lower()}{where}"
 
 
 def wrong_port_reason(port: int, found: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from shoal.engines.local.listening import listening_ports
 from shoal.engines.local.machine import Machine
 from shoal.engines.local.ports import is_free
 from shoal.engines.local.probe import probe
-from shoal.engines.local.render import HOST, exit_reason, wrong_port_reason
+from shoal.engines.local.render import HOST, exit_reason, start_failure, wrong_port_reason
 from shoal.engines.local.state import ReplicaState
 from shoal.errors import ShoalError
 
@@ -96,7 +96,7 @@ class ReplicaLife(Life):
             self._begin(state.port, state.ordinal)
         except (ShoalError, OSError) as error:
             self._release_port()
-            self._back_off(None, str(error), ())
+            self._back_off(None, start_failure(error, self._directory), ())
             return False
         state.phase, state.ready, state.ready_at = Phase.RUNNING, False, None
         state.started_at = state.start.at if state.start else None

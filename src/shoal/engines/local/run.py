@@ -12,7 +12,7 @@ from shoal.core.schedule import retry_delay_s
 from shoal.engines.local.layout import remove_tree
 from shoal.engines.local.life import Life
 from shoal.engines.local.machine import Machine
-from shoal.engines.local.render import exit_reason
+from shoal.engines.local.render import exit_reason, start_failure
 from shoal.engines.local.state import RunState
 from shoal.errors import ShoalError
 
@@ -68,7 +68,7 @@ class RunLife(Life):
         try:
             self._begin(None, None)
         except (ShoalError, OSError) as error:
-            self._repeat_or_fail(None, str(error))
+            self._repeat_or_fail(None, start_failure(error, self._directory))
             return False
         state.phase, state.reason, state.timed_out = Phase.RUNNING, "", False
         state.started_at = state.start.at if state.start else None

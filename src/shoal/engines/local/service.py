@@ -20,10 +20,11 @@ import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from shoal.engines.local.launch import read_exit
-from shoal.engines.local.layout import make_private, read_if_there, write_whole
+from shoal.engines.local.layout import make_private, read_if_there, set_aside, write_whole
 from shoal.engines.local.logs import LogPair
 from shoal.engines.local.process import (
     Identity,
+    find_leader,
     is_alive,
     kill_group,
     kill_remnants,
@@ -31,7 +32,7 @@ from shoal.engines.local.process import (
     spawn,
     wait_gone,
 )
-from shoal.engines.local.render import exit_reason, render_leader
+from shoal.engines.local.render import exit_reason, led_argv, render_leader
 from shoal.errors import EngineError
 
 _LOG_BYTES = 10 * 1024 * 1024
@@ -140,7 +141,7 @@ class Service:
             self._killed = True
 
     def look_at_logs(self, now: float) -> None:
-        """Keeps its logs small."""
+        """Keeps its logs small; not for the event loop, as a large one is copied."""
         if self._noted is not None:
             self._logs().look(now, _LOG_BYTES, _LOGS_KEPT)
 
@@ -187,4 +188,8 @@ class Service:
         try:
             return None if content is None else _NOTED.validate_json(content)
         except ValidationError:
-            return None
+            set_aside(self._manifest, time.time())
+        process = find_leader(self._exit_path)
+        with contextlib.suppress(psutil.Error):
+            return None if process is None else _Noted(led_argv(psutil.Process(process.pid).cmdline()), process)
+        return None

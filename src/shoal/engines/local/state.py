@@ -1,23 +1,32 @@
 """What is kept of a replica, a run and an agent on disk: enough for the next controller to take over.
 
-Each is one JSON file, replaced as a whole. A file that can't be read, or was written by a process of another boot, is
-no reason to stop: what it spoke of is started anew.
+Each is one JSON file, replaced as a whole. A file that can't be read is no reason to stop: it is kept aside, and what
+it spoke of is found by what runs; what does not run is started anew.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from shoal.core.observed import JobRun, Phase, Replica
 from shoal.core.template import Template
+from shoal.engines.local.census import read_mark
 from shoal.engines.local.instant import Instant
-from shoal.engines.local.layout import read_if_there, write_whole
-from shoal.engines.local.process import Identity
-from shoal.engines.local.render import HOST
+from shoal.engines.local.layout import read_if_there, set_aside, write_whole
+from shoal.engines.local.process import Identity, identify
+from shoal.engines.local.render import HOST, LEADER_NAME
+from shoal.errors import EngineError
+
+VERSION = 1
 
 
 @dataclass(slots=True)
@@ -128,11 +137,12 @@ def store_agent(path: Path, state: AgentState) -> None:
 
 
 def load_agent(path: Path) -> AgentState | None:
-    """Reads it; `None` if it is missing or can't be read."""
+    """Reads it; `None` if it is missing, or can't be read and was set aside."""
     content = read_if_there(path)
     try:
         return None if content is None else _AGENT.validate_json(content)
     except ValidationError:
+        set_aside(path, time.time())
         return None
 
 
@@ -142,9 +152,62 @@ def store_life(path: Path, state: ReplicaState | RunState) -> None:
 
 
 def load_life(path: Path) -> ReplicaState | RunState | None:
-    """Reads it; `None` if it is missing or can't be read."""
+    """Reads it; `None` if it is missing, or can't be read, was set aside, and nothing of it runs."""
     content = read_if_there(path)
     try:
         return None if content is None else _LIFE.validate_json(content)
     except ValidationError:
-        return None
+        state = recover_life(path.parent)
+        set_aside(path, time.time())
+        if state is not None:
+            store_life(path, state)
+        return state
+
+
+def recover_life(directory: Path) -> ReplicaState | RunState | None:
+    """What runs knows itself: from the mark, the environment and the words of the leader of the life with this
+    directory; `None` if none runs."""
+    for pid in psutil.pids():
+        mark = read_mark(pid)
+        if not mark.endswith(f"@{directory}"):
+            continue
+        with contextlib.suppress(psutil.Error, OSError, ValueError):
+            process = psutil.Process(pid)
+            words = process.cmdline()
+            if LEADER_NAME not in words or os.getsid(pid) != pid:
+                continue
+            number = int(Path(words[words.index(LEADER_NAME) + 1]).name.removeprefix("exit-"))
+            kind, _, revision = mark.partition("@")[0].partition(":")
+            begun = Start(number, identify(pid), process.create_time())
+            return _recovered(kind, revision, process.environ(), begun, directory)
+    return None
+
+
+def _recovered(
+    kind: str, revision: str, environment: Mapping[str, str], begun: Start, directory: Path
+) -> ReplicaState | RunState:
+    identity, agent = environment["SHOAL_REPLICA"], directory.parent.parent.name
+    gpus = tuple(device for device in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if device)
+    if kind == "run":
+        return RunState(
+            identity, agent, revision, begun.at, None, 0, Phase.RUNNING, start=begun, gpus=gpus, started_at=begun.at
+        )
+    return ReplicaState(
+        identity, agent, revision, begun.at, Phase.RUNNING,
+        ordinal=int(environment["SHOAL_ORDINAL"]) if "SHOAL_ORDINAL" in environment else None,
+        start=begun, port=int(environment["PORT"]) if "PORT" in environment else None, gpus=gpus,
+        started_at=begun.at,
+    )  # fmt: skip
+
+
+def check_version(path: Path) -> None:
+    """Notes the version of these files. Raises EngineError where a newer Shoal noted a higher one: it is left alone."""
+    content = (read_if_there(path) or b"").decode(errors="replace").strip()
+    if content.isdecimal() and int(content) > VERSION:
+        raise EngineError(
+            f"{path.parent}: the local engine's state has version {content}, written by a newer Shoal; this one knows "
+            f"{VERSION}. Nothing was touched: install that Shoal again, or `shoal down` by it first"
+        )
+    if content != str(VERSION):
+        with contextlib.suppress(OSError):  # a full disk: the next one notes it
+            write_whole(path, f"{VERSION}\n".encode())
