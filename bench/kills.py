@@ -137,10 +137,10 @@ class Campaign:
             time.sleep(1.0)
             yield lambda: read_outcomes(out)[1]
             if load.poll() is not None:
-                raise RuntimeError(f"the load ended by itself, with {load.returncode}")
+                raise RuntimeError(f"the load ended before its time, with {load.returncode}")
         finally:
-            load.send_signal(2)  # it writes down what it has
-            load.wait(30)
+            load.terminate()  # it waits for what it sent
+            load.wait(60)
 
     def change_file(self) -> None:
         """A new version of the agent in the file."""

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import signal
 import sys
 import time
 from collections import Counter, deque
@@ -196,15 +197,19 @@ class Generator:
         self._in_flight = 0
         self._start = 0.0
         self._flushed = 0.0
+        self._stopped = asyncio.Event()
 
     async def run(self, schedule: Iterable[Request]) -> None:
-        """Until the schedule's last answer, or a bound."""
+        """Until the schedule's last answer, or a bound. SIGTERM ends the schedule; what was sent is waited for."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
         self._out.write(json.dumps({"started_at": time.time()}) + "\n")
         self._start = time.monotonic()
         try:
             async with asyncio.timeout(self._bounds.seconds), asyncio.TaskGroup() as group:
                 for number, request in enumerate(schedule, start=1):
                     await asyncio.sleep(max(0.0, self._start + request.at_s - time.monotonic()))
+                    if self._stopped.is_set():
+                        break
                     if self._in_flight >= self._bounds.in_flight or number > self._bounds.requests:
                         self._write(request, self._now(), None, None, "not-sent")
                         continue
