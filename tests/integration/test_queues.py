@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -284,3 +285,51 @@ async def test_a_broker_that_is_away_is_said_to_be(tmp_path: Path) -> None:
     finally:
         await queues.close()
         await broker.close()
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        (
+            {"name": "WARE_HOUSE_IMAGES", "subjects": ["mine"]},
+            "a stream WARE_HOUSE_IMAGES already, found not made by Shoal",
+        ),
+        (
+            {
+                "name": "WARE_HOUSE_IMAGES",
+                "subjects": ["x"],
+                "metadata": {"shoal.fleet": "ware_house", "shoal.queue": "images"},
+            },
+            "found queue 'images' of fleet 'ware_house'",
+        ),
+        ({"name": "OTHER", "subjects": ["shoal.ware-house.*"]}, "takes the subject shoal.ware-house.images already"),
+    ],
+)
+async def test_a_stream_of_somebody_else_is_left_alone(tmp_path: Path, stream: dict[str, Any], said: str) -> None:
+    """The error names the queue and what to do; the stream stays as it was."""
+    broker = Broker(tmp_path, a_fleet())
+    broker.start()
+    api = JetStreamApi(broker.admin_url)
+    try:
+        await api.wait_until_ready(15)
+        before = await api.call(f"STREAM.CREATE.{stream['name']}", {"retention": "limits", "storage": "file", **stream})
+        with pytest.raises(BrokerError, match="rename the queue or the fleet") as refused:
+            await broker.queues.ensure({"images": Queue()})
+        assert "queue 'images'" in str(refused.value) and said in str(refused.value)
+        after = await api.call(f"STREAM.INFO.{stream['name']}")
+        assert after["config"] == before["config"]
+    finally:
+        await api.close()
+        await broker.close()
+
+
+async def test_a_queue_that_goes_and_comes_back_has_lost_nothing(broker: Broker) -> None:
+    """Its stream stays with its tasks and dead letters, is counted, and serves again with the settings of then."""
+    with environment(broker.environment("front")):
+        await publish("images", b"one")
+    await write_dead_letters(broker, ["dead"])
+    await broker.queues.ensure({"letters": Queue()})
+    (images,) = [counts for counts in await broker.admin.list() if counts.name == "images"]
+    assert (images.waiting, images.dead) == (1, 1)
+    await broker.queues.ensure({"letters": Queue(), "images": Queue(max_attempts=7)})
+    assert [task.payload for task in await broker.admin.peek("images")] == ["one"]

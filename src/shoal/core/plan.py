@@ -89,12 +89,14 @@ def make_plan(
     capabilities: Capabilities,
     changed_secrets: Collection[str] = (),
     restarted: Collection[str] = (),
+    messages: Mapping[str, int] | None = None,
 ) -> Plan:
     """What would change from `old` (None: nothing runs) to `new` on the engine with these `capabilities`.
 
     `changed_secrets` are names of secrets whose content differs from what runs, `restarted` those of agents that get
-    new replicas though nothing of them differs. Values of secrets are never in a plan,
-    nor those of variables that look like one. Raises PlanError if the engine can't run the fleet.
+    new replicas though nothing of them differs; `messages` is how many tasks and dead letters the broker has, by queue,
+    as far as that is known. Values of secrets are never in a plan, nor those of variables that look like one. Raises
+    PlanError if the engine can't run the fleet.
     """
     _refuse_impossible(old, new, capabilities)
     changes = [*_fleet_changes(old, new)]
@@ -103,7 +105,9 @@ def make_plan(
         change = _agent_change(name, before.get(name), new.agents.get(name), changed_secrets, name in restarted)
         if change is not None:
             changes.append(change)
-    return Plan(new.fleet, new.engine, tuple(changes), tuple(_notes(new, capabilities)))
+    return Plan(
+        new.fleet, new.engine, tuple(changes), (*_notes(new, capabilities), *_kept_queues(old, new, messages or {}))
+    )
 
 
 def _refuse_impossible(old: Fleet | None, new: Fleet, capabilities: Capabilities) -> None:
@@ -224,6 +228,14 @@ def _notes(fleet: Fleet, capabilities: Capabilities) -> Iterator[str]:
             yield f"{key} is {said} on the {capabilities.engine} engine{reason} ({_listed(users)})"
     if not capabilities.runs_images and any(agent.image for agent in fleet.agents.values()):
         yield f"images are not used on the {capabilities.engine} engine: commands run as they are"
+
+
+def _kept_queues(old: Fleet | None, new: Fleet, messages: Mapping[str, int]) -> Iterator[str]:
+    """What becomes of queues that go: no task is ever thrown away unasked."""
+    for name in sorted(set(old.queues if old is not None else ()) - set(new.queues)):
+        count = messages.get(name)
+        kept = "what is in it" if count is None else f"{count:,} message{'s' if count != 1 else ''}"
+        yield f"queue {name} is no longer in the fleet; the broker keeps {kept} (shoal down --volumes deletes it)"
 
 
 def _listed(names: list[str]) -> str:

@@ -14,6 +14,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from nats import errors
 from nats.aio.msg import Msg
@@ -130,7 +132,8 @@ class Consumption:
     async def _fetch_over_one_connection(self) -> None:
         client = await self._link.client()
         epoch = self._link.epoch
-        await self._learn_policy()
+        info = await self._learn_policy()
+        self._answers.alone = not info.get("num_waiting") and not info.get("num_ack_pending")
         await self._fetcher.open(client)
         while not self._stopping and self._link.connected and self._link.epoch == epoch:
             self._fetcher.check(time.monotonic())
@@ -153,7 +156,7 @@ class Consumption:
         concurrency = self._worker.concurrency
         return min(concurrency - self._busy, 2 * concurrency - len(self._works))
 
-    async def _learn_policy(self) -> None:
+    async def _learn_policy(self) -> Mapping[str, Any]:
         name = f"{self._settings.stream}.{self._settings.consumer}"
         try:
             reply = await self._link.request(f"$JS.API.CONSUMER.INFO.{name}", b"", timeout_s=5.0)
@@ -161,7 +164,7 @@ class Consumption:
             raise QueueError(f"no answer about {name}: is it this agent's queue?") from None
         except errors.NoRespondersError:
             raise QueueError("the broker is not ready") from None
-        answer = json.loads(reply.data)
+        answer: Mapping[str, Any] = json.loads(reply.data)
         refusal = answer_error(answer)
         if refusal is not None:
             raise QueueError(f"{name}: {refusal}")
@@ -169,6 +172,7 @@ class Consumption:
         if policy != self._policy:
             self._policy = policy
             self._tend_now.set()
+        return answer
 
     async def _tend(self) -> None:
         """Heartbeats, and from time to time a look at the queue's rules, which may change under a running worker."""

@@ -101,6 +101,7 @@ class Answers:
         self._settings = settings
         self._first_s = retry_delay_s
         self._max_s = retry_delay_max_s
+        self.alone = True  # as far as the broker knew when we came
         self.held: dict[Place, Delivery] = {}
         self._finished: dict[Place, None] = {}  # in order of time
 
@@ -122,12 +123,12 @@ class Answers:
         """Whether the task still is in the queue: False when another worker was done with it a moment ago.
 
         Asked only where that can be: of what is delivered again, and for `ack_wait` after connecting, as a broker that
-        was killed may have forgotten to whom it delivered what. After a reconnection others get a moment to answer for
-        what they have done. Without an answer the task counts as owed.
+        was killed may have forgotten to whom it delivered what. Where there are others, or were, they get a moment to
+        answer for what they have done. Without an answer the task counts as owed.
         """
         if delivery.task.attempt == 1 and self._link.connected_s > ack_wait_s:
             return True
-        if self._link.epoch > 1:
+        if self._link.epoch > 1 or not self.alone:
             await asyncio.sleep(_SETTLE_S - self._link.connected_s)
         body = json.dumps({"seq": delivery.sequence}).encode()
         try:

@@ -28,6 +28,7 @@ MAX_ACK_PENDING = 100_000
 MAX_WAITING = 8_192
 AT_ONCE = 16
 _NAME_IN_USE = 10058
+_SUBJECTS_OVERLAP = 10065
 
 
 class JetStreamQueues:
@@ -41,7 +42,7 @@ class JetStreamQueues:
         """Creates or updates everything that `queues` (by name) need; idempotent, waits for a broker that starts.
 
         A queue that is no longer there keeps its stream and its tasks. Raises BrokerError when two names lead to one
-        stream, or when the broker refuses.
+        stream, when a stream of that name or subject is somebody else's, or when the broker refuses.
         """
         _check_names(self._fleet, queues)
         await self._api.wait_until_ready(READY_TIMEOUT_S)
@@ -82,9 +83,29 @@ class JetStreamQueues:
         try:
             await self._api.call(f"STREAM.CREATE.{config['name']}", config)  # an equal one is no error
         except Refused as refused:
+            if refused.code == _SUBJECTS_OVERLAP:
+                raise BrokerError(
+                    f"queue {config['metadata']['shoal.queue']!r}: another stream of the broker takes the subject "
+                    f"{config['subjects'][0]} already; remove that stream, or rename the queue or the fleet"
+                ) from None
             if refused.code != _NAME_IN_USE:
                 raise
+            await self._refuse_foreign(config)
             await self._api.call(f"STREAM.UPDATE.{config['name']}", config)
+
+    async def _refuse_foreign(self, config: Mapping[str, Any]) -> None:
+        """A stream that somebody else made is neither changed nor used."""
+        answer = await self._api.call(f"STREAM.INFO.{config['name']}")
+        found: Mapping[str, str] = answer["config"].get("metadata") or {}
+        ours: Mapping[str, str] = config["metadata"]
+        if any(found.get(key) != value for key, value in ours.items()):
+            fleet, queue = found.get("shoal.fleet"), found.get("shoal.queue")
+            owner = f"queue {queue!r} of fleet {fleet!r}" if fleet and queue else "not made by Shoal"
+            raise BrokerError(
+                f"queue {ours['shoal.queue']!r}: the broker has a stream {config['name']} already, found {owner}; "
+                f"expected one of queue {ours['shoal.queue']!r} of fleet {ours['shoal.fleet']!r} "
+                "(remove that stream, or rename the queue or the fleet)"
+            )
 
 
 async def list_streams(api: JetStreamApi, subject: str) -> list[Mapping[str, Any]]:

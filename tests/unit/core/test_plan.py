@@ -14,7 +14,7 @@ from shoal.core.plan import HIDDEN, Change, make_plan
 from shoal.core.plan_text import format_plan
 from shoal.core.revision import revision_of, template_of
 from shoal.errors import PlanError
-from shoal.spec.model import Fleet
+from shoal.spec.model import Fleet, Queue
 
 SERVICE: dict[str, Any] = {"command": "run", "port": 8000, "environment": {"A": "1"}}
 WORKER: dict[str, Any] = {"command": "work", "queue": "q"}
@@ -280,3 +280,21 @@ def test_a_plan_is_empty_only_for_equal_fleets(old: dict[str, Any], new: dict[st
     assert bool(plan) is not same
     assert not make_plan(after, after, LOCAL)
     assert {change.agent for change in plan.changes} <= {*old, *new}
+
+
+def test_queues_that_go_keep_what_is_in_them_and_the_plan_says_so() -> None:
+    """How much that is, where it is known; a queue that stays or is new is no note."""
+    old, new = (
+        fleet_of(a=WORKER).model_copy(update={"queues": dict.fromkeys(names, Queue())})
+        for names in (("old", "both"), ("both",))
+    )
+    for messages, kept in (
+        (None, "what is in it"),
+        ({"old": 1, "both": 5}, "1 message"),
+        ({"old": 1200}, "1,200 messages"),
+    ):
+        notes = [note for note in make_plan(old, new, LOCAL, messages=messages).notes if note.startswith("queue")]
+        assert notes == [
+            f"queue old is no longer in the fleet; the broker keeps {kept} (shoal down --volumes deletes it)"
+        ]
+    assert not [note for note in make_plan(new, old, LOCAL).notes if note.startswith("queue")]

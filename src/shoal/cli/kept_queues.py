@@ -1,0 +1,24 @@
+"""What is in the queues that a new fleet has no more, so that a plan can say what the broker keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.errors import ShoalError
+
+if TYPE_CHECKING:
+    from shoal.spec.model import Fleet
+
+
+async def count_messages(directory: Path, old: Fleet | None, new: Fleet) -> dict[str, int]:
+    """Tasks and dead letters by queue; without a controller, or a broker, what can't be known is left out."""
+    if old is None or set(old.queues) <= set(new.queues):
+        return {}
+    from shoal.api.client import Client, socket_path
+
+    try:
+        queues = await Client(socket_path(directory)).queues()
+    except ShoalError:
+        return {}
+    return {queue.name: queue.waiting + queue.in_progress + queue.dead for queue in queues}
