@@ -95,10 +95,10 @@ def step_agent(
     state: AgentState, spec: Agent, template: Template, wired: Wired, now: float, *, chooses_victims: bool
 ) -> Outcome:
     """The next actions of a service or worker; its rollout, its route and what leaves go into the state."""
-    before = state.record.rollout
-    rollout = begin(before, state.revision, wired.generation, state.observed, now=now)
-    rollout = advance(rollout, spec, state.observed, desired=state.record.desired, healthy=state.healthy, now=now)
-    target = rollout.target(state.observed)
+    before, observed = state.record.rollout, state.observed_by(now)
+    rollout = begin(before, state.revision, wired.generation, observed, now=now)
+    rollout = advance(rollout, spec, observed, desired=state.record.desired, healthy=state.healthy, now=now)
+    target = rollout.target(observed)
     wanted = Wanted(
         agent=state.name,
         revision=target,
@@ -112,7 +112,7 @@ def step_agent(
     )
     step = reconcile(
         wanted,
-        state.observed,
+        observed,
         leaving=state.leaving,
         left=state.left,
         healthy=state.healthy,

@@ -44,6 +44,7 @@ class AgentState:
     manual_runs: tuple[str, ...] = ()
     failure: str = ""
     retry_at: float = 0.0
+    ready_seen: dict[tuple[str, float], float] = field(default_factory=dict[tuple[str, float], float])
     saved: AgentRecord | None = None
 
     def take_over(self, now: float) -> None:
@@ -66,7 +67,10 @@ class AgentState:
         )
         if pin is not None and pin.until is not None:
             pin = replace(pin, until=pin.until - by_s)
-        record = replace(self.record, pin=pin, ups=self.history.ups, downs=self.history.downs)
+        rollout = self.record.rollout
+        if rollout is not None and rollout.finished_at is None:
+            rollout = replace(rollout, progressed_at=rollout.progressed_at - by_s)
+        record = replace(self.record, pin=pin, ups=self.history.ups, downs=self.history.downs, rollout=rollout)
         if record != self.record:
             self.record = record
         self.series = replace(
@@ -77,6 +81,30 @@ class AgentState:
         self.usage = {name: replace(usage, at=usage.at - by_s) for name, usage in self.usage.items()}
         self.due_at = None if self.due_at is None else self.due_at - by_s
         self.retry_at -= by_s
+        self.ready_seen = {ready: at - by_s for ready, at in self.ready_seen.items()}
+
+    def slept(self, for_s: float) -> None:
+        """The clock went on without us (a machine that was suspended, or a clock that was set): a rollout that could
+        make no progress meanwhile is not to be given up for it."""
+        rollout = self.record.rollout
+        if rollout is not None and rollout.finished_at is None:
+            rollout = replace(rollout, progressed_at=rollout.progressed_at + for_s)
+            self.record = replace(self.record, rollout=rollout)
+
+    def observed_by(self, now: float) -> AgentObserved:
+        """The observation, in which nobody became ready later than now: who is told so, by another clock or by this one
+        before it was set back, counts as ready since it was first seen ready."""
+        late = {
+            (r.id, r.ready_at) for r in self.observed.replicas if r.ready_at is not None and r.ready_at > now
+        }  # fmt: skip
+        if not late:
+            return self.observed
+        self.ready_seen = {ready: min(now, self.ready_seen.get(ready, now)) for ready in late}
+        replicas = tuple(
+            r if r.ready_at is None or r.ready_at <= now else replace(r, ready_at=self.ready_seen[r.id, r.ready_at])
+            for r in self.observed.replicas
+        )
+        return replace(self.observed, replicas=replicas)
 
     @property
     def healthy(self) -> int | None:

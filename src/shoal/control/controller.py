@@ -29,6 +29,7 @@ from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
 RETRY_S = 1.0
+SLEPT_S = 10.0  # a clock that is further on than the time we ran has been set, or the machine was suspended
 EVENTS_KEPT = 2000
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Controller:
         self._closing: bool | None = None  # with or without the data
         self._reopened = asyncio.Event()
         self._loaded, self._load_at = False, 0.0
-        self._clock_at = 0.0  # when the last pass began, to see a clock that was set back
+        self._clock_at = self._loop_clock_at = 0.0  # when the last pass began, to see a clock that was set
         self._queues_url: str | None = None
         self._unsaved: list[Decision] = []
         self.watching = Watching(self)
@@ -186,7 +187,7 @@ class Controller:
                 await asyncio.sleep(RETRY_S)
         self.problem("engine", None)
         self.problem("records", None)
-        self._clock_at = self.parts.clock()
+        self._clock_at, self._loop_clock_at = self.parts.clock(), asyncio.get_running_loop().time()
         if any(agent.replicas for agent in self._observed.agents.values()):
             self._feed.expect_gateways()
         for name in sorted({*records, *self._observed.agents}):
@@ -218,7 +219,12 @@ class Controller:
 
     def _read_clock(self) -> float:
         now, before = self.parts.clock(), self._clock_at
-        self._clock_at = now
+        loop_now, loop_before = asyncio.get_running_loop().time(), self._loop_clock_at
+        self._clock_at, self._loop_clock_at = now, loop_now
+        slept_s = now - before - (loop_now - loop_before)
+        if slept_s > SLEPT_S:
+            for state in self.states.values():
+                state.slept(slept_s)
         if now < before:
             for state in self.states.values():
                 state.set_back(before - now)

@@ -8,6 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from shoal.control import gateway_feed
 from shoal.control.agent_state import AgentState
 from shoal.control.controller import Controller
 from shoal.control.memory_store import MemoryStore
@@ -129,9 +132,11 @@ class Drive:
 
 @contextlib.asynccontextmanager
 async def driving(**options: Any) -> AsyncGenerator[Drive]:
-    """A drive whose controller has taken over."""
+    """A drive whose controller has taken over. Its gateways are all there: nobody waits for more of them to call."""
     drive = Drive(**options)
-    async with asyncio.TaskGroup() as tasks:
-        drive.controller.tasks = tasks
-        await drive.controller.take_over()
-        yield drive
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway_feed, "GATHER_S", 0.0)
+        async with asyncio.TaskGroup() as tasks:
+            drive.controller.tasks = tasks
+            await drive.controller.take_over()
+            yield drive

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from shoal.control.agent_state import AgentState
 from shoal.core.action import Scale
 from shoal.core.decision import Decision
-from shoal.core.observed import Phase, Replica
+from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.core.record import AgentRecord
 from shoal.core.rollout import Rollout, RolloutPhase
 from shoal.engines.memory.behaviour import Behaviour
@@ -223,3 +224,26 @@ async def test_a_new_controller_finishes_the_rollout_and_repeats_nothing(moment:
         assert rollout(drive).phase is RolloutPhase.COMPLETE and rollout(drive).generation == 2
         stopped = [victim for a in drive.engine.acted[before:] if isinstance(a, Scale) for victim in a.victims]
         assert sorted(stopped) == ["web-1", "web-2", "web-3"]
+
+
+async def test_a_machine_that_slept_gives_no_rollout_up() -> None:
+    """Suspended for an hour in the middle of a rollout: it goes on, as nobody could make progress meanwhile."""
+    async with driving() as drive:
+        await settled(drive)
+        await drive.up(web("2"))
+        await drive.go(0.3)
+        assert rollout(drive).phase is RolloutPhase.PROGRESSING
+        drive.engine.behave("web", Behaviour(ready_s=2.0))
+        drive.now += 3600.0
+        await drive.go(30, until=lambda: drive.controller.settled)
+        assert rollout(drive).phase is RolloutPhase.COMPLETE and revisions(drive) == {drive.state("web").revision}
+
+
+def test_who_became_ready_in_the_future_counts_from_when_it_was_seen() -> None:
+    """An engine whose clock is ahead, or ours set back: a replica proves itself in its time all the same."""
+    ahead = Replica("web-1", "web", "r", Phase.RUNNING, ready=True, port=80, ready_at=5000.0)
+    state = AgentState("web", None, AgentObserved("web", {"r": 1}, (ahead,)))
+    assert [state.observed_by(now).replicas[0].ready_at for now in (1000.0, 1001.0)] == [1000.0, 1000.0]
+    state.set_back(400.0)
+    assert state.observed_by(601.5).replicas[0].ready_at == 600.0
+    assert state.observed_by(6000.0) is state.observed
