@@ -6,11 +6,12 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 
-from shoal.api.views import AgentView, DecisionView, ReplicaView, RunView, StatusView
+from shoal.api.views import AgentView, DecisionView, ReplicaView, RolloutView, RunView, StatusView
 from shoal.control.agent_state import AgentState
 from shoal.control.controller import Controller
 from shoal.core.decision import Decision
 from shoal.core.observed import JobRun, Phase, Replica
+from shoal.core.rollout import RolloutPhase
 from shoal.core.signals import Reading
 from shoal.spec.model import Agent, Kind
 
@@ -77,6 +78,7 @@ def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) 
         decision=decision_view(state.decision) if state.decision is not None else None,
         replicas=tuple(_replica_view(state, replica) for replica in replicas),
         runs=tuple(_run_view(run) for run in state.observed.runs),
+        rollout=_rollout_view(state),
     )
 
 
@@ -105,6 +107,11 @@ def _health(state: AgentState) -> tuple[str, str]:
         return "failed", state.failure
     if spec is None:
         return "progressing", "is being removed"
+    rollout = state.record.rollout
+    if rollout is not None and rollout.phase is RolloutPhase.FAILED and rollout.revision == state.revision:
+        serves = rollout.target(state.observed)
+        goes_on = f"; {serves} serves on" if serves != rollout.revision else ""
+        return "failed", f"{rollout.revision} was given up: {rollout.reason}{goes_on}"
     new = [r for r in replicas if r.revision == state.revision]
     crashing = next(_crashing(new), None)
     if crashing is not None:
@@ -140,6 +147,28 @@ def _crashing(replicas: Iterable[Replica]) -> Iterator[Replica]:
 def _reason(replica: Replica) -> str:
     last = f"; last said: {replica.last_log[-1]}" if replica.last_log else ""
     return f"{replica.id}: {replica.reason}{last}"
+
+
+def _rollout_view(state: AgentState) -> RolloutView | None:
+    rollout = state.record.rollout
+    if rollout is None or state.spec is None or state.spec.kind is Kind.JOB:
+        return None
+    alive = [r for r in state.observed.replicas if r.phase not in (Phase.STOPPING, Phase.FAILED)]
+    new = [r for r in alive if r.revision == rollout.revision]
+    return RolloutView(
+        phase=rollout.phase.value,
+        revision=rollout.revision,
+        stable=rollout.stable,
+        serving=rollout.target(state.observed),
+        generation=rollout.generation,
+        started_at=rollout.started_at,
+        finished_at=rollout.finished_at,
+        new=len(new),
+        new_ready=sum(1 for r in new if r.ready),
+        old=len(alive) - len(new),
+        reason=rollout.reason,
+        last_log=rollout.last_log,
+    )
 
 
 def _replica_view(state: AgentState, replica: Replica) -> ReplicaView:

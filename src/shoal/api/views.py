@@ -69,6 +69,25 @@ class DecisionView:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutView:
+    """How far `revision` is in taking over from `stable`: `phase` is `progressing`, `complete` or `failed`, with its
+    `reason` and the last lines of a replica that did not get ready; `serving` is the one that serves in the end."""
+
+    phase: str
+    revision: str
+    stable: str | None
+    serving: str
+    generation: int
+    started_at: float
+    finished_at: float | None
+    new: int
+    new_ready: int
+    old: int
+    reason: str = ""
+    last_log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AgentView:
     """One agent. `state` is `ok`, `progressing`, `asleep` (at zero, wakes by itself), `degraded` or `failed`, with its
     `reason`; `settled`: what is wished of it is carried out. `desired`, `ready` and `starting` count replicas apart."""
@@ -98,6 +117,7 @@ class AgentView:
     replicas: tuple[ReplicaView, ...] = ()
     runs: tuple[RunView, ...] = ()
     settled: bool = True
+    rollout: RolloutView | None = None
 
 
 @dataclass(frozen=True, slots=True)

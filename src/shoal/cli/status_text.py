@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
+from shoal.api.views import AgentView, ReplicaView, RolloutView, RunView, StatusView
 from shoal.cli.output import (
     NONE,
     STATE_COLOURS,
@@ -136,6 +136,7 @@ def render_agent(agent: AgentView, now: float, width: int | None = None) -> str:
         ("reason", describe_reason(agent, now)),
         ("replicas", _describe_replicas(agent)),
         ("revision", agent.revision),
+        ("rollout", describe_rollout(agent.rollout, now) if agent.rollout is not None else ""),
         ("url", agent.url or ""),
         ("load", _describe_load(agent)),
     ]  # fmt: skip
@@ -160,6 +161,20 @@ def _describe_replicas(agent: AgentView) -> str:
 def describe_bounds(agent: AgentView) -> str:
     """How many replicas the autoscaler may choose."""
     return f"always {agent.min}" if agent.min == agent.max else f"between {agent.min} and {agent.max}"
+
+
+def describe_rollout(rollout: RolloutView, now: float) -> str:
+    """Where a rollout is, in a line."""
+    since = format_span((rollout.finished_at or now) - rollout.started_at)
+    over = f" from {rollout.stable}" if rollout.stable is not None else ""
+    if rollout.phase == "complete":
+        return f"complete, {rollout.revision} took over{over} in {since}, {format_ago(rollout.finished_at, now)}"
+    if rollout.phase == "failed":
+        return f"failed, {rollout.revision}: {rollout.reason}; {rollout.serving} serves"
+    return (
+        f"progressing for {since}, {rollout.revision} takes over{over}: "
+        f"{rollout.new_ready} of {rollout.new} new ready, {rollout.old} old"
+    )
 
 
 def _describe_load(agent: AgentView) -> str:
@@ -231,6 +246,8 @@ def _last_logs(agent: AgentView) -> list[str]:
     for replica in agent.replicas:
         if replica.last_log and not replica.ready:
             lines += ["", f"last lines of {replica.id}:", *(f"  {line}" for line in replica.last_log)]
+    if not lines and agent.rollout is not None and agent.rollout.last_log:
+        lines += ["", f"last lines of {agent.rollout.revision}:", *(f"  {line}" for line in agent.rollout.last_log)]
     return lines
 
 

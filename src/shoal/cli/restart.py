@@ -1,0 +1,34 @@
+"""`shoal restart`: the same version anew, as a rollout: nothing of it is down meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from shoal.cli.agent_names import complete_agents
+from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
+from shoal.cli.since import Span
+
+
+@click.command(short_help="Replace an agent's replicas by new ones of the same version.")
+@click.argument("agents", metavar="AGENT...", nargs=-1, required=True, shell_complete=complete_agents)
+@click.option(
+    "--wait-timeout", type=Span(), default="10m", show_default=True, help="How long it may take until all is settled."
+)
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@decorate(FLEET_OPTIONS)
+@output_option("text", "json", "yaml")
+@pass_common
+def restart(common: Common, agents: tuple[str, ...], wait_timeout: float, yes: bool) -> int:
+    """Replace the replicas of agents by new ones of the same version.
+
+    It goes as a change of the file would: new replicas take over before old ones leave, and those of stateful agents
+    follow each other. What the file says that was not yet brought up stays out of it.
+    """
+    from shoal.cli.stored_change import carry_out, read_history, restart_intent
+
+    directory = common.directory()
+    stored, _ = asyncio.run(read_history(directory, common.fleet_name()))
+    intent = restart_intent(directory, stored, list(dict.fromkeys(agents)))
+    return carry_out(common, intent, agents, wait_timeout, yes=yes)

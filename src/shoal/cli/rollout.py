@@ -1,0 +1,183 @@
+"""`shoal rollout`: how far a change is, which there were before, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shoal.cli.agent_names import complete_agents
+from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
+from shoal.cli.output import NONE, Cell, Column, emit, format_ago, render_table, terminal_width
+from shoal.cli.since import Span
+from shoal.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.api.views import AgentView, StatusView
+    from shoal.control.history import StoredGeneration, StoredRevision
+
+FAILED = 1
+_AGENTS = (
+    Column("GENERATION", right=True),
+    Column("REVISION"),
+    Column("STORED", right=True),
+    Column("WHAT"),
+    Column("BY"),
+    Column("CHANGED"),
+)
+_FLEET = (Column("GENERATION", right=True), Column("STORED", right=True), Column("WHAT"), Column("BY"))
+_AGENT = click.argument("agent", required=False, shell_complete=complete_agents)
+_WAIT = click.option(
+    "--wait-timeout", type=Span(), default="10m", show_default=True, help="How long it may take until all is settled."
+)
+
+
+@click.group(short_help="Watch a change, look at those before it, undo it.")
+def rollout() -> None:
+    """Watch a change, look at those before it, undo it.
+
+    A new version takes over replica by replica, as `update` says in the file. One that makes no progress for
+    `progress_deadline` is given up, and the version before serves alone again.
+    """
+
+
+@rollout.command(short_help="Wait for a rollout, and tell what came of it.")
+@_AGENT
+@click.option("--no-wait", is_flag=True, help="Tell how far it is, and don't wait.")
+@_WAIT
+@decorate(FLEET_OPTIONS)
+@output_option("text", "json", "yaml")
+@pass_common
+def status(common: Common, agent: str | None, no_wait: bool, wait_timeout: float) -> int:
+    """Wait until the rollouts of the fleet, or of AGENT, are done, and tell what came of them.
+
+    The exit code is 0 when they are complete, with --no-wait also while they go on, and 1 when one has failed.
+    """
+    view = asyncio.run(_status(common, agent, None if no_wait else wait_timeout))
+    found = [each for each in view.agents if each.rollout is not None and agent in (None, each.name)]
+    if common.output != "text":
+        emit([{"agent": each.name, **_plain(each)} for each in found], common.output)
+    for each in found if common.output == "text" else ():
+        click.echo(_line(each, view.at))
+    return FAILED if any(each.rollout is not None and each.rollout.phase == "failed" for each in found) else 0
+
+
+@rollout.command(short_help="List the versions that one can come back to.")
+@_AGENT
+@decorate(FLEET_OPTIONS)
+@output_option("text", "json", "yaml")
+@pass_common
+def history(common: Common, agent: str | None) -> None:
+    """List the last ten revisions of AGENT, or the last ten generations of the fleet, the newest first.
+
+    `shoal rollout undo` takes their generation with --to.
+    """
+    from shoal.cli.stored_change import current_revision, read_history
+
+    stored, kept = asyncio.run(read_history(common.directory(), common.fleet_name()))
+    if agent is None:
+        _show_generations(common, kept.generations, stored.generation)
+        return
+    if stored.fleet is None or agent not in stored.fleet.agents:
+        raise NotFound(f"no agent {agent!r} in this fleet; there are: {', '.join(sorted(kept.revisions)) or 'none'}")
+    _show_revisions(common, kept.revisions.get(agent, ()), current_revision(stored, agent))
+
+
+@rollout.command(short_help="Bring an earlier version back.")
+@_AGENT
+@click.option("--to", type=click.IntRange(min=1), metavar="GENERATION", help="Which one; by default the one before.")
+@_WAIT
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@decorate(FLEET_OPTIONS)
+@output_option("text", "json", "yaml")
+@pass_common
+def undo(common: Common, agent: str | None, to: int | None, wait_timeout: float, yes: bool) -> int:
+    """Bring an earlier version of AGENT back, or the fleet as it was one generation ago.
+
+    Shows the plan, stores it as a new generation and waits until it is carried out. Of one agent only what makes new
+    replicas is taken back; its scale and its routes stay. The contents that its secrets had then come back too. The
+    file is not changed: the next `shoal up` brings what it says.
+    """
+    from shoal.cli.stored_change import carry_out, read_history, undo_agent_intent, undo_fleet_intent
+
+    directory = common.directory()
+    stored, kept = asyncio.run(read_history(directory, common.fleet_name()))
+    if agent is None:
+        intent = undo_fleet_intent(directory, stored, kept.generations, to)
+    else:
+        intent = undo_agent_intent(directory, stored, kept.revisions.get(agent, ()), agent, to)
+    return carry_out(common, intent, [agent] if agent is not None else [], wait_timeout, yes=yes)
+
+
+async def _status(common: Common, agent: str | None, timeout_s: float | None) -> StatusView:
+    from shoal.cli.settling import Settling
+    from shoal.cli.up import wait_settled
+
+    client = common.client()
+    view = await client.status()
+    if agent is not None and all(each.name != agent for each in view.agents):
+        raise NotFound(
+            f"no agent {agent!r} in this fleet; there are: {', '.join(a.name for a in view.agents) or 'none'}"
+        )
+    if timeout_s is None:
+        return view
+    settling = Settling(view.generation, (agent,) if agent is not None else ())
+    return await wait_settled(client, common.directory(), settling, timeout_s)
+
+
+def _line(agent: AgentView, now: float) -> str:
+    from shoal.cli.status_text import describe_rollout
+
+    assert agent.rollout is not None
+    return f"{click.style(agent.name, bold=True)}: {describe_rollout(agent.rollout, now)}"
+
+
+def _plain(agent: AgentView) -> dict[str, Any]:
+    from shoal.cli.output import as_plain
+
+    return as_plain(agent.rollout)
+
+
+def _show_revisions(common: Common, revisions: Sequence[StoredRevision], serving: str) -> None:
+    if common.output != "text":
+        emit([{**_facts(each), "revision": each.revision, "wished": each.revision == serving,
+               "changes": list(each.changes)} for each in revisions], common.output)  # fmt: skip
+        return
+    now = time.time()
+    rows: list[list[Cell | str]] = [
+        [
+            f"{each.generation}",
+            Cell(each.revision, "green" if each.revision == serving else None),
+            format_ago(each.at, now),
+            f"{each.what or NONE}{' (now)' if each.revision == serving else ''}",
+            each.by.partition(" ")[0],
+            ", ".join(each.changes) or NONE,
+        ]
+        for each in revisions
+    ]
+    click.echo(render_table(_AGENTS, rows, terminal_width()))
+
+
+def _show_generations(common: Common, generations: Sequence[StoredGeneration], current: int) -> None:
+    if common.output != "text":
+        emit([{**_facts(each), "wished": each.generation == current} for each in generations], common.output)
+        return
+    now = time.time()
+    rows: list[list[Cell | str]] = [
+        [
+            f"{each.generation}",
+            format_ago(each.at, now),
+            f"{each.what or NONE}{' (now)' if each.generation == current else ''}",
+            each.by.partition(" ")[0],
+        ]
+        for each in generations
+    ]
+    click.echo(render_table(_FLEET, rows, terminal_width()))
+
+
+def _facts(stored: StoredRevision | StoredGeneration) -> dict[str, Any]:
+    return {"generation": stored.generation, "at": stored.at, "by": stored.by, "what": stored.what}

@@ -1,0 +1,195 @@
+"""A change that starts from what is stored, not from the file: back to an earlier version, or the same one anew."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from shoal.cli.options import Common
+from shoal.cli.plan import Intent, colour_plan
+from shoal.control.sqlite_store import open_store
+from shoal.control.store import History, SecretRecord, StoredFleet
+from shoal.errors import NotFound, PlanError
+from shoal.spec.model import Agent, Broker, Fleet, Kind, Queue
+
+if TYPE_CHECKING:
+    from shoal.control.history import StoredGeneration, StoredRevision
+
+
+async def read_history(directory: Path, name: str) -> tuple[StoredFleet, History]:
+    """The fleet that is stored and what was before it. Raises NotFound where none is."""
+    from shoal.cli.stored_fleet import STATE_FILE
+
+    if (directory / STATE_FILE).exists():
+        async with open_store(directory / STATE_FILE) as store:
+            stored, history = await store.read_fleet(), await store.read_history()
+        if stored is not None and stored.fleet is not None:
+            return stored, history
+    raise NotFound(f"no fleet {name} is stored here; `shoal up` starts one")
+
+
+def restart_intent(directory: Path, stored: StoredFleet, agents: Sequence[str]) -> Intent:
+    """New replicas of the same version for these agents. Raises NotFound."""
+    assert stored.fleet is not None
+    for name in agents:
+        if _agent(stored.fleet, name).kind is Kind.JOB:
+            raise NotFound(f"{name!r} is a job, which has no replicas to restart; `shoal run {name}` runs it now")
+    nonces = {**stored.nonces, **{name: secrets.token_hex(4) for name in agents}}
+    return _intent(directory, stored, stored.fleet, stored.secrets, nonces, f"restart {' '.join(agents)}")
+
+
+def undo_agent_intent(
+    directory: Path, stored: StoredFleet, revisions: Sequence[StoredRevision], name: str, to: int | None
+) -> Intent:
+    """One agent as it was in an earlier revision, but for what restarts nothing. Raises NotFound, PlanError."""
+    from shoal.core.plan import keep_live
+
+    assert stored.fleet is not None
+    now = _agent(stored.fleet, name)
+    wanted = _earlier_revision(stored, revisions, name, to)
+    agent = keep_live(wanted.spec, now)
+    fleet = _with_agent(stored.fleet, name, agent)
+    nonces = {**stored.nonces, name: wanted.nonce}
+    records = _earlier_secrets(directory, stored, wanted.digests)
+    return _intent(directory, stored, fleet, records, nonces, f"undo {name} to {wanted.generation}")
+
+
+def undo_fleet_intent(
+    directory: Path, stored: StoredFleet, generations: Sequence[StoredGeneration], to: int | None
+) -> Intent:
+    """The whole fleet as it was in an earlier generation. Raises NotFound, PlanError."""
+    before = [each for each in generations if each.generation < stored.generation]
+    wanted = next((each for each in before if to in (None, each.generation)), None)
+    if wanted is None:
+        raise NotFound(_nothing_to_undo("the fleet", to, [each.generation for each in before]))
+    used = {secret.name for agent in wanted.fleet.agents.values() for secret in agent.secrets}
+    digests = {name: digest for name, digest in wanted.digests.items() if name in used}
+    records = _earlier_secrets(directory, stored, digests)
+    return _intent(directory, stored, wanted.fleet, records, wanted.nonces, f"undo to {wanted.generation}")
+
+
+def carry_out(common: Common, intent: Intent, agents: Sequence[str], timeout_s: float, *, yes: bool) -> int:
+    """Shows the plan, stores it and waits until it is carried out; gives the exit code."""
+    from shoal.cli.up import confirm, up_detached
+
+    if common.output == "text":
+        click.echo(colour_plan(intent.plan), err=True)
+    confirm(intent, yes)
+    return asyncio.run(up_detached(common, intent, tuple(agents), timeout_s))
+
+
+def _intent(
+    directory: Path,
+    stored: StoredFleet,
+    fleet: Fleet,
+    records: Mapping[str, SecretRecord],
+    nonces: Mapping[str, str],
+    what: str,
+) -> Intent:
+    from shoal.cli.secret_values import Choice, Choices
+    from shoal.cli.stored_fleet import capabilities_of
+    from shoal.core.plan import make_plan
+
+    assert stored.fleet is not None
+    changed = {name for name, record in records.items() if _digest(stored, name) not in ("", record.digest)}
+    restarted = _restarted(stored, fleet, nonces, changed)
+    made = make_plan(stored.fleet, fleet, capabilities_of(fleet), changed, restarted)
+    choices = Choices({name: Choice(kept=record) for name, record in records.items()}, frozenset(changed))
+    kept = {name: nonce for name, nonce in nonces.items() if nonce and name in fleet.agents}
+    return Intent(directory, Path(stored.directory), fleet, choices, made, stored.generation, nonces=kept, what=what)
+
+
+def _restarted(
+    stored: StoredFleet, fleet: Fleet, nonces: Mapping[str, str], changed: Collection[str]
+) -> tuple[str, ...]:
+    """The agents that get new replicas for no other reason than their nonce."""
+    assert stored.fleet is not None
+    return tuple(
+        name
+        for name, agent in fleet.agents.items()
+        if name in stored.fleet.agents
+        and nonces.get(name, "") != stored.nonces.get(name, "")
+        and agent == stored.fleet.agents[name]
+        and not any(secret.name in changed for secret in agent.secrets)
+    )
+
+
+def _earlier_revision(
+    stored: StoredFleet, revisions: Sequence[StoredRevision], name: str, to: int | None
+) -> StoredRevision:
+    serving = current_revision(stored, name)
+    before = [each for each in revisions if each.revision != serving]
+    wanted = next((each for each in before if to in (None, each.generation)), None)
+    if wanted is None:
+        raise NotFound(_nothing_to_undo(name, to, [each.generation for each in before]))
+    return wanted
+
+
+def current_revision(stored: StoredFleet, name: str) -> str:
+    """The revision of an agent that is wished now."""
+    from shoal.core.revision import revision_of, template_of
+
+    assert stored.fleet is not None
+    digests = {secret: record.digest for secret, record in stored.secrets.items()}
+    return revision_of(template_of(stored.fleet, name, digests, stored.nonces.get(name, "")))
+
+
+def _with_agent(fleet: Fleet, name: str, agent: Agent) -> Fleet:
+    """The fleet with another version of one agent, and the queues that this needs."""
+    missing = [each for each in agent.calls if each not in fleet.agents and each not in fleet.external]
+    if missing:
+        raise PlanError(
+            f"agents.{name}: that version calls {', '.join(missing)}, which the fleet does not have any more; "
+            "`shoal rollout undo` without an agent takes all of the fleet back"
+        )
+    queues = dict(fleet.queues)
+    for queue in (*([agent.queue] if agent.queue else []), *agent.publishes):
+        queues.setdefault(queue, Queue())
+    brokers = dict(fleet.brokers)
+    for queue in queues.values():
+        brokers.setdefault(queue.broker, Broker())
+    return fleet.model_copy(update={"agents": {**fleet.agents, name: agent}, "queues": queues, "brokers": brokers})
+
+
+def _earlier_secrets(directory: Path, stored: StoredFleet, digests: Mapping[str, str]) -> dict[str, SecretRecord]:
+    """The secrets with the contents that they had. They stand until their source says something else than now."""
+    from shoal.cli.stored_fleet import who_am_i
+    from shoal.control.secret_contents import SecretContents
+
+    contents, records = SecretContents(directory), dict(stored.secrets)
+    for name, digest in digests.items():
+        if _digest(stored, name) == digest or not digest:
+            continue
+        if not contents.has(digest):
+            raise PlanError(
+                f"secrets.{name}: what it held then is not kept any more; give it by `shoal secret set {name}`, and "
+                "change the file instead"
+            )
+        known = stored.secrets.get(name)
+        source = known.source_digest or known.digest if known is not None else None
+        records[name] = SecretRecord(digest, time.time(), who_am_i(), by_hand=True, source_digest=source)
+    return records
+
+
+def _digest(stored: StoredFleet, name: str) -> str:
+    record = stored.secrets.get(name)
+    return record.digest if record is not None else ""
+
+
+def _agent(fleet: Fleet, name: str) -> Agent:
+    if name not in fleet.agents:
+        raise NotFound(f"no agent {name!r} in this fleet; there are: {', '.join(sorted(fleet.agents)) or 'none'}")
+    return fleet.agents[name]
+
+
+def _nothing_to_undo(what: str, to: int | None, generations: Sequence[int]) -> str:
+    if to is None or not generations:
+        return f"{what} has nothing to come back to: nothing was stored before"
+    kept = ", ".join(str(each) for each in generations)
+    return f"{what} can't be brought back to generation {to}; those that are kept and differ: {kept}"
