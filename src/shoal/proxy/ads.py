@@ -31,10 +31,6 @@ class AdsServer:
         self.acknowledged = 0
         self.error = ""  # Envoy's words on what it refuses of the version that is published
 
-    @property
-    def connected(self) -> bool:
-        return bool(self._streams)
-
     def publish(self, resources: Mapping[str, Mapping[str, bytes]]) -> int:
         """Makes serialised resources, by type URL and name, the current ones. Returns their version."""
         self._published = Published(self._published.version + 1, resources)

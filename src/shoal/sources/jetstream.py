@@ -32,7 +32,7 @@ _SUBJECTS_OVERLAP = 10065
 
 
 class JetStreamQueues:
-    """The queues of one fleet; a `Source` of their depth."""
+    """The queues of one fleet, and their depth."""
 
     def __init__(self, admin_url: str, fleet: str) -> None:
         self._api = JetStreamApi(admin_url)
