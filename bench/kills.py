@@ -13,21 +13,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import itertools
 import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from bench.live_fleet import HERE, SHOAL, LiveFleet, running
-from bench.load import Outcome, Request, quantile, read_outcomes, write_schedule
+from bench.load import Outcome, Request, quantile, read_outcomes
 from shoal.api.views import AgentView
 from shoal.errors import ShoalError
 
@@ -128,11 +130,11 @@ class Campaign:
     @contextlib.contextmanager
     def load(self) -> Generator[Callable[[], list[Outcome]]]:
         """Requests until the block ends; then all outcomes can be had."""
-        schedule, out = self.fleet.directory / "schedule.jsonl", self.fleet.directory / "outcomes.jsonl"
-        write_schedule(schedule, _requests(3600))
-        command = [sys.executable, "-m", "bench.load", "--target", self.fleet.url, "--schedule", str(schedule)]
-        command += ["--out", str(out), "--max-requests", "10000000", "--max-seconds", "3600"]
-        load = subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.DEVNULL)
+        out = self.fleet.directory / "outcomes.jsonl"
+        command = [sys.executable, "-m", "bench.load", "--target", self.fleet.url, "--schedule", "/dev/stdin"]
+        command += ["--out", str(out), "--max-requests", "10000000", "--max-seconds", "14400"]
+        load = subprocess.Popen(command, cwd=HERE.parent, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        threading.Thread(target=_feed, args=(load,), daemon=True).start()
         try:
             time.sleep(1.0)
             yield lambda: read_outcomes(out)[1]
@@ -198,9 +200,17 @@ def _fleet(agent: dict[str, Any]) -> Generator[Campaign]:
         yield Campaign(fleet, sink)
 
 
-def _requests(seconds: int) -> Iterator[Request]:
-    """Half of them on new connections; GETs may be repeated, POSTs may not."""
-    for number in range(seconds * (PER_S + UNSAFE_PER_S)):
+def _feed(load: subprocess.Popen[bytes]) -> None:
+    """The schedule, for as long as somebody reads it."""
+    assert load.stdin is not None
+    with contextlib.suppress(BrokenPipeError), load.stdin as pipe:
+        for request in _requests():
+            pipe.write(json.dumps(asdict(request)).encode() + b"\n")
+
+
+def _requests() -> Iterator[Request]:
+    """Without end; half of them on new connections. GETs may be repeated, POSTs may not."""
+    for number in itertools.count():
         at_s = number / (PER_S + UNSAFE_PER_S)
         unsafe = number % ((PER_S + UNSAFE_PER_S) // UNSAFE_PER_S) == 0
         headers = {"x-id": str(number), **({"connection": "close"} if number // 7 % 2 else {})}
