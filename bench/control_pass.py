@@ -151,9 +151,7 @@ async def measure(agents: int, replicas: int, rounds: int) -> dict[str, Any]:
         async with open_store(Path(folder) / "state.db") as store:
             await store.write_fleet(fleet_of(agents, replicas), directory=".", by="bench", at=clock(),
                                     expected_generation=0)  # fmt: skip
-            controller = Controller(
-                Parts(engine, engine, MemoryPlatform(), gateways, store, _no_queues, clock, lambda name: name)
-            )
+            controller = Controller(Parts(engine, engine, MemoryPlatform(), gateways, store, _no_queues, clock))
             bed = Bed(controller, engine, gateways, clock)
             await controller.take_over()
             gateways.count(_GATEWAY, {name: Traffic(healthy=replicas) for name in fleet_names(agents)})

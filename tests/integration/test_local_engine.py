@@ -220,7 +220,7 @@ async def test_secrets_volumes_and_variables(directory: Path) -> None:
     shows = (*PYTHON, _SHOWS, "$SHOAL_REPLICA", "$PORT-${PORT}", "$HOME")
     uses = (SecretUse("KEY", True, ""), SecretUse("FILE_ONLY", False, ""))
     secrets = {"KEY": b"s3cret", "FILE_ONLY": b"\xff"}
-    async with local_engine(directory, secrets=secrets.__getitem__) as engine:
+    async with local_engine(directory, secrets=lambda use: secrets[use.name]) as engine:
         shape = template(
             shows, port=8000, secrets=uses, volumes=("data:/data",), stateful=True,
             environment={"LEVEL": "debug", "dotted.name": "kept"},

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import hmac
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -16,8 +14,10 @@ from shoal.api.server import serve_api
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
 from shoal.control.parts import Parts, QueueBroker
+from shoal.control.secret_contents import SecretContents
 from shoal.control.sqlite_store import open_store
 from shoal.control.store import StoredFleet
+from shoal.core.template import SecretUse
 from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.platform import LocalPlatform
 from shoal.errors import Conflict, NotFound
@@ -39,9 +39,16 @@ async def run_controller(directory: Path, fleet: str) -> None:
             options = stored.fleet.local if stored is not None and stored.fleet is not None else LocalOptions()
             project = Path(stored.directory) if stored is not None else Path.cwd()
             link = f"unix:{directory / 'gateways.sock'}"
-            secrets = _secret_reader(directory)
+            contents = SecretContents(directory)
             async with (
-                LocalEngine(directory, fleet, options, project_directory=project, secrets=secrets) as engine,
+                LocalEngine(
+                    directory,
+                    fleet,
+                    options,
+                    project_directory=project,
+                    secrets=_secret_reader(contents),
+                    mask=contents.mask,
+                ) as engine,
                 serve_gateways(link) as gateways,
             ):
                 controller = Controller(
@@ -57,7 +64,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                         store=store,
                         open_queues=_open_queues,
                         clock=time.time,
-                        secret_digest=_digester(directory, secrets),
+                        prune_secrets=lambda kept: contents.prune(kept | engine.secret_digests()),
                         take_fleet=lambda stored: _configure(engine, stored),
                         fleet=fleet,
                     )
@@ -113,30 +120,17 @@ def _only_controller(directory: Path, fleet: str) -> Generator[None]:
         os.close(descriptor)
 
 
-def _secret_reader(directory: Path) -> Callable[[str], bytes]:
-    def read(name: str) -> bytes:
-        try:
-            return (directory / "secrets" / name).read_bytes()
-        except FileNotFoundError:
+def _secret_reader(contents: SecretContents) -> Callable[[SecretUse], bytes]:
+    def read(use: SecretUse) -> bytes:
+        content = contents.get(use.digest)
+        if content is None:
             raise NotFound(
-                f"secret {name!r} has no value in this fleet; set the variable {name} and run `shoal up` again"
-            ) from None
+                f"the secret {use.name} has no content in this fleet any more; give it one by `shoal secret set "
+                f"{use.name}`, or from its source by `shoal up`"
+            )
+        return content
 
     return read
-
-
-def _digester(directory: Path, read: Callable[[str], bytes]) -> Callable[[str], str]:
-    """HMACs of secrets' contents, by a key of the fleet's own: they tell a change, and nothing else."""
-    path = directory / "digest.key"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_bytes(os.urandom(32))
-    key = path.read_bytes()
-
-    def digest(name: str) -> str:
-        return hmac.new(key, read(name), hashlib.sha256).hexdigest()
-
-    return digest
 
 
 async def _open_queues(admin_url: str, fleet: str) -> QueueBroker:

@@ -58,7 +58,7 @@ async def _down(client: Client, directory: Path, fleet: str, volumes: bool) -> b
             showing.cancel()
     if not await wait_ended(directory, started):
         raise ShoalError(f"everything is stopped, but the controller does not end; see {directory / 'controller.log'}")
-    forget_secrets(directory)
+    await forget_secrets(directory, all_of_them=volumes)
     remove_sockets(directory)
     return True
 

@@ -147,7 +147,7 @@ class Foreground:
         ended = await wait_ended(self._directory, self._started)
         code = self._started.process.poll()
         if self._interrupts.wished and ended and code == 0:
-            forget_secrets(self._directory)
+            await forget_secrets(self._directory)
             remove_sockets(self._directory)
             say("Everything is stopped.")
             return settled

@@ -22,6 +22,8 @@ def take_agents(old: Fleet | None, new: Fleet, names: Sequence[str]) -> Fleet:
     touched = {queue for agent in taken.values() for queue in (agent.queue, *agent.publishes)}
     queues = {name: queue for name, queue in new.queues.items() if name in touched}
     called = {name for agent in taken.values() for name in agent.calls}
+    needed = {secret.name for agent in taken.values() for secret in agent.secrets}
+    secrets = {name: source for name, source in new.secrets.items() if name in needed}
     external = {name: each for name, each in new.external.items() if name in called}
     return old.model_copy(
         update={
@@ -29,6 +31,7 @@ def take_agents(old: Fleet | None, new: Fleet, names: Sequence[str]) -> Fleet:
             "queues": {**old.queues, **queues},
             "brokers": {**new.brokers, **old.brokers},
             "external": {**old.external, **external},
+            "secrets": {**old.secrets, **secrets},
         }
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from shoal.cli.output import emit, say
 from shoal.errors import PlanError
 
 if TYPE_CHECKING:
+    from shoal.cli.secret_values import Choices
     from shoal.core.plan import Plan
     from shoal.spec.model import Fleet
 
@@ -39,7 +40,7 @@ class Intent:
     directory: Path
     project: Path
     fleet: Fleet
-    secrets: Mapping[str, bytes]
+    secrets: Choices
     plan: Plan
     generation: int
     adopted_from: str | None = None
@@ -72,8 +73,10 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     Raises PlanError for a fleet that was started from another directory, unless it is to be adopted.
     """
     from shoal.cli.part_of_fleet import take_agents
-    from shoal.cli.secret_values import changed_secrets, collect_secrets
-    from shoal.cli.stored_fleet import capabilities_of, other_directory, read_stored
+    from shoal.cli.secret_sources import Sources
+    from shoal.cli.secret_values import choose_secrets
+    from shoal.cli.stored_fleet import capabilities_of, other_directory, read_secrets, read_stored
+    from shoal.control.secret_contents import SecretContents
     from shoal.core.plan import make_plan
 
     loaded = common.load()
@@ -91,10 +94,13 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
             "another name (`fleet:` in the file), end that one there (`shoal down`), or add --adopt if this directory "
             "takes its place"
         )
-    secrets = collect_secrets(loaded, directory, os.environ, project / ".env")
     old = stored.fleet if stored is not None else None
     fleet = take_agents(old, loaded.fleet, agents) if agents else loaded.fleet
-    made = make_plan(old, fleet, capabilities, changed_secrets(directory, secrets))
+    _, records = await read_secrets(directory)
+    sources = Sources(loaded, project, os.environ)
+    secrets = choose_secrets(loaded, fleet, agents, records, SecretContents(directory), sources)
+    made = make_plan(old, fleet, capabilities, secrets.changed)
+    made = replace(made, notes=(*made.notes, *secrets.notes))
     generation = stored.generation if stored is not None else 0
     return Intent(directory, project, fleet, secrets, made, generation, elsewhere)
 

@@ -1,86 +1,168 @@
-"""The values of secrets on their way from the person's environment into the fleet's state, and nowhere else.
+"""The values of secrets on their way from their sources into the fleet's state, and nowhere else.
 
-A value is that of the variable of the secret's name, else of `.env` beside the file, else what is stored already. It
-is in no plan, no log and no stored fleet: the controller reads it from a file that its owner alone may read.
+Which one counts: a value given by `shoal secret set` stands until its source says something else than it said when it
+was last looked at; any other is what its source says now. Where the source says nothing, what is stored stays.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal.cli.secret_sources import Sources, Unusable, refuse_content
+from shoal.control.secret_contents import SecretContents
+from shoal.control.store import SecretRecord
 from shoal.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from shoal.spec import Loaded
-
-_FOLDER = "secrets"
-
-
-def collect_secrets(loaded: Loaded, directory: Path, environ: Mapping[str, str], dotenv: Path) -> dict[str, bytes]:
-    """The values by name. Raises SpecError naming every secret that has none, where the file asks for it."""
-    known = _read_dotenv(dotenv, environ)
-    values: dict[str, bytes] = {}
-    missing: dict[str, Problem] = {}
-    for agent, spec in loaded.fleet.agents.items():
-        for index, secret in enumerate(spec.secrets):
-            name = secret.name
-            stored = directory / _FOLDER / name
-            if name in environ:
-                values[name] = os.fsencode(environ[name])
-            elif name in known:
-                values[name] = known[name].encode()
-            elif stored.is_file():
-                values[name] = stored.read_bytes()
-            else:
-                place = loaded.origins.of(("agents", agent, "secrets", index)).place
-                remedy = f"set the variable {name}, or write it into {dotenv.name} beside the file"
-                problem = Problem(place, f"agents.{agent}.secrets", f"the secret {name} has no value", remedy)
-                missing.setdefault(name, problem)
-    if missing:
-        raise SpecError(tuple(missing.values()))
-    return values
+    from shoal.spec.model import Fleet
 
 
-def changed_secrets(directory: Path, values: Mapping[str, bytes]) -> set[str]:
-    """The names of secrets that are stored with another content."""
-    folder = directory / _FOLDER
-    return {
-        name for name, value in values.items() if (folder / name).is_file() and (folder / name).read_bytes() != value
-    }
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one secret is to hold: `content`, or with `None` what `kept` names. `source` is what its source says."""
+
+    content: bytes | None = field(default=None, repr=False)
+    kept: SecretRecord | None = None
+    source: bytes | None = field(default=None, repr=False)
+    by_hand: bool = False
 
 
-def write_secrets(directory: Path, values: Mapping[str, bytes]) -> None:
-    """Stores those that are missing or differ for the controller (0600 in 0700), each replaced as a whole."""
-    folder = directory / _FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, value in values.items():
-        if (folder / name).is_file() and (folder / name).read_bytes() == value:
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """All that a fleet needs. `changed` are the names of those that get another content than they had."""
+
+    by_name: Mapping[str, Choice] = field(default_factory=dict[str, Choice])
+    changed: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+def choose_secrets(
+    loaded: Loaded,
+    fleet: Fleet,
+    asked: Collection[str],
+    stored: Mapping[str, SecretRecord],
+    contents: SecretContents,
+    sources: Sources,
+) -> Choices:
+    """What the secrets of `fleet` are to hold. Sources are looked at for the agents in `asked` alone, where there are
+    any. Raises SpecError naming every secret that has no value, where the file asks for it, and how to give it one."""
+    chosen: dict[str, Choice] = {}
+    changed: set[str] = set()
+    notes: list[str] = []
+    problems: list[Problem] = []
+    for name, users in _users(fleet).items():
+        record = stored.get(name)
+        if record is not None and not contents.has(record.digest):
+            record = None  # its content is lost
+        looked_at = not asked or not users.isdisjoint(asked) or record is None
+        found = sources.read(name) if looked_at and name in _users(loaded.fleet) else None
+        wrong = found if isinstance(found, Unusable) else None
+        if isinstance(found, bytes):
+            wrong = refuse_content(found, as_variable=_is_variable(fleet, name))
+        if wrong is not None or (found is None and record is None):
+            problems.append(_problem(loaded, fleet, name, wrong))
             continue
-        beside = folder / f".{name}.{os.getpid()}"
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(value)
-            file.flush()
-            os.fsync(handle)
-        beside.replace(folder / name)
+        assert not isinstance(found, Unusable)
+        choice = _choose(found, record, contents, looked_at=looked_at)
+        chosen[name] = choice
+        if choice.content is not None and record is not None and contents.digest(choice.content) != record.digest:
+            changed.add(name)
+        notes += _notes(name, fleet, choice)
+    if problems:
+        raise SpecError(problems)
+    unused = {name: Choice(kept=record) for name, record in stored.items() if name not in chosen and record.by_hand}
+    return Choices({**chosen, **unused}, frozenset(changed), tuple(notes))
 
 
-def forget_secrets(directory: Path) -> None:
-    """After `down` nothing may need them."""
-    shutil.rmtree(directory / _FOLDER, ignore_errors=True)
+def store_choices(contents: SecretContents, choices: Choices, by: str) -> dict[str, SecretRecord]:
+    """Puts the contents where the controller finds them, and gives the records that name them."""
+    records: dict[str, SecretRecord] = {}
+    for name, choice in choices.by_name.items():
+        source = "" if choice.source is None else contents.digest(choice.source)
+        if choice.content is None:
+            assert choice.kept is not None
+            records[name] = choice.kept
+            continue
+        digest = contents.put(choice.content)
+        if choice.kept is not None and choice.kept.digest == digest:
+            records[name] = replace(choice.kept, by_hand=choice.by_hand, source_digest=source)
+        else:
+            given = choice.kept.source_digest if choice.by_hand and choice.kept is not None else None
+            records[name] = SecretRecord(digest, time.time(), by, choice.by_hand, given if choice.by_hand else source)
+    return records
 
 
-def _read_dotenv(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    from shoal.spec.dotenv import parse_variables
+async def forget_secrets(directory: Path, *, all_of_them: bool = False) -> None:
+    """After `down` nothing needs them. What was given by `shoal secret set` has no other home, and stays unless
+    `all_of_them`."""
+    from shoal.cli.stored_fleet import read_secrets, write_secrets
 
-    if not path.is_file():
-        return {}
-    # What is wrong in it was said when the fleet was loaded.
-    return {
-        name: scalar.text
-        for name, scalar in parse_variables(path.read_text("utf-8-sig"), str(path), environ, []).items()
-    }
+    contents = SecretContents(directory)
+    generation, records = await read_secrets(directory)
+    kept = {name: record for name, record in records.items() if record.by_hand and not all_of_them}
+    if kept != records:
+        await write_secrets(directory, kept, generation)
+    contents.prune({record.digest for record in kept.values()}, unnamed_s=0.0)
+
+
+def _choose(found: bytes | None, record: SecretRecord | None, contents: SecretContents, *, looked_at: bool) -> Choice:
+    if record is None:
+        return Choice(found, source=found)
+    if not looked_at:
+        return Choice(kept=record)
+    if found is None:  # a variable that somebody has not set says nothing of the value that others have set
+        return Choice(kept=replace(record, source_digest=record.source_digest or ""))
+    source = contents.digest(found)
+    if record.by_hand and record.source_digest in (None, source) and source != record.digest:
+        return Choice(kept=replace(record, source_digest=source), source=found)
+    return Choice(found, kept=record, source=found)
+
+
+def _notes(name: str, fleet: Fleet, choice: Choice) -> Iterator[str]:
+    if choice.content is None and choice.source is not None and choice.kept is not None and choice.kept.by_hand:
+        yield (
+            f"the secret {name} keeps what `shoal secret set` gave it; its source holds something else, and has not "
+            "changed since"
+        )
+    if choice.content is not None and choice.content.endswith(b"\n") and _is_variable(fleet, name):
+        yield f"the secret {name} ends with a newline, which its variable has too"
+
+
+def _users(fleet: Fleet) -> dict[str, frozenset[str]]:
+    users: dict[str, frozenset[str]] = {}
+    for agent, spec in fleet.agents.items():
+        for secret in spec.secrets:
+            users[secret.name] = users.get(secret.name, frozenset()) | {agent}
+    return users
+
+
+def _is_variable(fleet: Fleet, name: str) -> bool:
+    return any(
+        secret.name == name and secret.as_ == "env" for agent in fleet.agents.values() for secret in agent.secrets
+    )
+
+
+def _problem(loaded: Loaded, fleet: Fleet, name: str, wrong: Unusable | None) -> Problem:
+    """Where the file says the source, else where it first asks for the secret."""
+    loc: tuple[str | int, ...] = ("secrets", name)
+    if name not in loaded.fleet.secrets:
+        loc = next(
+            ("agents", agent, "secrets", index)
+            for agent, spec in {**fleet.agents, **loaded.fleet.agents}.items()
+            for index, secret in enumerate(spec.secrets)
+            if secret.name == name
+        )
+    place = loaded.origins.of(loc).place
+    path = ".".join(str(step) for step in loc if not isinstance(step, int))
+    if wrong is not None:
+        return Problem(place, path, f"the secret {name} can't be had: {wrong.why}", wrong.remedy)
+    remedy = (
+        f"set the variable {name}, or write it into .env beside the file; or say under `secrets` which file, variable "
+        f"or command has it; or give it by `shoal secret set {name}`"
+    )
+    return Problem(place, path, f"the secret {name} has no value", remedy)

@@ -13,7 +13,9 @@ from shoal.control.sqlite_store import open_store
 from shoal.errors import PlanError, ShoalError
 
 if TYPE_CHECKING:
-    from shoal.control.store import StoredFleet
+    from collections.abc import Mapping
+
+    from shoal.control.store import SecretRecord, StoredFleet
     from shoal.engines.protocol import Capabilities
     from shoal.spec.model import Fleet
 
@@ -46,13 +48,47 @@ def make_state_directory(directory: Path) -> None:
         ) from error
 
 
-async def write_stored(directory: Path, fleet: Fleet | None, project: str, expected_generation: int) -> int:
-    """Stores the fleet and gives its generation. Raises Conflict, saying who was first."""
+async def write_stored(
+    directory: Path,
+    fleet: Fleet | None,
+    project: str,
+    expected_generation: int,
+    secrets: Mapping[str, SecretRecord] | None = None,
+    nonces: Mapping[str, str] | None = None,
+    what: str = "",
+) -> int:
+    """Stores the fleet, with its secrets unless they stay as they are, and gives its generation. Raises Conflict,
+    saying who was first."""
     make_state_directory(directory)
     async with open_store(directory / STATE_FILE) as store:
         return await store.write_fleet(
-            fleet, directory=project, by=who_am_i(), at=time.time(), expected_generation=expected_generation
+            fleet,
+            directory=project,
+            by=who_am_i(),
+            at=time.time(),
+            expected_generation=expected_generation,
+            secrets=secrets,
+            nonces=nonces,
+            what=what,
         )
+
+
+async def read_secrets(directory: Path) -> tuple[int, Mapping[str, SecretRecord]]:
+    """The generation that is stored and its secrets, those included that no agent uses. It makes no state."""
+    if not (directory / STATE_FILE).exists():
+        return 0, {}
+    async with open_store(directory / STATE_FILE) as store:
+        secrets = await store.read_secrets()
+        stored = await store.read_fleet()
+    return (0, secrets) if stored is None else (stored.generation, stored.secrets)
+
+
+async def write_secrets(directory: Path, secrets: Mapping[str, SecretRecord], expected_generation: int) -> None:
+    """Stores what changes no replica, where anything differs. Raises Conflict."""
+    make_state_directory(directory)
+    async with open_store(directory / STATE_FILE) as store:
+        if await store.read_secrets() != secrets:
+            await store.write_secrets(secrets, expected_generation=expected_generation)
 
 
 def who_am_i() -> str:

@@ -51,7 +51,8 @@ def up(common: Common, agents: tuple[str, ...], detach: bool, wait_timeout: floa
     """Start the fleet, or bring it to what the file says.
 
     Shows the plan, stores it, and waits until it is carried out. With AGENT, only these change. Secrets are taken from
-    the variables of their names.
+    where the file says, else from the variables of their names; what `shoal secret set` gave stands until its source
+    changes.
 
     Without -d it stays and shows the fleet; Ctrl-C then, at any moment, drains and stops everything, and a second
     Ctrl-C hurries. So does a closed terminal, except under nohup. If the fleet was running already, Ctrl-C only ends
@@ -65,11 +66,12 @@ def up(common: Common, agents: tuple[str, ...], detach: bool, wait_timeout: floa
     if intent.adopted_from is not None:
         say(f"{intent.fleet.fleet} is taken over from {intent.adopted_from}: replicas that run go on as they are, new "
             f"ones start in {intent.project}.")  # fmt: skip
-    _confirm(intent, yes)
+    confirm(intent, yes)
     return asyncio.run(_up(common, intent, agents, detach, wait_timeout))
 
 
-def _confirm(intent: Intent, yes: bool) -> None:
+def confirm(intent: Intent, yes: bool) -> None:
+    """Ask a person before replicas end for which none come first. Raises Abort."""
     ending = [
         change.agent for change in intent.plan.changes if change.class_ in {"remove", "recreate"} and change.agent
     ]
@@ -84,14 +86,14 @@ async def _up(common: Common, intent: Intent, agents: tuple[str, ...], detach: b
     with noted_interrupts() as interrupts:
         await asyncio.sleep(0)  # a Ctrl-C that came before is told here, with nothing stored
         if detach:
-            return await _up_detached(common, intent, agents, timeout_s, interrupts)
+            return await _wait_detached(common, intent, agents, timeout_s, interrupts)
         from shoal.cli.foreground import Foreground
 
-        client, settling, started = await _begin(intent, agents)
+        client, settling, started = await begin(intent, agents)
         return await Foreground(client, intent.directory, settling, started, timeout_s, interrupts).stay()
 
 
-async def _begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Client, Settling, Started | None]:
+async def begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Client, Settling, Started | None]:
     """Store the fleet and see to it that a controller knows: what is begun here is never left half done."""
     from shoal.api.client import Client, socket_path
     from shoal.cli.controller_process import tell_or_start
@@ -103,10 +105,18 @@ async def _begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Client, Settl
     return client, Settling(generation, agents), started
 
 
-async def _up_detached(
+async def up_detached(common: Common, intent: Intent, agents: tuple[str, ...], timeout_s: float) -> int:
+    """Store, and wait until it is carried out; Ctrl-C leaves it going. Gives the exit code."""
+    from shoal.cli.interrupts import noted_interrupts
+
+    with noted_interrupts() as interrupts:
+        return await _wait_detached(common, intent, agents, timeout_s, interrupts)
+
+
+async def _wait_detached(
     common: Common, intent: Intent, agents: tuple[str, ...], timeout_s: float, interrupts: Interrupts
 ) -> int:
-    client, settling, _ = await _begin(intent, agents)
+    client, settling, _ = await begin(intent, agents)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(wait_settled(client, intent.directory, settling, timeout_s))
         leaving = tasks.create_task(interrupts.first.wait())
@@ -127,16 +137,18 @@ async def _up_detached(
 async def _store(intent: Intent) -> int:
     """Store what differs; where nothing does, the generation stays.
 
-    Secrets go first: a command that dies in between leaves one too many, never a fleet that lacks one.
+    The contents of secrets go first: a command that dies in between leaves one too many, never a fleet that lacks one.
     """
-    from shoal.cli.secret_values import write_secrets
-    from shoal.cli.stored_fleet import make_state_directory, write_stored
+    from shoal.cli.secret_values import store_choices
+    from shoal.cli.stored_fleet import make_state_directory, who_am_i, write_secrets, write_stored
+    from shoal.control.secret_contents import SecretContents
 
     make_state_directory(intent.directory)
-    write_secrets(intent.directory, intent.secrets)
+    secrets = store_choices(SecretContents(intent.directory), intent.secrets, who_am_i())
     if not intent.plan and intent.generation and intent.adopted_from is None:
+        await write_secrets(intent.directory, secrets, intent.generation)
         return intent.generation
-    return await write_stored(intent.directory, intent.fleet, str(intent.project), intent.generation)
+    return await write_stored(intent.directory, intent.fleet, str(intent.project), intent.generation, secrets)
 
 
 async def wait_settled(client: Client, directory: Path, settling: Settling, timeout_s: float) -> StatusView:

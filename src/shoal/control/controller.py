@@ -61,6 +61,7 @@ class Controller:
         self._loaded, self._load_at = False, 0.0
         self._clock_at = self._loop_clock_at = 0.0  # when the last pass began, to see a clock that was set
         self._queues_url: str | None = None
+        self._pruned_for: StoredFleet | None = None  # whose secrets are all that is kept
         self._unsaved: list[Decision] = []
         self.watching = Watching(self)
         self._feed = GatewayFeed(parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self.touch)
@@ -210,12 +211,22 @@ class Controller:
                 self._push()
                 await self._act(outcomes, now)
                 await self._save(outcomes)
+            await self._prune_secrets()
         except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
             self.failed("pass", error)
             self._dirty.update(self.states)
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
             return
         self.problem("pass", None)
+
+    async def _prune_secrets(self) -> None:
+        """Once what was stored is carried out, the contents that nothing names go to which one could come back."""
+        if self.stored is None or self.stored is self._pruned_for or not self.settled:
+            return
+        self._pruned_for = self.stored
+        named = {record.digest for record in self.stored.secrets.values()}
+        named |= (await self.parts.store.read_history()).digests
+        self.parts.prune_secrets(frozenset(named))
 
     def _read_clock(self) -> float:
         now, before = self.parts.clock(), self._clock_at
@@ -250,12 +261,11 @@ class Controller:
             self.parts.take_fleet(stored)
             wiring = await self.parts.platform.ensure(fleet)
             await self._connect_queues(fleet, wiring.broker_admin_url)
-            templates: dict[str, Template] = {}
-            for name, spec in fleet.agents.items():
-                digests = {secret.name: self.parts.secret_digest(secret.name) for secret in spec.secrets}
-                templates[name] = template_of(fleet, name, digests)
+            digests = {name: record.digest for name, record in stored.secrets.items()}
+            self._templates = {
+                name: template_of(fleet, name, digests, stored.nonces.get(name, "")) for name in fleet.agents
+            }
             self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring)
-            self._templates = templates
             for name in fleet.agents:
                 self._take_spec(name, fleet, now)
             if self._closing is not None:

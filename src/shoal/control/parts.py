@@ -26,9 +26,9 @@ class QueueBroker(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a controller is made of. `clock` gives epoch seconds; `open_queues` takes the broker's admin URL and the
-    fleet's name; `secret_digest` gives the HMAC of a secret's content by its name; `take_fleet` lets an engine that has
-    settings in the file read them, before anything is done for a new generation; `fleet` is its name, for where none can
-    be taken up."""
+    fleet's name; `prune_secrets` drops the contents that none of the given HMACs names; `take_fleet` lets an engine
+    that has settings in the file read them, before anything is done for a new generation; `fleet` is its name, for
+    where none can be taken up."""
 
     engine: Engine
     inspector: Inspector
@@ -37,6 +37,6 @@ class Parts:
     store: Store
     open_queues: Callable[[str, str], Awaitable[QueueBroker]]
     clock: Callable[[], float]
-    secret_digest: Callable[[str], str]
+    prune_secrets: Callable[[frozenset[str]], None] = lambda kept: None
     take_fleet: Callable[[StoredFleet], None] = lambda stored: None
     fleet: str = ""

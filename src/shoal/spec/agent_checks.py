@@ -18,7 +18,8 @@ NAME_RULE = "expected small letters, digits and hyphens, a letter first, at most
 QUEUE = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
 QUEUE_RULE = "expected small letters, digits, hyphens and underscores, at most 40"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+SECRET_RULE = "expected letters, digits, `_`, `-` and `.`, at most 64"
 _VOLUME = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?):(/[^:\0]*)")
 _PORT_IN_COMMAND = re.compile(r"\$(?:PORT\b|\{PORT\})")
 _METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH")
@@ -198,9 +199,9 @@ def _secrets(agent: Agent, at: Loc) -> Iterator[Finding]:
     seen: set[str] = set()
     for index, secret in enumerate(agent.secrets):
         here = (*at, "secrets", index, "name")
-        if not _SECRET.fullmatch(secret.name):
+        if not SECRET.fullmatch(secret.name):
             message = f"{shown(secret.name)} can't be the name of a secret"
-            yield Finding(here, message, "expected letters, digits, `_`, `-` and `.`, at most 64")
+            yield Finding(here, message, SECRET_RULE)
         elif secret.name in seen:
             yield Finding(here, f"the secret {secret.name} stands here a second time")
         elif secret.as_ == "env" and (not _VARIABLE.fullmatch(secret.name) or secret.name.startswith("SHOAL_")):

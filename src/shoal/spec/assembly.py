@@ -11,7 +11,7 @@ from shoal.spec.overlay import without_nulls
 
 ReadVariables = Callable[[Scalar, Loc], dict[str, Scalar]]  # what names a file, and where that stands
 
-_BLOCKS_BY_NAME = ("agents", "queues", "brokers", "external")
+_BLOCKS_BY_NAME = ("agents", "queues", "brokers", "external", "secrets")
 
 
 def assemble(merged: Block, read_variables: ReadVariables, problems: list[Problem]) -> Block:

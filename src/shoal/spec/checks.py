@@ -5,7 +5,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from shoal.spec.agent_checks import NAME, NAME_RULE, QUEUE, QUEUE_RULE, Known, check_agent, warn_of_agent
+from shoal.spec.agent_checks import (
+    NAME,
+    NAME_RULE,
+    QUEUE,
+    QUEUE_RULE,
+    SECRET,
+    SECRET_RULE,
+    Known,
+    check_agent,
+    warn_of_agent,
+)
 from shoal.spec.model import Broker, Fleet, Queue
 from shoal.spec.nodes import Loc
 from shoal.spec.suggestions import did_you_mean
@@ -26,6 +36,7 @@ def check_draft(draft: Draft) -> Iterator[Finding]:
                 yield finding
     yield from _names(draft)
     yield from _queues(draft)
+    yield from _secrets(draft)
     yield from _routes(draft)
     yield from _bind(draft)
 
@@ -34,6 +45,11 @@ def warn_of_draft(draft: Draft) -> Iterator[Finding]:
     """What is not wrong, but hardly meant. Asked only where nothing is wrong."""
     for name, agent in draft.agents.items():
         yield from warn_of_agent(name, agent)
+    used = {secret.name for agent in draft.agents.values() for secret in agent.secrets}
+    for name in draft.secrets:
+        if name not in used:
+            remedy = did_you_mean(name, used) or f"add it to the `secrets` of one: secrets: [{name}]"
+            yield Finding(("secrets", name), f"no agent has the secret {name}", remedy, key=True)
     consumed = {agent.queue for agent in draft.agents.values()}
     for name, agent in draft.agents.items():
         for index, queue in enumerate(agent.publishes):
@@ -53,7 +69,7 @@ def finished(draft: Draft) -> Fleet:
     if any(queue.broker == MAIN for queue in queues.values()):
         brokers.setdefault(MAIN, Broker())
     blocks = {"agents": draft.agents, "queues": queues, "brokers": brokers, "external": draft.external}
-    return Fleet.model_validate({**draft.rest, **blocks})
+    return Fleet.model_validate({**draft.rest, **blocks, "secrets": draft.secrets})
 
 
 def _known(draft: Draft) -> Known:
@@ -103,6 +119,17 @@ def _used_queues(draft: Draft) -> Iterator[tuple[str, Loc]]:
             yield agent.queue, ("agents", name, "queue")
         for index, queue in enumerate(agent.publishes):
             yield queue, ("agents", name, "publishes", index)
+
+
+def _secrets(draft: Draft) -> Iterator[Finding]:
+    for name, source in draft.secrets.items():
+        if not SECRET.fullmatch(name):
+            yield Finding(("secrets", name), f"{shown(name)} can't be the name of a secret", SECRET_RULE, key=True)
+        given = [key for key in ("file", "environment", "command") if getattr(source, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(f"`{key}`" for key in given) or "none of them"
+            message = f"found {found}; expected exactly one of `file`, `environment` and `command`"
+            yield Finding(("secrets", name), message, key=True)
 
 
 def _routes(draft: Draft) -> Iterator[Finding]:

@@ -266,6 +266,22 @@ class Secret(Model):
     )
 
 
+class SecretSource(Model):
+    """Where `up` finds what a secret holds: exactly one of `file`, `environment` and `command`."""
+
+    file: str | None = Field(
+        default=None, min_length=1, description="A file, taken byte by byte; found from the file that names it."
+    )
+    environment: str | None = Field(
+        default=None, min_length=1, description="A variable of the process, or of `.env` beside the first file."
+    )
+    command: Argv | None = Field(
+        default=None,
+        description="A program that writes it to its standard output; the newline at the end is no part of it. A "
+        "string is split as a shell would split it, and never run by a shell.",
+    )
+
+
 class Agent(Model):
     """One agent: a service (it has a `port`), a worker (a `queue`) or a job (a `schedule`)."""
 
@@ -370,6 +386,10 @@ class Fleet(Model):
     queues: Mapping[str, Queue] = Field(default_factory=dict, description="The queues by name.")
     brokers: Mapping[str, Broker] = Field(default_factory=dict, description="The brokers by name.")
     external: Mapping[str, External] = Field(default_factory=dict, description="Services outside of the fleet by name.")
+    secrets: Mapping[str, SecretSource] = Field(
+        default_factory=dict,
+        description="Where secrets come from, by name; one without an entry is the variable of its name.",
+    )
     engine: Literal["local", "swarm", "kubernetes"] = Field(default="local", description="What runs the fleet.")
     local: LocalOptions = Field(default=LocalOptions(), description="What the local engine offers.")
     docker_context: str | None = Field(default=None, description="The Docker context of the engine `swarm`.")

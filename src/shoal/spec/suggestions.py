@@ -86,7 +86,6 @@ _FLEET: Mapping[str, str] = {
     "env_file": "`env_file` of an agent",
     "version": "leave it out: the newest is meant",
     "volumes": "`volumes` of an agent",
-    "secrets": "`secrets` of an agent",
     "networks": "leave it out: `calls` says who may reach whom",
     "include": "`files` of an environment, or -f several times",
     "spec_version": "leave it out: the newest is meant",

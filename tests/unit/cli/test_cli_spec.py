@@ -14,6 +14,8 @@ import yaml
 from conftest import Run
 
 from shoal.cli.stored_fleet import read_stored, write_stored
+from shoal.control.secret_contents import SecretContents
+from shoal.control.store import SecretRecord
 from shoal.spec import load
 
 TEXT = """\
@@ -156,15 +158,15 @@ def test_secrets_come_from_the_environment(
     done = run("plan")
     assert done.code == 1
     assert "the secret STOCK_TOKEN has no value (set the variable STOCK_TOKEN" in done.err
+    assert not directory.exists()
     assert "\nshoal.yaml:11:" in done.err
     (file.parent / ".env").write_text("STOCK_TOKEN=from-the-file\n")
     assert run("plan").code == 0
     monkeypatch.setenv("STOCK_TOKEN", "s3cret-one")
-    asyncio.run(write_stored(directory, load([file]).fleet, str(file.parent), 0))
-    from shoal.cli.secret_values import write_secrets
-
-    write_secrets(directory, {"STOCK_TOKEN": b"s3cret-one"})
-    stored = directory / "secrets" / "STOCK_TOKEN"
+    contents = SecretContents(directory)
+    record = SecretRecord(contents.put(b"s3cret-one"), 1.0, "ann")
+    asyncio.run(write_stored(directory, load([file]).fleet, str(file.parent), 0, {"STOCK_TOKEN": record}))
+    stored = directory / "secrets" / record.digest
     assert stat.S_IMODE(stored.stat().st_mode) == 0o600
     assert stat.S_IMODE(stored.parent.stat().st_mode) == 0o700
     assert run("plan", "--detailed-exitcode").code == 0

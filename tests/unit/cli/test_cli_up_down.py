@@ -12,7 +12,9 @@ from conftest import Run
 from fake_controller import IMAGES, INGEST, STATUS, FakeController
 
 from shoal.cli import stored_fleet
-from shoal.cli.stored_fleet import read_stored, write_stored
+from shoal.cli.stored_fleet import read_stored, write_secrets, write_stored
+from shoal.control.secret_contents import SecretContents
+from shoal.control.store import SecretRecord
 from shoal.errors import ShoalError
 from shoal.spec.model import Fleet
 
@@ -158,8 +160,8 @@ def test_a_controller_that_cannot_start_says_why(file: Path, directory: Path, ru
 
 def test_down_asks_the_controller(fake: FakeController, directory: Path, run: Run) -> None:
     """And forgets the secrets once nothing may need them."""
-    (directory / "secrets").mkdir()
-    (directory / "secrets" / "TOKEN").write_text("x")
+    record = SecretRecord(SecretContents(directory).put(b"x"), 1.0, "ann")
+    asyncio.run(write_secrets(directory, {"TOKEN": record, "BY_HAND": replace(record, by_hand=True)}, 0))
     fake.stays = True
     done = run("down", "--volumes")
     assert (done.code, done.out) == (0, "warehouse: everything is stopped, volumes and queues are deleted\n")
@@ -214,7 +216,7 @@ def test_a_secret_is_there_before_the_fleet_that_needs_it(
     monkeypatch.setenv("TOKEN", "x")
     monkeypatch.setattr(stored_fleet, "write_stored", die)
     assert run("up", "-d").code == 1
-    assert (directory / "secrets" / "TOKEN").read_text() == "x"
+    assert [path.read_text() for path in (directory / "secrets").iterdir()] == ["x"]
 
 
 def test_a_missing_secret_is_written_though_nothing_else_changes(
@@ -225,6 +227,7 @@ def test_a_missing_secret_is_written_though_nothing_else_changes(
     monkeypatch.setenv("TOKEN", "x")
     _at_generation(fake, 1)
     assert run("up", "-d").code == 0
-    (directory / "secrets" / "TOKEN").unlink()
+    (content,) = (directory / "secrets").iterdir()
+    content.unlink()
     assert run("up", "-d").code == 0
-    assert (directory / "secrets" / "TOKEN").read_text() == "x"
+    assert content.read_text() == "x"

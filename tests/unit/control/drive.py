@@ -75,7 +75,6 @@ class Drive:
                 self.store,
                 self._open_queues,
                 lambda: self.now,
-                lambda name: f"digest of {name}",
             )
         )
 

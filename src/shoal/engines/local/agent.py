@@ -91,6 +91,11 @@ class LocalAgent:
         return (*self._replicas.values(), *self._runs.values())
 
     @property
+    def secret_digests(self) -> set[str]:
+        """Of the secrets of all its revisions that are known."""
+        return {use.digest for known in self._state.revisions.values() for use in known.template.secrets}
+
+    @property
     def gone(self) -> bool:
         """Removed, and nothing of it is left."""
         return self._state.removed and not self._replicas and not self._runs

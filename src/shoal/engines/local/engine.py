@@ -19,6 +19,7 @@ from typing import Any, Self
 from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.signals import Usage
+from shoal.core.template import SecretUse
 from shoal.engines.dispatch import carry_out
 from shoal.engines.local.agent import LocalAgent
 from shoal.engines.local.capabilities import CAPABILITIES
@@ -31,6 +32,7 @@ from shoal.engines.local.logs import STREAMS
 from shoal.engines.local.machine import Machine, Timing
 from shoal.engines.local.ports import Ports
 from shoal.engines.local.render import render_base
+from shoal.engines.local.secret_files import find_memory, sweep_secrets
 from shoal.engines.local.state import check_version
 from shoal.engines.local.usage import UsageMeter
 from shoal.engines.protocol import Capabilities, LogLine
@@ -38,17 +40,18 @@ from shoal.errors import EngineError, EngineUnavailable
 from shoal.spec.model import LocalOptions
 
 
-def refuse_secrets(name: str) -> bytes:
+def refuse_secrets(use: SecretUse) -> bytes:
     """The default source of secrets: there is none."""
-    raise EngineError(f"the secret {name} can't be read: this engine was given no source of secrets")
+    raise EngineError(f"the secret {use.name} can't be read: this engine was given no source of secrets")
 
 
 class LocalEngine:
     """Implements `Engine` and `Inspector`; an async context manager.
 
     `directory` holds the fleet's state; `project_directory` is what `working_dir` is relative to; `secrets` gives a
-    secret's content by name (it may raise ShoalError); `environment` is what the base of every replica's environment
-    is taken from. Entering raises EngineUnavailable while another engine has the directory.
+    secret's content as a template names it (it may raise ShoalError), `mask` takes secrets out of what replicas write;
+    `environment` is what the base of every replica's environment is taken from. Entering raises EngineUnavailable while
+    another engine has the directory.
     """
 
     def __init__(
@@ -58,7 +61,8 @@ class LocalEngine:
         options: LocalOptions,
         *,
         project_directory: Path | None = None,
-        secrets: Callable[[str], bytes] = refuse_secrets,
+        secrets: Callable[[SecretUse], bytes] = refuse_secrets,
+        mask: Callable[[str], str] = str,
         environment: Mapping[str, str] | None = None,
         timing: Timing | None = None,
         clock: Callable[[], float] = time.time,
@@ -66,13 +70,16 @@ class LocalEngine:
         self.capabilities: Capabilities = CAPABILITIES
         self._agents: dict[str, LocalAgent] = {}
         self._surrounding = os.environ if environment is None else environment
+        layout = Layout(directory.absolute())
         self._machine = Machine(
             fleet=fleet,
-            layout=Layout(directory.absolute()),
+            layout=layout,
             project_directory=Path(),
             base={},
             labels={},
             secrets=secrets,
+            mask=mask,
+            memory=find_memory(layout, self._surrounding),
             ports=Ports(),
             gpus=Gpus(()),
             timing=timing or Timing(),
@@ -97,6 +104,7 @@ class LocalEngine:
         self._lock = _lock(layout.lock)
         try:
             check_version(layout.version)
+            sweep_secrets(layout, self._machine.memory)
             self._group = await asyncio.TaskGroup().__aenter__()
             for path in directories(layout.agents):
                 self._agent(path.name).adopt()
@@ -184,15 +192,19 @@ class LocalEngine:
         finally:
             self._log_readers -= 1
         for line in lines:
-            yield line
+            yield self._masked(line)
         while follow:
             for follower in list(followers.values()):
                 async with self._rotating:
                     fresh = list(follower.read(self._machine.clock()))
                 for line in fresh:
-                    yield line
+                    yield self._masked(line)
             await asyncio.sleep(self._machine.timing.follow_s)
             self._find_followers(agents, followers, from_end=False)
+
+    def secret_digests(self) -> set[str]:
+        """Of the contents that a start of a revision which is known here may ask for."""
+        return {digest for agent in self._agents.values() for digest in agent.secret_digests}
 
     async def usage(self) -> Mapping[str, Usage]:
         """Use by replica (and run) id; CPU since the call before."""
@@ -211,6 +223,9 @@ class LocalEngine:
                 self._machine, name, self._begin, lambda: self._touch(name), self._wake_waiting
             )
         return self._agents[name]
+
+    def _masked(self, line: LogLine) -> LogLine:
+        return LogLine(line.replica, line.agent, self._machine.mask(line.text), line.stream, line.at)
 
     def _begin(self, story: Coroutine[Any, Any, None]) -> None:
         if self._group is None:

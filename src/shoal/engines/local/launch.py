@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal.core.template import Template
-from shoal.engines.local.layout import make_private, write_all
+from shoal.engines.local.layout import make_private
 from shoal.engines.local.logs import LogPair
 from shoal.engines.local.machine import Machine
 from shoal.engines.local.process import Identity, spawn
@@ -22,6 +22,7 @@ from shoal.engines.local.render import (
     render_leader,
     volume_names,
 )
+from shoal.engines.local.secret_files import write_secrets
 from shoal.errors import EngineError
 
 
@@ -75,7 +76,7 @@ def _gather(machine: Machine, launch: Launch) -> Facts:
     template, layout = launch.template, machine.layout
     ordinal = launch.ordinal if template.stateful else None
     volumes = {name: str(make_private(layout.volume(launch.agent, name, ordinal))) for name in volume_names(template)}
-    directory, variables = _write_secrets(machine, launch)
+    directory, variables = _hand_over_secrets(machine, launch)
     return Facts(
         replica=launch.id,
         ordinal=launch.ordinal,
@@ -88,23 +89,17 @@ def _gather(machine: Machine, launch: Launch) -> Facts:
     )
 
 
-def _write_secrets(machine: Machine, launch: Launch) -> tuple[str | None, dict[str, str]]:
+def _hand_over_secrets(machine: Machine, launch: Launch) -> tuple[str | None, dict[str, str]]:
     if not launch.template.secrets:
         return None, {}
-    directory = make_private(machine.layout.life(launch.agent, launch.id) / "secrets")
-    variables: dict[str, str] = {}
-    for use in launch.template.secrets:
-        content = machine.secrets(use.name)
-        path = directory / use.name
-        path.unlink(missing_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
-        try:
-            write_all(handle, content)
-        finally:
-            os.close(handle)
-        if use.as_env:
-            variables[use.name] = _as_variable(launch.agent, use.name, content)
-    return str(directory), variables
+    contents = {use.name: machine.secrets(use) for use in launch.template.secrets}
+    variables = {
+        use.name: _as_variable(launch.agent, use.name, contents[use.name])
+        for use in launch.template.secrets
+        if use.as_env
+    }
+    life = make_private(machine.layout.life(launch.agent, launch.id))
+    return str(write_secrets(life, machine.memory, contents)), variables
 
 
 def _as_variable(agent: str, name: str, content: bytes) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shoal.core.template import SecretUse
 from shoal.engines.local.census import Census
 from shoal.engines.local.gpus import Gpus
 from shoal.engines.local.instant import Instant
@@ -44,14 +45,17 @@ class Timing:
 @dataclass(slots=True)
 class Machine:
     """Where and with what replicas run. `base` is the environment that every replica begins with; it, `labels` and
-    `project_directory` may change with the fleet, for what starts later."""
+    `project_directory` may change with the fleet, for what starts later. `secrets` gives the content that a template
+    names, `mask` takes secrets out of what a replica wrote; `memory` is where `secret_files` puts them."""
 
     fleet: str
     layout: Layout
     project_directory: Path
     base: Mapping[str, str]
     labels: Mapping[str, str]
-    secrets: Callable[[str], bytes]
+    secrets: Callable[[SecretUse], bytes]
+    mask: Callable[[str], str]
+    memory: Path | None
     ports: Ports
     gpus: Gpus
     timing: Timing

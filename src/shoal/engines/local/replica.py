@@ -14,6 +14,7 @@ from shoal.engines.local.machine import Machine
 from shoal.engines.local.ports import is_free
 from shoal.engines.local.probe import probe
 from shoal.engines.local.render import HOST, exit_reason, start_failure, wrong_port_reason
+from shoal.engines.local.secret_files import remove_secrets
 from shoal.engines.local.state import ReplicaState
 from shoal.errors import ShoalError
 
@@ -81,6 +82,7 @@ class ReplicaLife(Life):
         await self._end_process(self.state.stop_due or self._machine.now)
         self._release_port()
         self._machine.gpus.release(self.state.id)
+        remove_secrets(self._directory)
         remove_tree(self._directory)
 
     def _waits_for(self) -> str | None:
@@ -183,7 +185,9 @@ class ReplicaLife(Life):
 
     def _last_lines(self) -> tuple[str, ...]:
         begun = self.state.start
-        return () if begun is None else self.logs.last_lines(begun.stdout_from, begun.stderr_from)
+        if begun is None:
+            return ()
+        return tuple(map(self._machine.mask, self.logs.last_lines(begun.stdout_from, begun.stderr_from)))
 
     def _fail(self, exit_code: int | None) -> None:
         """It ended by itself."""
