@@ -72,6 +72,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
 
     Raises PlanError for a fleet that was started from another directory, unless it is to be adopted.
     """
+    from shoal.cli.kept_queues import count_messages
     from shoal.cli.part_of_fleet import take_agents
     from shoal.cli.secret_sources import Sources
     from shoal.cli.secret_values import choose_secrets
@@ -99,7 +100,8 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     _, records = await read_secrets(directory)
     sources = Sources(loaded, project, os.environ)
     secrets = choose_secrets(loaded, fleet, agents, records, SecretContents(directory), sources)
-    made = make_plan(old, fleet, capabilities, secrets.changed)
+    messages = await count_messages(directory, old, fleet)
+    made = make_plan(old, fleet, capabilities, secrets.changed, messages=messages)
     made = replace(made, notes=(*made.notes, *secrets.notes))
     generation = stored.generation if stored is not None else 0
     return Intent(directory, project, fleet, secrets, made, generation, elsewhere)
