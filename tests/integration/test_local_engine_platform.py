@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from local_fleet import SLEEPER, eventually, processes_below
 
 from shoal.engines.local import LocalPlatform
+from shoal.engines.local.service import Service
 from shoal.errors import EngineError
 from shoal.spec.model import Agent, Fleet, LocalOptions
 
@@ -88,6 +90,31 @@ async def test_nothing_to_do_is_quick(directory: Path) -> None:
         assert await parts.ensure(shape) is wiring
         best_s = min(best_s, time.perf_counter() - began)
     assert best_s < 0.01
+    await parts.remove(data=True)
+
+
+async def test_a_large_log_is_copied_beside_the_loop(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody who asks for the platform waits for the disk."""
+    parts = platform(directory)
+    shape = fleet(a=CALLER)
+    await parts.ensure(shape)
+    log = directory / "platform" / "gateway" / "logs" / "stdout.log"
+    log.write_bytes(b"x" * 11 * 2**20)
+    threads: set[int] = set()
+    look = Service.look_at_logs
+
+    def noted(service: Service, now: float) -> None:
+        threads.add(threading.get_ident())
+        look(service, now)
+
+    monkeypatch.setattr(Service, "look_at_logs", noted)
+
+    async def rotated() -> bool:
+        await parts.ensure(shape)
+        return log.with_name("stdout.log.1").exists() and log.stat().st_size == 0
+
+    await eventually("it was rotated", rotated)
+    assert threading.get_ident() not in threads
     await parts.remove(data=True)
 
 
