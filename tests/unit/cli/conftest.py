@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_controller import FakeController, serve
 
 from shoal.api.client import socket_path
 from shoal.cli.home import fleet_directory
 from shoal.cli.main import main
+from tests.unit.cli.fake_controller import FakeController, serve
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from fake_controller import FakeController
 
 from shoal.api.client import Client, check_socket_directory, socket_path
 from shoal.api.decode import decode
 from shoal.api.views import StatusView
 from shoal.errors import Conflict, ControllerUnavailable, NotFound, ShoalError
+from tests.unit.cli.fake_controller import FakeController
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Run
-from fake_controller import FORECASTING, INGEST, NOW, STATUS, FakeController
 
 from shoal.api.views import RunView
 from shoal.cli.main import main
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.fake_controller import FORECASTING, INGEST, NOW, STATUS, FakeController
 
 
 def test_logs_name_their_replica(fake: FakeController, run: Run) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Run
-
 from shoal.api.views import LogView
 from shoal.cli.logs import render_log
+from tests.unit.cli.conftest import Run
 
 
 def test_logs_are_read_from_disk_while_the_controller_is_away(directory: Path, run: Run) -> None:

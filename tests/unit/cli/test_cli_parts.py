@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import pytest
-from fake_controller import INGEST, STATUS
 
 from shoal.api.client import socket_path
 from shoal.cli.health_checks import (
@@ -39,6 +38,7 @@ from shoal.errors import PlanError
 from shoal.proxy.sockets import reachable_socket, remove_stand_in
 from shoal.spec.model import Fleet
 from shoal.spec.starter import fleet_name
+from tests.unit.cli.fake_controller import INGEST, STATUS
 
 FLEET = Fleet.from_document(
     {

@@ -11,12 +11,12 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from conftest import Run
 
 from shoal.cli.stored_fleet import read_stored, write_stored
 from shoal.control.secret_contents import SecretContents
 from shoal.control.store import SecretRecord
 from shoal.spec import load
+from tests.unit.cli.conftest import Run
 
 TEXT = """\
 fleet: warehouse

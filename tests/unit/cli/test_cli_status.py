@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 import yaml
-from conftest import Run
-from fake_controller import IMAGES, INGEST, NOW, STATUS, FakeController
 
 from shoal.cli.status_text import render_agent, render_status
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.fake_controller import IMAGES, INGEST, NOW, STATUS, FakeController
 
 
 def test_desired_ready_and_starting_stand_apart(fake: FakeController, run: Run) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from fake_controller import IMAGES, INGEST, STATUS, FakeController
+
+from tests.unit.cli.fake_controller import IMAGES, INGEST, STATUS, FakeController
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PATIENCE_S = 30

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Run
-from fake_controller import IMAGES, INGEST, STATUS, FakeController
 
 from shoal.cli import stored_fleet
 from shoal.cli.stored_fleet import read_stored, write_secrets, write_stored
@@ -17,6 +15,8 @@ from shoal.control.secret_contents import SecretContents
 from shoal.control.store import SecretRecord
 from shoal.errors import ShoalError
 from shoal.spec.model import Fleet
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.fake_controller import IMAGES, INGEST, STATUS, FakeController
 
 TEXT = "fleet: warehouse\nagents:\n  ingest: {command: ingest, port: 8000}\n  images: {command: images, port: 8001}\n"
 
