@@ -14,6 +14,9 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from shoal.api.client import make_socket_directory
+from shoal.api.metrics import CONTENT_TYPE as METRICS_TYPE
+from shoal.api.metrics import render_metrics
+from shoal.api.metrics_port import serve_metrics
 from shoal.api.peer import own_user_only
 from shoal.api.present import agent_view, decision_view, gateway_url
 from shoal.api.status_lines import StatusLines
@@ -50,7 +53,7 @@ async def serve_api(
         make_socket_directory(socket)
         socket.unlink(missing_ok=True)
         await runner.setup()
-        timing = tasks.create_task(lines.keep_time())
+        beside = [tasks.create_task(lines.keep_time()), tasks.create_task(serve_metrics(controller))]
         try:
             await web.UnixSite(runner, str(socket)).start()
             socket.chmod(0o600)
@@ -58,7 +61,7 @@ async def serve_api(
         finally:
             await runner.cleanup()
             socket.unlink(missing_ok=True)
-            for task in (timing, *changes):  # clean-up had its time
+            for task in (*beside, *changes):  # clean-up had its time
                 task.cancel()
 
 
@@ -99,6 +102,7 @@ class _Routes:
         return [
             web.get("/v1/status", self.status),
             web.get("/v1/watch", self.watch),
+            web.get("/metrics", self.metrics),
             web.get("/v1/explain/{agent}", self.explain),
             web.get("/v1/events", self.events),
             web.get("/v1/logs", self.logs),
@@ -114,6 +118,9 @@ class _Routes:
 
     async def status(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=self._lines.render(), content_type="application/json")
+
+    async def metrics(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(body=render_metrics(self._controller), headers={"Content-Type": METRICS_TYPE})
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         return await _stream(request, self._lines.watch())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from shoal.control.gateway_feed import GatewayFeed
 from shoal.control.jobs import step_job
 from shoal.control.parts import Parts, QueueBroker
 from shoal.control.store import StoredFleet
+from shoal.control.tally import Tally
 from shoal.control.watching import Watching
 from shoal.core.decision import Decision, Pin
 from shoal.core.observed import AgentObserved, Observed
@@ -48,6 +50,7 @@ class Controller:
         self.queues: QueueBroker | None = None
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.problems: dict[str, str] = {}
+        self.tally = Tally()
         self.stopped = asyncio.Event()
         self.tasks: asyncio.TaskGroup | None = None  # where barriers run; `run` brings its own
         self._published = asyncio.Event()
@@ -199,6 +202,11 @@ class Controller:
 
     async def run_pass(self) -> None:
         """One pass. Public for what drives the loop by itself: simulation, tests, measurements."""
+        began = time.perf_counter()
+        await self._pass()
+        self.tally.add_pass(time.perf_counter() - began)
+
+    async def _pass(self) -> None:
         now = self._read_clock()
         try:
             if self._reload and now >= self._load_at:
@@ -388,12 +396,14 @@ class Controller:
             self.events.extend(outcome.events)
             if outcome.decision is not None:
                 self._unsaved.append(outcome.decision)
+                self.tally.add_decision(outcome.decision)
         if changed or self._unsaved:
             await self.parts.store.write(changed, self._unsaved)
         self._unsaved.clear()
         for name, record in changed.items():
             if record is None:
                 del self.states[name]
+                self.tally.retain(self.states)
                 self._wake.set()  # its route has to go from the gateways
             else:
                 self.states[name].saved = record

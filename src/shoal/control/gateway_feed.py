@@ -57,6 +57,7 @@ class GatewayFeed:
             public_port=wiring.public_port,
             internal_port=wiring.internal_port,
             gateways=max(1, len(self._gateways.live)),
+            access_log=fleet.gateway.access_log if fleet else False,
             agents={name: state.route for name, state in self._states.items() if state.route is not None},
             callers=callers_for(fleet, wiring, observed) if fleet else {},
             externals=externals_for(fleet.external) if fleet else {},

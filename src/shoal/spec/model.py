@@ -378,6 +378,22 @@ class LocalOptions(Model):
     port: Integer = Field(default=8080, ge=0, le=65535, description="The port of the gateway; 0 is any free one.")
 
 
+class Gateway(Model):
+    """What the gateway of the fleet does."""
+
+    access_log: Boolean = Field(
+        default=False, description="Whether each request is a line of JSON in the gateway's `access.log`."
+    )
+
+
+class Metrics(Model):
+    """Metrics in the text format of Prometheus."""
+
+    port: Integer | None = Field(
+        default=None, ge=1, le=65535, description="The port on loopback with `/metrics`; without it there is none."
+    )
+
+
 class Fleet(Model):
     """The whole spec, resolved for one environment."""
 
@@ -392,6 +408,8 @@ class Fleet(Model):
     )
     engine: Literal["local", "swarm", "kubernetes"] = Field(default="local", description="What runs the fleet.")
     local: LocalOptions = Field(default=LocalOptions(), description="What the local engine offers.")
+    gateway: Gateway = Field(default=Gateway(), description="What the gateway does beside serving requests.")
+    metrics: Metrics = Field(default=Metrics(), description="Where Prometheus finds Shoal's own metrics.")
     docker_context: str | None = Field(default=None, description="The Docker context of the engine `swarm`.")
     context: str | None = Field(default=None, description="The kubeconfig context of the engine `kubernetes`.")
     namespace: str | None = Field(
