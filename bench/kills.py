@@ -291,7 +291,7 @@ def _away(campaign: Campaign, result: Result, kind: str) -> None:
     began = time.monotonic()
     while time.monotonic() - began < 30:
         connection = http.client.HTTPConnection("127.0.0.1", campaign.fleet.port, timeout=1)
-        with contextlib.suppress(OSError, http.client.HTTPException):
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
             connection.request("GET", "/steady/", headers={"x-id": "probe"})
             if connection.getresponse().status == 200:
                 result.away_s.append(time.monotonic() - began)
