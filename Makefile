@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test unit lint bench lock docs clean
+.PHONY: demo test unit lint bench soak lock clean
 
 # requirements.lock is uv's lock file in its form without registry addresses: names, versions, hashes.
 .venv/.installed: requirements.lock pyproject.toml
@@ -37,6 +37,10 @@ demo: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m bench
+
+# Hours: every campaign of faults with its full numbers; writes docs/soak.md.
+soak: .venv/.installed
+	$(BIN)/python -m bench.soak
 
 clean:
 	rm -rf .venv .cache
