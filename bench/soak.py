@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench import machine
 from bench.live_fleet import HERE
@@ -87,13 +86,11 @@ def _carry_out(name: str, campaign: Campaign, command: Sequence[str]) -> tuple[s
         [sys.executable, "-m", *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=False
     )
     took_s = time.monotonic() - began
-    verdict = "Held." if ran.returncode == 0 else f"**Did not hold** (exit status {ran.returncode})."
+    passed = ran.returncode == 0
+    verdict = "Held." if passed else f"**Did not hold** (exit status {ran.returncode})."
     date = time.strftime("%Y-%m-%d", time.gmtime())
     where = f"{date}, {took_s / 60:.0f} minutes on {machine.describe()['cores']} cores, load {load:.1f} before it"
-    return (
-        f"## {name}\n\n{campaign.about}. {verdict}\n\n{shown(command, ran.stdout)}\n\n{where}.\n",
-        ran.returncode == 0,
-    )
+    return f"## {name}\n\n{campaign.about}. {verdict}\n\n{shown(command, ran.stdout)}\n\n{where}.\n", passed
 
 
 def shown(command: Sequence[str], output: str) -> str:
