@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,8 @@ ADOPT = click.option(
 class Intent:
     """What one command wants to store: the fleet, its secrets, the plan, and the generation that it was made on.
 
-    `adopted_from` is the directory from which the fleet was started so far, where that is another one.
+    `adopted_from` is the directory from which the fleet was started so far, where that is another one; `nonces` are
+    those of restarted agents, `None` as they are; `what` is for the history.
     """
 
     directory: Path
@@ -44,6 +45,8 @@ class Intent:
     plan: Plan
     generation: int
     adopted_from: str | None = None
+    nonces: Mapping[str, str] | None = None
+    what: str = "up"
 
 
 @click.command(short_help="Show what `up` would change.")
@@ -102,9 +105,11 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     secrets = choose_secrets(loaded, fleet, agents, records, SecretContents(directory), sources)
     messages = await count_messages(directory, old, fleet)
     made = make_plan(old, fleet, capabilities, secrets.changed, messages=messages)
-    made = replace(made, notes=(*made.notes, *secrets.notes))
+    only = (f"only {', '.join(agents)} may change; the other agents stay as they are stored",) if agents and old else ()
+    made = replace(made, notes=(*made.notes, *only, *secrets.notes))
     generation = stored.generation if stored is not None else 0
-    return Intent(directory, project, fleet, secrets, made, generation, elsewhere)
+    what = " ".join(("up", *agents))
+    return Intent(directory, project, fleet, secrets, made, generation, elsewhere, what=what)
 
 
 def colour_plan(made: Plan) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal.cli.agent_names import complete_agents
+from shoal.cli.losses import ALLOW_DELETE
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import NONE, Cell, Column, emit, format_ago, render_table, terminal_width
 from shoal.cli.since import Span
@@ -92,10 +93,11 @@ def history(common: Common, agent: str | None) -> None:
 @click.option("--to", type=click.IntRange(min=1), metavar="GENERATION", help="Which one; by default the one before.")
 @_WAIT
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@ALLOW_DELETE
 @decorate(FLEET_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common
-def undo(common: Common, agent: str | None, to: int | None, wait_timeout: float, yes: bool) -> int:
+def undo(common: Common, agent: str | None, to: int | None, wait_timeout: float, yes: bool, allow_delete: bool) -> int:
     """Bring an earlier version of AGENT back, or the fleet as it was one generation ago.
 
     Shows the plan, stores it as a new generation and waits until it is carried out. Of one agent only what makes new
@@ -110,7 +112,9 @@ def undo(common: Common, agent: str | None, to: int | None, wait_timeout: float,
         intent = undo_fleet_intent(directory, stored, kept.generations, to)
     else:
         intent = undo_agent_intent(directory, stored, kept.revisions.get(agent, ()), agent, to)
-    return carry_out(common, intent, [agent] if agent is not None else [], wait_timeout, yes=yes)
+    return carry_out(
+        common, intent, [agent] if agent is not None else [], wait_timeout, yes=yes, allow_delete=allow_delete
+    )
 
 
 async def _status(common: Common, agent: str | None, timeout_s: float | None) -> StatusView:

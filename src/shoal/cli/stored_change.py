@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shoal.cli.losses import refuse_losses
 from shoal.cli.options import Common
 from shoal.cli.plan import Intent, colour_plan
 from shoal.control.sqlite_store import open_store
@@ -74,12 +75,16 @@ def undo_fleet_intent(
     return _intent(directory, stored, wanted.fleet, records, wanted.nonces, f"undo to {wanted.generation}")
 
 
-def carry_out(common: Common, intent: Intent, agents: Sequence[str], timeout_s: float, *, yes: bool) -> int:
+def carry_out(
+    common: Common, intent: Intent, agents: Sequence[str], timeout_s: float, *, yes: bool, allow_delete: bool = False
+) -> int:
     """Shows the plan, stores it and waits until it is carried out; gives the exit code."""
     from shoal.cli.up import confirm, up_detached
 
     if common.output == "text":
         click.echo(colour_plan(intent.plan), err=True)
+    if not allow_delete:
+        asyncio.run(refuse_losses(intent))
     confirm(intent, yes)
     return asyncio.run(up_detached(common, intent, tuple(agents), timeout_s))
 

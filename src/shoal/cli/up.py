@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shoal.cli.agent_names import complete_agents
+from shoal.cli.losses import ALLOW_DELETE, refuse_losses
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import count_of, emit, say
 from shoal.cli.plan import ADOPT, Intent, colour_plan, make_intent
@@ -44,10 +45,19 @@ _SURE_S = 0.1
 )
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before agents are removed or recreated.")
 @ADOPT
+@ALLOW_DELETE
 @decorate(SPEC_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common
-def up(common: Common, agents: tuple[str, ...], detach: bool, wait_timeout: float, yes: bool, adopt: bool) -> int:
+def up(
+    common: Common,
+    agents: tuple[str, ...],
+    detach: bool,
+    wait_timeout: float,
+    yes: bool,
+    adopt: bool,
+    allow_delete: bool,
+) -> int:
     """Start the fleet, or bring it to what the file says.
 
     Shows the plan, stores it, and waits until it is carried out. With AGENT, only these change. Secrets are taken from
@@ -66,6 +76,8 @@ def up(common: Common, agents: tuple[str, ...], detach: bool, wait_timeout: floa
     if intent.adopted_from is not None:
         say(f"{intent.fleet.fleet} is taken over from {intent.adopted_from}: replicas that run go on as they are, new "
             f"ones start in {intent.project}.")  # fmt: skip
+    if not allow_delete:
+        asyncio.run(refuse_losses(intent))
     confirm(intent, yes)
     return asyncio.run(_up(common, intent, agents, detach, wait_timeout))
 
@@ -148,7 +160,9 @@ async def _store(intent: Intent) -> int:
     if not intent.plan and intent.generation and intent.adopted_from is None:
         await write_secrets(intent.directory, secrets, intent.generation)
         return intent.generation
-    return await write_stored(intent.directory, intent.fleet, str(intent.project), intent.generation, secrets)
+    return await write_stored(
+        intent.directory, intent.fleet, str(intent.project), intent.generation, secrets, intent.nonces, intent.what
+    )
 
 
 async def wait_settled(client: Client, directory: Path, settling: Settling, timeout_s: float) -> StatusView:

@@ -1,0 +1,63 @@
+"""What a change would take out of the fleet although it holds data: told before anything is stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from shoal.cli.output import count_of
+from shoal.errors import PlanError
+from shoal.units import format_memory
+
+if TYPE_CHECKING:
+    from shoal.cli.plan import Intent
+    from shoal.spec.model import Fleet
+
+ALLOW_DELETE = click.option(
+    "--allow-delete", is_flag=True, help="Go on though agents with volumes, or queues with tasks, leave the fleet."
+)
+
+
+async def refuse_losses(intent: Intent) -> None:
+    """Raises PlanError, naming all of it, where something that holds data would leave the fleet."""
+    from shoal.cli.kept_queues import count_messages
+    from shoal.cli.stored_fleet import read_stored
+
+    stored = await read_stored(intent.directory)
+    if stored is None or stored.fleet is None:
+        return
+    messages = await count_messages(intent.directory, stored.fleet, intent.fleet)
+    losses = list(describe_losses(intent.directory, stored.fleet, intent.fleet, messages))
+    if losses:
+        raise PlanError(
+            "this takes out of the fleet what holds data:\n"
+            + "\n".join(f"  {loss}" for loss in losses)
+            + "\nKeep it in the file, or add --allow-delete: the data then stay where they are, and nobody uses them, "
+            "until `shoal down --volumes`"
+        )
+
+
+def describe_losses(directory: Path, old: Fleet, new: Fleet, messages: Mapping[str, int]) -> Iterator[str]:
+    """A line for each volume that holds something and each queue with messages that `new` has not any more."""
+    for name, agent in sorted(old.agents.items()):
+        after = new.agents.get(name)
+        kept = {volume.partition(":")[0] for volume in after.volumes} if after is not None else set[str]()
+        for volume in agent.volumes:
+            label = volume.partition(":")[0]
+            held = [_size(path) for path in (directory / "volumes" / "owned" / name).glob(f"*/{label}")]
+            if label not in kept and any(files for files, _ in held):
+                size = format_memory(sum(size for _, size in held))
+                yield f"{name}: volume {label} of {count_of(len(held), 'replica')}, {size}"
+    for queue in sorted(set(old.queues) - set(new.queues)):
+        if messages.get(queue):
+            yield f"queue {queue}: {count_of(messages[queue], 'task')}, dead letters included"
+
+
+def _size(folder: Path) -> tuple[int, int]:
+    """How many files there are below it, and their bytes."""
+    sizes = [path.lstat().st_size for root, _, names in os.walk(folder) for path in (Path(root) / n for n in names)]
+    return len(sizes), sum(sizes)
