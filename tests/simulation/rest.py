@@ -49,13 +49,11 @@ def unrest(world: World) -> list[str]:
 def _controller(life: Life, fleet: Fleet) -> list[str]:
     controller = life.controller
     found = [f"{where}: {message}" for where, message in sorted(controller.problems.items())]
-    if not controller.settled:
-        waiting = [
-            f"{name}: {state.failure or state.waiting_for}"
-            for name, state in sorted(controller.states.items())
-            if not state.settled
-        ]
-        found.append(f"not settled ({', '.join(waiting)})")
+    found += [
+        f"{name} is not settled: {state.failure or state.waiting_for}"
+        for name, state in sorted(controller.states.items())
+        if not state.settled and (state.spec is None or state.spec.kind is not Kind.JOB)  # whose runs begin at any time
+    ]
     carried_out = controller.carried_out
     if carried_out is None or make_plan(carried_out, fleet, life.controller.parts.engine.capabilities):
         found.append("the fleet in force is not the stored one")

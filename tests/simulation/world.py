@@ -399,7 +399,9 @@ class World:
             return
         older = self.living[0]
         younger = self.start_controller()
-        self.loop.call_later(min(happening.lasts_s, 4.0), self._kill, older)
+        # Never beyond the faults' end, which leaves one of them.
+        lasts_s = max(0.0, min(happening.lasts_s, 4.0, FAULTS_END_S - self.loop.time()))
+        self.loop.call_later(lasts_s, self._kill, older)
         if happening.number < 0.5:  # else they stay on the older one's line until it is dead
             for gateway in self.gateways:
                 if gateway.life is older:

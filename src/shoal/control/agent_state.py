@@ -52,6 +52,8 @@ class AgentState:
         who takes over does not scale down on an empty window. A rollout gets its time anew: nobody led it meanwhile."""
         if self.record.rollout is not None and self.record.rollout.finished_at is None:
             self.record = replace(self.record, rollout=replace(self.record.rollout, progressed_at=now))
+        # Whoever is ready has proven itself to the controller before, by whichever clock.
+        self.ready_seen = {(r.id, r.ready_at): 0.0 for r in self.observed.replicas if r.ready_at is not None}
         seed = (Recommendation(now, self.record.desired),) if self.record.desired else ()
         ups, downs = _until(now, self.record.ups), _until(now, self.record.downs)
         self.history = ScalingHistory(seed, ups, downs)

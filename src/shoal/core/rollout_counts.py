@@ -47,11 +47,22 @@ def next_counts(wanted: Wanted, observed: AgentObserved, leaving: Collection[str
     """How many replicas each revision should have after this step."""
     old = {revision: count for revision, count in observed.counts.items() if revision != wanted.revision}
     replaced = not sum(old.values())
+    if replaced and wanted.template.stateful and _would_leave_unready(wanted, observed):
+        now = observed.counts.get(wanted.revision, 0)
+        return Counts({wanted.revision: now, **dict.fromkeys(old, 0)}, "the identities that stay to get ready")
     if replaced and (wanted.stable not in old or wanted.template.stateful):
         return Counts({wanted.revision: wanted.count, **dict.fromkeys(old, 0)}, "replicas to get ready")
     if wanted.template.stateful:
         return _one_by_one(wanted, observed, old)
     return _rolling(wanted, observed, old, leaving, healthy)
+
+
+def _would_leave_unready(wanted: Wanted, observed: AgentObserved) -> bool:
+    """Whether a scale-down would take highest ordinals that work and leave one that does not: as a StatefulSet it
+    waits for that one, else nobody might be left to serve."""
+    ordered = sorted(live(observed, wanted.revision), key=lambda r: r.ordinal or 0)
+    stay, go = ordered[: wanted.count], ordered[wanted.count :]
+    return any(is_available(r) for r in go) and not all(is_available(r) for r in stay)
 
 
 def takes_requests(replica: Replica) -> bool:
@@ -91,8 +102,8 @@ def _rolling(
 
     # While no new one has proven itself, capacity that is missing comes from the old revision, in place of new ones.
     growth = max(0, least - old_now) if not proven and wanted.stable in old else 0
-    if growth and wanted.stable is not None:
-        targets[wanted.stable] += growth
+    if growth and wanted.stable is not None:  # within the surge: new ones that are there may have to go first
+        targets[wanted.stable] += max(0, min(growth, wanted.count + surge - old_now - new_now))
     room = wanted.count + surge - old_now - growth
     keeps = min(new_now, 1 if growth else wanted.count)
     drains = any(targets[r] < old[r] for r in old)

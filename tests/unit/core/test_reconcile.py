@@ -193,3 +193,26 @@ def test_victims_are_as_many_as_asked(replicas, number) -> None:
     assert len(victims) == min(number, len(replicas)) == len({v.id for v in victims})
     staying = [r for r in replicas if r not in victims]
     assert not (any(v.ready for v in victims) and any(not r.ready for r in staying))
+
+
+def test_stateful_scales_down_only_what_leaves_identities_that_work() -> None:
+    """As a StatefulSet: while an identity that stays does not work, the higher ones that do go on serving."""
+    there = seen(replica("r0", ready=False, ordinal=0), replica("r1", ordinal=1), replica("r2", ordinal=2))
+    kept = step(wanted(1, stateful=True), there, healthy=2)
+    assert kept.actions == () and kept.leaving == NOTHING and len(kept.serving) == 2
+    assert kept.waiting_for == "the identities that stay to get ready"
+    all_ready = seen(*(replica(f"r{ordinal}", ordinal=ordinal) for ordinal in range(3)))
+    assert step(wanted(1, stateful=True), all_ready, healthy=3).leaving == {"r1", "r2"}
+    assert step(wanted(0, stateful=True), there, healthy=2).leaving == {"r1", "r2"}
+
+
+def test_capacity_from_the_old_revision_stays_within_the_surge() -> None:
+    """New replicas that have not proven themselves count too: nothing is added beside them above the surge."""
+    there = seen(replica("old", "old"), replica("n1", ready=False), replica("n2", ready=False))
+    scales = [
+        action
+        for action in step(replace(wanted(2), stable="old"), there, healthy=1).actions
+        if isinstance(action, Scale)
+    ]
+    counts = {**there.counts, **{action.revision: action.count for action in scales}}
+    assert sum(counts.values()) <= 3 and counts["old"] == 1
