@@ -27,13 +27,19 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 def config(common: Common, origin: bool) -> None:
     """Show the fleet as Shoal understands it.
 
-    Overlays are laid over each other, variables put in, shorthands and defaults spelled out. Values of secrets are no
-    part of a fleet; those of variables are shown.
+    Overlays are laid over each other, variables put in, shorthands and defaults spelled out. What is shown is a
+    shoal.yaml itself, of the very same fleet. Values of secrets are no part of a fleet; those of variables are shown.
     """
+    from shoal.spec.writable import escaped, writable_document
+
     loaded = common.load()
-    document = loaded.fleet.to_document()
+    document = writable_document(loaded.fleet)
+    if common.output == "json" and origin:
+        emit(_with_origins(loaded, document), "json")
+        return
+    document = escaped(document)
     if common.output == "json":
-        emit(_with_origins(loaded, document) if origin else document, "json")
+        emit(document, "json")
     elif origin:
         click.echo("\n".join(_annotated(loaded, document, (), "")))
     else:
@@ -71,14 +77,14 @@ def _entry(loaded: Loaded, value: object, loc: tuple[str | int, ...], indent: st
 
 
 def _scalar(value: object) -> str:
-    """A value on one line: JSON is YAML, and plain text reads better without quotes."""
+    """A value on one line: JSON is YAML, but for text, which reads better without quotes."""
     import json
 
     import yaml
 
     if isinstance(value, str):
         text = yaml.safe_dump(value, width=10**6, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
-        return text if "\n" not in text else json.dumps(value, ensure_ascii=False)
+        return text if text.isprintable() else yaml.safe_dump(value, width=10**6, default_style='"').strip()
     return json.dumps(value, ensure_ascii=False)
 
 

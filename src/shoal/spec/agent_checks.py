@@ -25,7 +25,7 @@ _PORT_IN_COMMAND = re.compile(r"\$(?:PORT\b|\{PORT\})")
 _METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH")
 
 # By attribute: the key that people write.
-_OF_SERVICES = {
+OF_SERVICES = {
     "public": "public",
     "health": "health",
     "sticky": "sticky",
@@ -34,7 +34,8 @@ _OF_SERVICES = {
     "max_requests": "max_requests",
     "request_timeout_s": "request_timeout",
 }
-_OF_JOBS = {"timeout_s": "timeout", "retries": "retries"}
+OF_JOBS = {"timeout_s": "timeout", "retries": "retries"}
+NOT_OF_JOBS = ("scale", "stateful", "update")
 _KINDS = {"port": "service", "queue": "worker", "schedule": "job"}
 
 
@@ -84,15 +85,15 @@ def _kind(agent: Agent, at: Loc) -> Iterator[Finding]:
 def _keys_of_kinds(agent: Agent, at: Loc) -> Iterator[Finding]:
     given = {name for name in agent.model_fields_set if getattr(agent, name) not in (None, ())}
     if agent.port is None:
-        for name in sorted(given & set(_OF_SERVICES)):
-            key = _OF_SERVICES[name]
+        for name in sorted(given & set(OF_SERVICES)):
+            key = OF_SERVICES[name]
             yield Finding((*at, key), "only an agent with a `port` has this", key=True, about=("port", key))
     if agent.schedule is None:
-        for name in sorted(given & set(_OF_JOBS)):
-            key = _OF_JOBS[name]
+        for name in sorted(given & set(OF_JOBS)):
+            key = OF_JOBS[name]
             yield Finding((*at, key), "only an agent with a `schedule` has this", key=True, about=("schedule", key))
     else:
-        for key in sorted(given & {"scale", "stateful", "update"}):
+        for key in sorted(given & set(NOT_OF_JOBS)):
             if getattr(agent, key) is not False:
                 yield Finding((*at, key), "a job can't have this: it runs and ends", key=True, about=("schedule", key))
 

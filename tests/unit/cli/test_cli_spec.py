@@ -107,6 +107,38 @@ def test_config_says_where_a_value_came_from(file: Path, run: Run) -> None:
     assert {"path": "agents.stock.port", "value": 8001, "origin": "shoal.yaml:10:11"} in listed
 
 
+@pytest.mark.parametrize("more", [[], ["--origin"], ["-o", "json"]])
+def test_config_can_be_given_to_up(home: Path, run: Run, more: list[str]) -> None:
+    """What it shows is a file of the same fleet, however its texts look."""
+    texts = {
+        "DOLLAR": "$HOME ${A}",
+        "LINES": "one\n\n two: #3\n",
+        "BELL": "\a",
+        "ODD": "é 🐟 'no' \"x\"",
+        "NO": "no",
+        "N": "",
+    }
+    (home / "shoal.yaml").write_text(
+        yaml.safe_dump({
+            "fleet": "one",
+            "agents": {
+                "no": {
+                    "command": "run $PORT $$$$ ${SHOAL_A}",
+                    "port": 1,
+                    "environment": {key: text.replace("$", "$$") for key, text in texts.items()},
+                },
+                "images": {"command": ["x"], "queue": "tasks", "stateful": True, "volumes": ["a:/b"]},
+                "night": {"command": ["x"], "schedule": "0 2 * * *"},
+            },
+        })
+    )  # fmt: skip
+    (home / "again.yaml").write_text(run("config", *more).out, encoding="utf-8")
+    fleet = load([home / "again.yaml"]).fleet
+    assert fleet == load([home / "shoal.yaml"]).fleet
+    assert fleet.agents["no"].environment == texts
+    assert run("validate", "-f", "again.yaml").code == 0
+
+
 def test_schema(run: Run) -> None:
     """A JSON Schema on stdout."""
     assert json.loads(run("schema").out)["$schema"].startswith("https://json-schema.org/")
