@@ -48,7 +48,6 @@ def secret() -> None:
 @click.argument("name")
 @click.option(
     "--from-file",
-    "file",
     type=click.Path(dir_okay=False, allow_dash=True),
     help="Take the value from this file, byte by byte; - is standard input.",
 )
@@ -59,14 +58,14 @@ def secret() -> None:
 @decorate(FLEET_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common
-def set_(common: Common, name: str, file: str | None, detach: bool, wait_timeout: float) -> int:
+def set_(common: Common, name: str, from_file: str | None, detach: bool, wait_timeout: float) -> int:
     """Give a secret a value, and restart the agents that have it, one after the other as by `shoal up`.
 
     The value is asked for without being shown, read from standard input where that is no terminal, or taken from a
     file; the last newline is part of it then. The file of the fleet need not be changed: the value stands until the
     source that the file names for it changes.
     """
-    content = _read_value(name, file)
+    content = _read_value(name, from_file)
     intent = asyncio.run(_rotate(common, name, content))
     if intent is None:
         return 0
