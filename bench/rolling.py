@@ -42,6 +42,7 @@ class Campaign:
     p50_s: float = 0.0
     p99_s: float = 0.0
     late_s: float = 0.0
+    seen: list[str] = field(default_factory=list[str])
 
     @property
     def failed(self) -> int:
@@ -54,7 +55,7 @@ def run(changes: int, rate: float, streams: int, replicas: int, say: Callable[[s
     """As many changes, each followed by its undo."""
     campaign = Campaign()
     with (
-        running("rolling", {AGENT: _agent(0, replicas)}) as fleet,
+        running("rolling", {AGENT: _agent(0, replicas)}, gateway={"access_log": True}) as fleet,
         tempfile.TemporaryDirectory() as folder,
         _load(fleet, Path(folder), rate, campaign),
         _streams(fleet, streams, campaign),
@@ -66,7 +67,19 @@ def run(changes: int, rate: float, streams: int, replicas: int, say: Callable[[s
             campaign.took_s["undo"].append(_timed(fleet, "rollout", "undo", AGENT, "-y"))
             say(f"{number} of {changes}: {campaign.took_s['change'][-1]:.1f} s, {campaign.took_s['undo'][-1]:.1f} s")
         time.sleep(1.0)
+        campaign.seen = list(_what_the_gateway_saw(fleet))
     return campaign
+
+
+def _what_the_gateway_saw(fleet: LiveFleet) -> Iterator[str]:
+    """Its log's lines about what did not go well, and what happened then."""
+    for path in sorted((fleet.directory / "home").rglob("access.log*")):
+        for line in path.read_text().splitlines():
+            if '"status": 200' not in line and '"status":200' not in line:
+                yield line
+    for event in fleet.events(0.0):
+        if event.kind in ("drain", "problem", "crashed", "unready", "rollout-failed", "refused"):
+            yield f"{event.at:.3f} {event.agent or '-'} {event.kind}: {event.message}"
 
 
 def _agent(version: int, replicas: int) -> dict[str, object]:
@@ -159,6 +172,8 @@ def main() -> int:
     print(f"requests: {campaign.requests}; p50 {campaign.p50_s * 1000:.1f} ms, p99 {campaign.p99_s * 1000:.1f} ms, "
           f"sent {campaign.late_s * 1000:.0f} ms late at worst")  # fmt: skip
     print(f"streams: {campaign.streams}")
+    if campaign.failed:
+        print("\n".join(campaign.seen))
     return 1 if campaign.failed else 0
 
 
