@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
 _BACK_OFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
-_STABLE_S = 10.0
+_STABLE_S = 1.0  # who lived so long may be started anew at once
 _END_S = 5.0
 _LOG_BYTES = 10 << 20
 
@@ -72,8 +72,7 @@ class EnvoyKeeper:
                 await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
                 self._process = self._start()
             began = time.monotonic()
-            while _alive(self._process):  # noqa: ASYNC110 - it may be no child of ours
-                await asyncio.sleep(_LOOK_S)
+            await _ended(self._process)
             log.error("Envoy (pid %d) ended by itself; the last of its log:\n%s", self._process.pid, self._log_end())
             self._process = None
             self.admin.close()
@@ -162,6 +161,28 @@ def _running(directory: Path) -> list[psutil.Process]:
             if len(argv) > 2 and argv[1] == "-c" and argv[2].startswith(prefix) and _alive(process):
                 found.append(process)
     return found
+
+
+async def _ended(process: psutil.Process) -> None:
+    """Until it ended: the kernel's word where it gives one, as each moment until the next start fails requests."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (OSError, AttributeError):  # ended, or no Linux
+        descriptor = None
+    gone = asyncio.Event()
+    try:
+        if descriptor is not None:
+            asyncio.get_running_loop().add_reader(descriptor, gone.set)
+        while _alive(process):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await gone.wait()
+                gone.clear()
+                await asyncio.sleep(0.001)
+    finally:
+        if descriptor is not None:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
 
 
 def _alive(process: psutil.Process) -> bool:
