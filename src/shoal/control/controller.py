@@ -20,7 +20,7 @@ from shoal.control.jobs import step_job
 from shoal.control.parts import Parts, QueueBroker
 from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
-from shoal.control.watching import Watching
+from shoal.control.watching import Watching, end_tasks
 from shoal.core.decision import Decision, Pin
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.record import AgentRecord
@@ -60,6 +60,7 @@ class Controller:
         self._wake = asyncio.Event()
         self._look, self._looked_at, self._reload = True, 0.0, True
         self._closing: bool | None = None  # with or without the data
+        self._closed_at = 0  # the generation from which on nothing was to run
         self._reopened = asyncio.Event()
         self._loaded, self._load_at = False, 0.0
         self._clock_at = self._loop_clock_at = 0.0  # when the last pass began, to see a clock that was set
@@ -126,15 +127,16 @@ class Controller:
     async def shut_down(self, *, data: bool) -> None:
         """Forgets the fleet, so that everything is drained and stopped; `run` returns when that is done."""
         stored = await self.parts.store.read_fleet()
+        closed_at = stored.generation if stored is not None else 0
         if stored is not None and stored.fleet is not None:
-            await self.parts.store.write_fleet(
+            closed_at = await self.parts.store.write_fleet(
                 None,
                 directory=stored.directory,
                 by="down",
                 at=self.parts.clock(),
                 expected_generation=stored.generation,
             )
-        self._closing = data
+        self._closing, self._closed_at = data, closed_at
         self._reopened.clear()
         self.apply()
 
@@ -170,8 +172,7 @@ class Controller:
                 await self._sleep_until_due()
                 self._wake.clear()
                 await self.run_pass()
-            for task in background:
-                task.cancel()
+            await end_tasks(background)
         if self.queues is not None:
             await self.queues.close()
         await self.parts.platform.remove(data=bool(self._closing))
@@ -276,7 +277,8 @@ class Controller:
             self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring)
             for name in fleet.agents:
                 self._take_spec(name, fleet, now)
-            if self._closing is not None:
+            # One that was read before it was taken down, and took its time to be taken up, is not one that came after.
+            if self._closing is not None and stored.generation > self._closed_at:
                 self._closing = None
                 self._reopened.set()
         for name, state in self.states.items():

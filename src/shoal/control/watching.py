@@ -6,7 +6,7 @@ None of it decides anything: it puts what it learnt into the agents' states and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
 from shoal.errors import EngineError
@@ -18,6 +18,7 @@ PLATFORM_INTERVAL_S = 1.0
 QUEUES_INTERVAL_S = 0.25
 USAGE_INTERVAL_S = 1.0
 REOPEN_S = 1.0
+CANCEL_AGAIN_S = 0.5
 
 
 class Watching:
@@ -56,7 +57,8 @@ class Watching:
             self._controller.wake()
 
     async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
+        task = asyncio.current_task()
+        while task is not None and not task.cancelling():  # see `end_tasks`
             await asyncio.sleep(interval_s)
             try:
                 await work()
@@ -93,3 +95,13 @@ class Watching:
             target = state.spec.scale.target if state.spec is not None else None
             if target is not None and (target.cpu is not None or target.memory is not None):
                 self._controller.touch(name)
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancels them until all have ended. Once is not enough: before Python 3.12, `asyncio.wait_for`, which libraries
+    call, drops a cancellation that comes in the same moment as what it waited for."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
