@@ -201,8 +201,8 @@ async def lost(records: Mapping[str, AgentRecord | None], decisions: Sequence[De
 @pytest.mark.parametrize("moment", range(9))
 @pytest.mark.parametrize("noted", [True, False])
 async def test_a_new_controller_finishes_the_rollout_and_repeats_nothing(moment: int, noted: bool) -> None:
-    """Killed after any of its eight actions, whether or not it could note what it did, it ends as it would have: in full
-    capacity, as many starts as there are replicas to replace, one rollout."""
+    """Killed after any of its eight actions, whether or not it could note what it did, it ends as it would have: in
+    full capacity, as many starts as there are replicas to replace, one rollout."""
     async with driving() as drive:
         old = await settled(drive)
         before = len(drive.engine.acted)

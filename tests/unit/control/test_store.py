@@ -156,7 +156,7 @@ async def put_version(store: Store, generation: int, fleet: Fleet, **more: Any) 
 
 
 async def test_history_keeps_what_was_before(store: Store) -> None:
-    """Each generation, and of an agent those that brought it a new revision, with what changed; scale is no revision."""
+    """Each generation, and of an agent those that brought it a revision, with what changed; scale is none."""
     await put_version(store, 1, versions(a="one", b="one"))
     await put_version(store, 2, versions(a="two", b="one"), what="up")
     scaled = versions(a="two", b="one").model_dump(mode="json", by_alias=True)
