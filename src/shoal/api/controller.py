@@ -13,6 +13,7 @@ from shoal.api.client import socket_path
 from shoal.api.server import serve_api
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
+from shoal.control.event_file import EVENTS_FILE, EventFile
 from shoal.control.parts import Parts, QueueBroker
 from shoal.control.secret_contents import SecretContents
 from shoal.control.sqlite_store import open_store
@@ -67,6 +68,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                         prune_secrets=lambda kept: contents.prune(kept | engine.secret_digests()),
                         take_fleet=lambda stored: _configure(engine, stored),
                         fleet=fleet,
+                        events=EventFile(directory / EVENTS_FILE),
                     )
                 )
                 async with (

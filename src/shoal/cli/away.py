@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
-from shoal.cli.stored_fleet import read_stored
+from shoal.api.present import decision_view
+from shoal.api.views import AgentView, DecisionView, ReplicaView, RunView, StatusView
+from shoal.cli.stored_fleet import STATE_FILE, read_stored
+from shoal.control.sqlite_store import open_store
 from shoal.core.observed import Phase
 from shoal.engines.local.process import is_alive
 from shoal.engines.local.service import Service
@@ -59,6 +61,12 @@ async def look_without_controller(directory: Path, name: str) -> StatusView | No
         ),
         problems=(_AWAY,) if routed else (_AWAY, _NO_GATEWAY),
     )
+
+
+async def read_decisions(directory: Path, agent: str, last: int) -> tuple[DecisionView, ...]:
+    """The last decisions about an agent's count that were stored, the newest first."""
+    async with open_store(directory / STATE_FILE) as store:
+        return tuple(decision_view(decision) for decision in await store.read_decisions(agent, last))
 
 
 def _agent_view(

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from shoal.cli.options import FOLLOW_FLEET_OPTIONS, Common, decorate, output_option, pass_common
-from shoal.cli.output import NONE, agent_colour, emit_line, format_moment
+from shoal.cli.output import NONE, agent_colour, emit_line, format_moment, say
 from shoal.cli.since import Since
+from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
-    from shoal.api.client import Client
+    from collections.abc import AsyncGenerator
+
     from shoal.api.views import EventView
 
 _ALARMING = ("crash", "fail", "refus", "error", "unhealthy", "backoff", "problem")
@@ -29,13 +31,33 @@ _KIND_WIDTH = len("rollout-complete")
 def events(common: Common, follow: bool, since: float | None) -> None:
     """Show what happened: replicas that got ready or ended, changes of count, runs of jobs.
 
-    `-o json` gives an object a line.
+    While no controller answers, they are those that the last one wrote down. `-o json` gives an object a line.
     """
-    asyncio.run(_print(common.client(), since, follow, common.output))
+    asyncio.run(_print(_events(common, since, follow), common.output))
 
 
-async def _print(client: Client, since: float | None, follow: bool, form: str) -> None:
-    async with aclosing(client.events(since, follow=follow)) as stream:
+async def _events(common: Common, since: float | None, follow: bool) -> AsyncGenerator[EventView]:
+    """From the controller or, while it is away, from the file that it keeps."""
+    try:
+        async with aclosing(common.client().events(since, follow=follow)) as stream:
+            async for event in stream:
+                yield event
+    except ControllerUnavailable:
+        from shoal.api.views import EventView
+        from shoal.control.event_file import EVENTS_FILE, read_events
+
+        path = common.directory() / EVENTS_FILE
+        if follow or not path.exists():
+            raise
+
+        say("no controller answers; this is what it wrote down", fg="yellow")
+        for event in read_events(path):
+            if since is None or event.at >= since:
+                yield EventView(event.at, event.agent, event.kind, event.message)
+
+
+async def _print(events: AsyncGenerator[EventView], form: str) -> None:
+    async with aclosing(events) as stream:
         async for event in stream:
             if form == "json":
                 emit_line(event)

@@ -10,12 +10,12 @@ import click
 
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
-from shoal.cli.output import emit, format_moment, format_number, format_span
+from shoal.cli.output import emit, format_moment, format_number, format_span, say
 from shoal.cli.status import find_agent
 from shoal.cli.status_text import describe_bounds
+from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
-    from shoal.api.client import Client
     from shoal.api.views import AgentView, DecisionView
 
 
@@ -29,18 +29,30 @@ def explain(common: Common, agent: str, last: int) -> None:
     """Say why an agent has the count that it has.
 
     Shows its last decisions, the newest first: what each trigger asked for, what kept the count from it, and when
-    the answer could change by itself.
+    the answer could change by itself. While no controller answers, they are those that the last one stored.
     """
-    view, decisions = asyncio.run(_ask(common.client(), agent, last))
+    view, decisions = asyncio.run(_ask(common, agent, last))
     if common.output != "text":
         emit({"agent": agent, "decisions": decisions}, common.output)
         return
     click.echo(render_explanation(view, decisions, time.time()))
 
 
-async def _ask(client: Client, agent: str, last: int) -> tuple[AgentView, tuple[DecisionView, ...]]:
-    view = find_agent(await client.status(), agent)
-    return view, await client.explain(agent, last)
+async def _ask(common: Common, agent: str, last: int) -> tuple[AgentView, tuple[DecisionView, ...]]:
+    client = common.client()
+    try:
+        view = find_agent(await client.status(), agent)
+        return view, await client.explain(agent, last)
+    except ControllerUnavailable:
+        from shoal.cli.away import look_without_controller, read_decisions
+
+        directory = common.directory()
+        found = await look_without_controller(directory, common.fleet_name()) if directory.exists() else None
+        if found is None:
+            raise
+        view = find_agent(found, agent)
+        say("no controller answers; this is what it stored", fg="yellow")
+        return view, await read_decisions(directory, agent, last)
 
 
 def render_explanation(agent: AgentView, decisions: tuple[DecisionView, ...], now: float) -> str:

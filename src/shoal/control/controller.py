@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -32,7 +31,6 @@ from shoal.spec.model import Fleet, Kind
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
 RETRY_S = 1.0
 SLEPT_S = 10.0  # a clock that is further on than the time we ran has been set, or the machine was suspended
-EVENTS_KEPT = 2000
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ class Controller:
         self.wished: StoredFleet | None = None  # as it was last read; `stored` once it could be taken up
         self.wired: Wired | None = None
         self.queues: QueueBroker | None = None
-        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.events = parts.events
         self.problems: dict[str, str] = {}
         self.tally = Tally()
         self.stopped = asyncio.Event()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from shoal.control.event_file import EventHistory
 from shoal.control.store import Store, StoredFleet
 from shoal.core.signals import Reading
 from shoal.engines.protocol import Engine, Inspector, Platform
@@ -28,7 +29,7 @@ class Parts:
     """What a controller is made of. `clock` gives epoch seconds; `open_queues` takes the broker's admin URL and the
     fleet's name; `prune_secrets` drops the contents that none of the given HMACs names; `take_fleet` lets an engine
     that has settings in the file read them, before anything is done for a new generation; `fleet` is its name, for
-    where none can be taken up."""
+    where none can be taken up; `events` is where events are kept."""
 
     engine: Engine
     inspector: Inspector
@@ -40,3 +41,4 @@ class Parts:
     prune_secrets: Callable[[frozenset[str]], None] = lambda kept: None
     take_fleet: Callable[[StoredFleet], None] = lambda stored: None
     fleet: str = ""
+    events: EventHistory = field(default_factory=EventHistory)
