@@ -12,6 +12,7 @@ import click
 
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, pass_common
 from shoal.cli.output import say
+from shoal.cli.own_fleet import require_own_fleet
 from shoal.errors import ControllerUnavailable, ShoalError
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ def down(common: Common, volumes: bool, yes: bool) -> None:
 
     Works without a controller too. Volumes and queues stay unless --volumes is given.
     """
-    fleet, directory = common.fleet_name(), common.directory()
+    fleet, directory, client = common.fleet_name(), common.directory(), common.client()
+    require_own_fleet(common)
     if volumes and not yes and sys.stdin.isatty():
         click.confirm(f"Delete the volumes and queues of {fleet} for good?", abort=True, err=True)
-    if not asyncio.run(_down(common.client(), directory, fleet, volumes)):
+    if not asyncio.run(_down(client, directory, fleet, volumes)):
         click.echo(f"{fleet}: nothing runs here")
         return
     click.echo(f"{fleet}: everything is stopped" + (", volumes and queues are deleted" if volumes else ""))

@@ -23,6 +23,19 @@ def state_home(environ: Mapping[str, str]) -> Path:
     return base / "shoal"
 
 
+def known_fleets(environ: Mapping[str, str]) -> list[str]:
+    """The names of the fleets that keep their state on this machine."""
+    try:
+        return sorted(path.parent.name for path in state_home(environ).glob("*/state.db"))
+    except OSError:
+        return []
+
+
+def describe_known(environ: Mapping[str, str]) -> str:
+    """Them in words, for a name that is none of them."""
+    return f"in {state_home(environ)} there are: {', '.join(known_fleets(environ)) or 'none'}"
+
+
 def fleet_directory(environ: Mapping[str, str], fleet: str) -> Path:
     """Where the fleet of that name keeps its state."""
     return state_home(environ) / fleet

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from shoal.cli.home import fleet_directory
-from shoal.errors import ShoalError
+from shoal.cli.home import describe_known, fleet_directory
+from shoal.errors import NotFound, ShoalError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,10 +68,13 @@ class Common:
         return fleet_directory(os.environ, self.fleet_name())
 
     def client(self) -> Client:
-        """The controller's API."""
+        """The controller's API. Raises NotFound for a fleet that was named on the command line and never was."""
         from shoal.api.client import Client, socket_path
 
-        return Client(socket_path(self.directory()))
+        directory = self.directory()
+        if self.fleet is not None and not directory.exists():
+            raise NotFound(f"no fleet {self.fleet!r}; {describe_known(os.environ)}")
+        return Client(socket_path(directory))
 
     def _plain_name(self) -> str | None:
         """Validating costs ten times what `shoal status` takes: read a plain `fleet: name` as text where nothing can

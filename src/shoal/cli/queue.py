@@ -11,6 +11,7 @@ import click
 from shoal.cli.agent_names import complete_queues
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import NONE, Cell, Column, count_of, emit, format_moment, render_table, terminal_width
+from shoal.cli.own_fleet import require_own_fleet
 from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def peek(common: Common, name: str, dead: bool, limit: int) -> None:
 @pass_common
 def purge(common: Common, name: str, dead: bool, yes: bool) -> None:
     """Throw away what waits in a queue, or its dead letters. They are gone for good."""
+    require_own_fleet(common)
     what = "dead letters" if dead else "tasks that wait"
     if not yes:
         if not sys.stdin.isatty():
@@ -97,6 +99,7 @@ def purge(common: Common, name: str, dead: bool, yes: bool) -> None:
 @pass_common
 def redrive(common: Common, name: str, ids: tuple[str, ...]) -> None:
     """Put dead letters, all or those named, back into their queue, with all their attempts before them."""
+    require_own_fleet(common)
     count = asyncio.run(common.client().redrive(name, ids or None))
     if common.output != "text":
         emit({"queue": name, "redriven": count}, common.output)

@@ -8,6 +8,7 @@ import click
 
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
+from shoal.cli.own_fleet import require_own_fleet
 from shoal.cli.since import Span
 
 
@@ -28,6 +29,7 @@ def restart(common: Common, agents: tuple[str, ...], wait_timeout: float, yes: b
     """
     from shoal.cli.stored_change import carry_out, read_history, restart_intent
 
+    require_own_fleet(common)
     directory = common.directory()
     stored, _ = asyncio.run(read_history(directory, common.fleet_name()))
     intent = restart_intent(directory, stored, list(dict.fromkeys(agents)))

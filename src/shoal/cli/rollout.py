@@ -12,6 +12,7 @@ from shoal.cli.agent_names import complete_agents
 from shoal.cli.losses import ALLOW_DELETE
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import NONE, Cell, Column, emit, format_ago, render_table, terminal_width
+from shoal.cli.own_fleet import require_own_fleet
 from shoal.cli.since import Span
 from shoal.errors import NotFound
 
@@ -106,6 +107,7 @@ def undo(common: Common, agent: str | None, to: int | None, wait_timeout: float,
     """
     from shoal.cli.stored_change import carry_out, read_history, undo_agent_intent, undo_fleet_intent
 
+    require_own_fleet(common)
     directory = common.directory()
     stored, kept = asyncio.run(read_history(directory, common.fleet_name()))
     if agent is None:

@@ -11,6 +11,7 @@ import click
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, format_span, say
+from shoal.cli.own_fleet import require_own_fleet
 from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _ENDED = {"succeeded", "failed"}
 @pass_common
 def run(common: Common, job: str, wait: bool) -> int:
     """Run a job now, beside its schedule."""
+    require_own_fleet(common)
     return asyncio.run(_run(common.client(), job, wait, common.output))
 
 

@@ -10,6 +10,7 @@ import click
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit
+from shoal.cli.own_fleet import require_own_fleet
 from shoal.cli.since import Span
 from shoal.cli.status_text import describe_bounds
 from shoal.units import format_duration
@@ -44,6 +45,7 @@ def scale(common: Common, agent: str, count: int | None, for_s: float | None) ->
     """
     if count is None and for_s is not None:
         raise click.UsageError("--for says how long a pin holds; `auto` releases it now")
+    require_own_fleet(common)
     view = asyncio.run(common.client().scale(agent, count, for_s))
     if common.output != "text":
         emit(view, common.output)

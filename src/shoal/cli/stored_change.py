@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shoal.cli.home import describe_known
 from shoal.cli.losses import refuse_losses
 from shoal.cli.options import Common
 from shoal.cli.plan import Intent, colour_plan
@@ -32,7 +34,7 @@ async def read_history(directory: Path, name: str) -> tuple[StoredFleet, History
             stored, history = await store.read_fleet(), await store.read_history()
         if stored is not None and stored.fleet is not None:
             return stored, history
-    raise NotFound(f"no fleet {name} is stored here; `shoal up` starts one")
+    raise NotFound(f"no fleet {name} is stored here; `shoal up` starts one ({describe_known(os.environ)})")
 
 
 def restart_intent(directory: Path, stored: StoredFleet, agents: Sequence[str]) -> Intent:

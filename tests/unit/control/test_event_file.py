@@ -48,7 +48,7 @@ def test_the_file_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         noted.extend(events(number))
         kept = list(read_events(path))
         assert kept == events(*range(number + 1 - len(kept), number + 1))
-    assert len(kept) > 20
+    assert len(list(read_events(path))) > 20
     assert sum(each.stat().st_size for each in tmp_path.iterdir()) < 5000
     assert len(EventHistory(events(*range(3000)))) == event_file.EVENTS_KEPT
 
