@@ -215,6 +215,24 @@ async def test_placement_is_compared_with_labels(engine: LocalEngine, directory:
     await ready(engine, 1)
 
 
+async def test_volumes_that_are_shared_or_the_hosts(directory: Path) -> None:
+    """One directory for all replicas, or the host's; one that is missing is said, and not made."""
+    host = directory / "models"
+    host.mkdir(parents=True)
+    names = ("$SHOAL_REPLICA", "$SHOAL_VOLUME_CACHE", "$SHOAL_VOLUME_MODELS")
+    async with local_engine(directory) as engine:
+        program = "import sys, time; print(*sys.argv[1:], flush=True); time.sleep(600)"
+        shape = template((*PYTHON, program, *names), volumes=("cache:/cache", f"{host}:/models:ro"))
+        await engine.act(wanted(shape, 2))
+        await ready(engine, 2)
+        cache = directory / "volumes" / "shared" / "cache"
+        for number in (1, 2):
+            await eventually("it has said it", lambda said=f"a-{number} {cache} {host}": _wrote(engine, said))
+        await engine.act(wanted(template(("sleep", "600"), agent="b", volumes=("./nowhere:/d",)), 1))
+        (replica,) = (await until(engine, "it is refused", lambda view: bool(view.replicas[0].reason), "b")).replicas
+        assert "nowhere is not there (make it: mkdir -p " in replica.reason
+
+
 async def test_secrets_volumes_and_variables(directory: Path) -> None:
     """What a replica is given, seen from within."""
     shows = (*PYTHON, _SHOWS, "$SHOAL_REPLICA", "$PORT-${PORT}", "$HOME")
@@ -229,7 +247,7 @@ async def test_secrets_volumes_and_variables(directory: Path) -> None:
         await eventually("it has said all", lambda: _wrote(engine, "end"))
         said = dict(line.text.split("=", 1) for line in await collect(engine.logs("a")) if "=" in line.text)
         port = (await engine.observe()).agents["a"].replicas[0].port
-        assert said["argv"] == f"['a-1', '{port}-{port}', '$HOME']"
+        assert said["argv"] == f"['a-0', '{port}-{port}', '$HOME']"
         assert said["LEVEL"] == "debug"
         assert said["dotted.name"] == "kept"
         assert said["SHOAL_URL_B"] == "http://b"

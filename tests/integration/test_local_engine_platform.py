@@ -65,9 +65,13 @@ async def test_addresses_and_processes_outlive_the_controller(directory: Path) -
     assert first.call_url == {"a": f"http://127.0.0.1:{first.caller_ports['a']}"}
     assert set(first.broker_url) == {"b"}
     assert len({first.public_port, *first.caller_ports.values()}) == 2
+    volume = directory / "volumes" / "shared" / "cache"
+    volume.mkdir(parents=True)
+    await again.remove(data=False)
+    assert volume.exists()
     await again.remove(data=True)
     assert processes_below(directory) == []
-    assert not (directory / "platform").exists()
+    assert not (directory / "platform").exists() and not (directory / "volumes").exists()
 
 
 async def test_no_queue_no_broker(directory: Path) -> None:

@@ -60,6 +60,11 @@ async def _down(client: Client, directory: Path, fleet: str, volumes: bool) -> b
             showing.cancel()
     if not await wait_ended(directory, started):
         raise ShoalError(f"everything is stopped, but the controller does not end; see {directory / 'controller.log'}")
+    if volumes and (left := directory / "volumes").exists():
+        raise ShoalError(
+            f"everything is stopped, but not all of {left} could be deleted: agents left files there that belong to "
+            "somebody else, or are protected (delete it by hand)"
+        )
     await forget_secrets(directory, all_of_them=volumes)
     remove_sockets(directory)
     return True

@@ -22,13 +22,23 @@ class Phase(StrEnum):
     SUCCEEDED = "succeeded"
 
 
+def life_id(agent: str, number: int, ordinal: int | None = None) -> str:
+    """The id of one life, where an engine gives it itself: `web-7`, or with an identity to outlive it `stock-0.7`."""
+    return f"{agent}-{number}" if ordinal is None else f"{identity_name(agent, ordinal)}.{number}"
+
+
+def identity_name(agent: str, ordinal: int) -> str:
+    """What a stateful agent's replica is called in all its lives: `stock-0`."""
+    return f"{agent}-{ordinal}"
+
+
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One replica.
 
-    `id` is unique in the fleet and stable for one life of the replica (a restart in place keeps it); times are epoch
-    seconds. `host` and `port` are where the gateway reaches it; `source` is the address it calls from where the engine
-    tells callers apart by address.
+    `id` is unique in the fleet and stable for one life of the replica (a restart in place keeps it): `life_id`; times
+    are epoch seconds. `host` and `port` are where the gateway reaches it; `source` is the address it calls from where
+    the engine tells callers apart by address.
     """
 
     id: str

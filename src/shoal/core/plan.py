@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, cast
 
 from shoal.errors import PlanError
 from shoal.spec.model import Agent, Fleet, Kind
+from shoal.spec.volumes import parse_volume
 
 ChangeClass = Literal["create", "recreate", "rolling", "live", "remove"]
 FieldChange = tuple[str, Any, Any]  # the dotted path below the agent, the old value, the new one
@@ -108,7 +109,10 @@ def make_plan(
         if change is not None:
             changes.append(change)
     return Plan(
-        new.fleet, new.engine, tuple(changes), (*_notes(new, capabilities), *_kept_queues(old, new, messages or {}))
+        new.fleet,
+        new.engine,
+        tuple(changes),
+        (*_notes(new, capabilities), *_kept_queues(old, new, messages or {}), *_kept_volumes(old, new)),
     )
 
 
@@ -240,6 +244,26 @@ def _kept_queues(old: Fleet | None, new: Fleet, messages: Mapping[str, int]) -> 
         yield f"queue {name} is no longer in the fleet; the broker keeps {kept} (shoal down --volumes deletes it)"
 
 
+def _kept_volumes(old: Fleet | None, new: Fleet) -> Iterator[str]:
+    """What becomes of volumes that no agent has any more: nothing is ever thrown away unasked."""
+    before, after = (_volumes_of(fleet) if fleet is not None else {} for fleet in (old, new))
+    for (name, owner), agents in sorted(before.items(), key=str):
+        if (name, owner) in after:
+            continue
+        whose = f"of each replica of {owner}" if owner else f"of {_listed(agents)}"
+        yield f"volume {name} {whose} is no longer in the fleet; it is kept (shoal down --volumes deletes it)"
+
+
+def _volumes_of(fleet: Fleet) -> dict[tuple[str, str | None], list[str]]:
+    """Who has each named volume, by its name and by the stateful agent whose replicas have one each."""
+    found: dict[tuple[str, str | None], list[str]] = {}
+    for name, agent in fleet.agents.items():
+        for volume in map(parse_volume, agent.volumes):
+            if not volume.bound:
+                found.setdefault((volume.source, name if agent.stateful else None), []).append(name)
+    return found
+
+
 def _listed(names: list[str]) -> str:
     """Few names as they are, many cut short."""
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
@@ -258,10 +282,15 @@ def _users(fleet: Mapping[str, Any], feature: str) -> list[str]:
 
 
 def _uses(value: object, steps: list[str]) -> bool:
-    """Whether the document says something at the path; in a list of blocks, as a key or a value of one of them."""
+    """Whether the document says something at the path; in a list, as a key or a value of a block, or a part of a text
+    in Compose's short form."""
     for step in steps:
         if isinstance(value, list):
             blocks = cast("list[object]", value)
-            return any(isinstance(block, dict) and (step in block or step in block.values()) for block in blocks)  # pyright: ignore[reportUnknownMemberType] - any document
+            return any(
+                step in block.split(":") if isinstance(block, str)
+                else isinstance(block, dict) and (step in block or step in block.values())  # pyright: ignore[reportUnknownMemberType] - any document
+                for block in blocks
+            )  # fmt: skip
         value = cast("dict[str, object]", value).get(step) if isinstance(value, dict) else None
     return value is not None

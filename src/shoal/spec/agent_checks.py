@@ -12,6 +12,7 @@ from shoal.spec.suggestions import did_you_mean
 from shoal.spec.times import check_cron, check_time_zone
 from shoal.spec.validation import Finding
 from shoal.spec.values import shown
+from shoal.spec.volumes import Volume, parse_volume
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 NAME_RULE = "expected small letters, digits and hyphens, a letter first, at most 40"
@@ -20,7 +21,6 @@ QUEUE_RULE = "expected small letters, digits, hyphens and underscores, at most 4
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 SECRET_RULE = "expected letters, digits, `_`, `-` and `.`, at most 64"
-_VOLUME = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?):(/[^:\0]*)")
 _PORT_IN_COMMAND = re.compile(r"\$(?:PORT\b|\{PORT\})")
 _METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH")
 
@@ -214,27 +214,20 @@ def _secrets(agent: Agent, at: Loc) -> Iterator[Finding]:
 
 
 def _volumes(agent: Agent, at: Loc) -> Iterator[Finding]:
-    here = (*at, "volumes")
-    if agent.volumes and not agent.stateful:
-        message = "only an agent with `stateful: true` has volumes: a replica must keep its name to find its own again"
-        yield Finding(here, message, key=True, about=("stateful", "volumes"))
-    names: set[str] = set()
-    paths: set[str] = set()
-    for index, volume in enumerate(agent.volumes):
-        match = _VOLUME.fullmatch(volume)
-        if match is None:
-            remedy = "a directory of the host can't be mounted" if volume.startswith((".", "/", "~")) else ""
-            message = f"found {shown(volume)}; expected NAME:PATH with an absolute path, such as stock:/data"
-            yield Finding((*here, index), message, remedy)
+    variables: dict[str, Volume] = {}
+    for index, written in enumerate(agent.volumes):
+        here = (*at, "volumes", index)
+        try:
+            volume = parse_volume(written)
+        except ValueError as error:
+            yield Finding(here, str(error))
             continue
-        path = match[2].rstrip("/") or "/"
-        if match[1] in names or path in paths:
-            what = f"volume {match[1]}" if match[1] in names else f"path {path}"
-            yield Finding((*here, index), f"the {what} stands here a second time")
-        if path == "/" or "/../" in f"{path}/":
-            yield Finding((*here, index), f"found the path {shown(match[2])}; expected a directory below /")
-        names.add(match[1])
-        paths.add(path)
+        if any(volume.path == other.path for other in variables.values()):
+            yield Finding(here, f"the path {volume.path} stands here a second time")
+        elif (other := variables.setdefault(volume.variable, volume)) is not volume:
+            same = other.source == volume.source
+            message = f"{other.source} and {volume.source} would share the variable {volume.variable}"
+            yield Finding(here, f"the volume {volume.source} stands here a second time" if same else message)
 
 
 def _queues(agent: Agent, at: Loc) -> Iterator[Finding]:

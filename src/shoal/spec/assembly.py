@@ -8,14 +8,17 @@ from collections.abc import Callable
 from shoal.errors import Problem
 from shoal.spec.nodes import Block, Entry, Items, Loc, Node, Scalar, dotted
 from shoal.spec.overlay import without_nulls
+from shoal.spec.volumes import is_host_path
 
+Locate = Callable[[Scalar], Scalar]  # a path of the host, as it is found from the file that names it
 ReadVariables = Callable[[Scalar, Loc], dict[str, Scalar]]  # what names a file, and where that stands
 
 _BLOCKS_BY_NAME = ("agents", "queues", "brokers", "external", "secrets")
 
 
-def assemble(merged: Block, read_variables: ReadVariables, problems: list[Problem]) -> Block:
-    """The tree of a fleet. `read_variables` reads a file that an `env_file` names."""
+def assemble(merged: Block, read_variables: ReadVariables, locate: Locate, problems: list[Problem]) -> Block:
+    """The tree of a fleet. `read_variables` reads a file that an `env_file` names; `locate` gives a volume that is a
+    directory of the host its whole path."""
     _refuse_empty_variables(merged, problems)
     tree = without_nulls(merged, keep=_BLOCKS_BY_NAME)
     assert isinstance(tree, Block)
@@ -28,6 +31,7 @@ def assemble(merged: Block, read_variables: ReadVariables, problems: list[Proble
             node = entry.node
             if isinstance(node, Block):
                 node = _with_defaults(node, name, image, environment, read_variables, problems)
+                node = _with_host_paths(node, locate)
             assembled[name] = Entry(entry.spot, node)
         kept["agents"] = Entry(agents.spot, Block(assembled, agents.node.spot))
     return Block(kept, tree.spot)
@@ -63,6 +67,16 @@ def _with_defaults(
     if source is not None:
         entries["environment"] = Entry(source.spot, Block(below, source.node.spot))
     return Block(entries, agent.spot)
+
+
+def _with_host_paths(agent: Block, locate: Locate) -> Block:
+    volumes = agent.entries.get("volumes")
+    if volumes is None or not isinstance(volumes.node, Items):
+        return agent
+    items = tuple(
+        locate(item) if isinstance(item, Scalar) and is_host_path(item.text) else item for item in volumes.node.items
+    )
+    return Block({**agent.entries, "volumes": Entry(volumes.spot, Items(items, volumes.node.spot))}, agent.spot)
 
 
 def _named_files(files: Node, at: Loc, problems: list[Problem]) -> list[tuple[Scalar, Loc]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterator
 
@@ -21,6 +22,7 @@ from shoal.spec.nodes import Loc
 from shoal.spec.suggestions import did_you_mean
 from shoal.spec.validation import Draft, Finding
 from shoal.spec.values import shown
+from shoal.spec.volumes import Volume, parse_volume
 
 MAIN = "main"
 
@@ -38,6 +40,7 @@ def check_draft(draft: Draft) -> Iterator[Finding]:
     yield from _queues(draft)
     yield from _secrets(draft)
     yield from _routes(draft)
+    yield from _volumes(draft)
     yield from _bind(draft)
 
 
@@ -143,6 +146,28 @@ def _routes(draft: Draft) -> Iterator[Finding]:
         if other != name:
             where = f"{route[0] or ''}{route[1]}"
             yield Finding(("agents", name, "public"), f"the agent {other} is public under {where} already")
+
+
+def _volumes(draft: Draft) -> Iterator[Finding]:
+    """What each replica of a stateful agent has for itself can't be shared with another agent."""
+    owners: dict[str, str] = {}
+    for name, _, volume in _named_volumes(draft):
+        if draft.agents[name].stateful:
+            owners.setdefault(volume.source, name)
+    for name, index, volume in _named_volumes(draft):
+        owner = owners.get(volume.source)
+        if owner is not None and not draft.agents[name].stateful:
+            message = f"each replica of {owner}, which is stateful, has a volume {volume.source} of its own"
+            yield Finding(("agents", name, "volumes", index), message, "choose another name for one that is shared")
+
+
+def _named_volumes(draft: Draft) -> Iterator[tuple[str, int, Volume]]:
+    for name, agent in draft.agents.items():
+        for index, written in enumerate(agent.volumes):
+            with contextlib.suppress(ValueError):  # said where the agent is judged
+                volume = parse_volume(written)
+                if not volume.bound:
+                    yield name, index, volume
 
 
 def _bind(draft: Draft) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ chosen one (the files named there first, then the keys beside them); `--set` com
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ class _Load:
 
     def _judged(self, merged: Block) -> Loaded:
         """The fleet in the merged tree."""
-        tree = assemble(merged, self._read_variables, self._problems)
+        tree = assemble(merged, self._read_variables, self._located, self._problems)
         draft = validate_values(block_data(tree))
         found = [self._problem(tree, finding) for finding in (*draft.findings, *check_draft(draft))]
         self._problems += (problem for problem in found if problem.place not in self._incomplete)
@@ -253,6 +254,15 @@ class _Load:
         """A file's name as it is found from the file that names it; from the first file for `--set`."""
         base = self._paths[0] if spot.file.startswith("--set ") else spot.file
         return str(Path(base).parent / name)
+
+    def _located(self, volume: Scalar) -> Scalar:
+        """A volume that is a directory of the host, with its whole path; without a home `~` is a directory's name."""
+        source, colon, rest = volume.text.partition(":")
+        home = self._process.get("HOME", "")
+        if source.startswith("~") and home.startswith("/"):
+            source = f"{home}{source[1:]}"
+        source = os.path.abspath(self._beside(volume.spot, source))  # noqa: PTH100 - links stay links, as in Compose
+        return volume._replace(text=f"{source}{colon}{rest}", value=f"{source}{colon}{rest}")
 
     def _problem(self, tree: Node, finding: Finding) -> Problem:
         place = spot_of(tree, finding.loc, key=finding.key).place

@@ -324,7 +324,12 @@ class Agent(Model):
     stateful: Boolean = Field(
         default=False, description="Whether each replica keeps its name and its volumes for good, as in a StatefulSet."
     )
-    volumes: tuple[str, ...] = Field(default=(), description="`NAME:PATH`: what each replica keeps, and where.")
+    volumes: tuple[str, ...] = Field(
+        default=(),
+        description="What outlives replicas, and where they find it: `NAME:PATH`, kept by Shoal, one for each replica "
+        "of a stateful agent, else one for all that name it; or `DIRECTORY:PATH`, found from the file that names it. "
+        "`:ro` at the end says that it is only read.",
+    )
     schedule: Schedule | None = Field(default=None, description="When a job runs.")
     timeout_s: Annotated[DurationS, Field(gt=0)] | None = Field(
         default=None, alias="timeout", description="How long one run of a job may take."

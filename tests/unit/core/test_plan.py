@@ -298,3 +298,25 @@ def test_queues_that_go_keep_what_is_in_them_and_the_plan_says_so() -> None:
             f"queue old is no longer in the fleet; the broker keeps {kept} (shoal down --volumes deletes it)"
         ]
     assert not [note for note in make_plan(new, old, LOCAL).notes if note.startswith("queue")]
+
+
+def test_volumes_that_go_are_kept_and_the_plan_says_so() -> None:
+    """Those of a stateful agent by the agent, others by who had them; directories of the host are nobody's to keep."""
+    stock = {**SERVICE, "stateful": True, "volumes": ["stock:/data", "/srv/models:/models:ro"]}
+    shared = {**SERVICE, "volumes": ["cache:/cache", "both:/both"]}
+    old = fleet_of(stock=stock, a=shared, b=shared)
+    new = fleet_of(stock={**stock, "volumes": []}, a={**SERVICE, "volumes": ["both:/both"]})
+    notes = [note for note in make_plan(old, new, LOCAL).notes if note.startswith("volume")]
+    kept = "is no longer in the fleet; it is kept (shoal down --volumes deletes it)"
+    assert notes == [f"volume cache of a, b {kept}", f"volume stock of each replica of stock {kept}"]
+    assert not [note for note in make_plan(new, old, LOCAL).notes if note.startswith("volume")]
+
+
+def test_what_volumes_lack_is_said_of_who_uses_it() -> None:
+    """That a path is not mounted concerns all, that nothing keeps from writing only those that ask for it."""
+    engine = Engine(table={"agents.volumes": Can("advisory"), "agents.volumes.ro": Can("advisory")})
+    fleet = fleet_of(a={**SERVICE, "volumes": ["d:/d"]}, b={**SERVICE, "volumes": ["e:/e:ro"]}, c=SERVICE)
+    assert make_plan(None, fleet, engine).notes == (
+        "agents.volumes is not enforced on the local engine (a, b)",
+        "agents.volumes.ro is not enforced on the local engine (b)",
+    )

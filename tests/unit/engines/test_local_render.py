@@ -20,7 +20,6 @@ from shoal.engines.local.render import (
     render_environment,
     render_leader,
     unmet_placement,
-    volume_names,
     wrong_port_reason,
 )
 from shoal.engines.protocol import Support
@@ -79,7 +78,7 @@ def test_the_projects_virtual_environment_comes_first() -> None:
 
 def test_shoals_variables_win() -> None:
     """Over the agent's, which win over the base; secrets are not shown by repr."""
-    facts = Facts("a-1", 2, 81, ("1", "3"), "/s", {"KEY": "s3cret"}, {"my-data": "/v"})
+    facts = Facts("a-1", 2, 81, ("1", "3"), "/s", {"KEY": "s3cret"}, {"SHOAL_VOLUME_MY_DATA": "/v"})
     environment = render_environment({"LANG": "C"}, template("x", LANG="de", PORT="1"), {"SHOAL_URL_B": "u"}, facts)
     assert environment == {
         "LANG": "de", "KEY": "s3cret", "SHOAL_URL_B": "u", "SHOAL_REPLICA": "a-1", "PORT": "81", "SHOAL_ORDINAL": "2",
@@ -120,7 +119,6 @@ def test_reasons_are_sentences() -> None:
 def test_volumes() -> None:
     """Shared by name, save a stateful agent's."""
     layout = Layout(Path("/s"))
-    assert volume_names(template("x")) == ("data", "m")
     assert layout.volume("a", "data", None) == Path("/s/volumes/shared/data")
     assert layout.volume("a", "data", 1) == Path("/s/volumes/owned/a/1/data")
 

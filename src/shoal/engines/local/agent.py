@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from shoal.core.action import EnsureRevision, RunJob, Scale
-from shoal.core.observed import AgentObserved, JobRun
+from shoal.core.observed import AgentObserved, JobRun, life_id
 from shoal.core.template import Template
 from shoal.engines.local.layout import (
     append_line,
@@ -262,7 +262,7 @@ class LocalAgent:
         if self._state.revisions[revision].template.stateful:
             taken = {life.state.ordinal for life in self._replicas.values() if not life.stopping}
             ordinal = next(number for number in range(len(taken) + 1) if number not in taken)
-        identity = f"{self.name}-{self._state.made}"
+        identity = life_id(self.name, self._state.made, ordinal)
         self._live(ReplicaState(identity, self.name, revision, self._machine.clock(), ordinal=ordinal))
 
     def _live(self, state: ReplicaState, *, adopted: bool = False) -> ReplicaLife:
@@ -393,5 +393,5 @@ def _order_of_making(state: ReplicaState | RunState) -> tuple[int, float]:
 
 def _number_of(identity: str) -> int:
     """Which of its agent's replicas it is, by its id."""
-    number = identity.rpartition("-")[2]
+    number = identity.rpartition("-")[2].rpartition(".")[2]
     return int(number) if number.isdecimal() else 0

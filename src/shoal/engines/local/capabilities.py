@@ -31,7 +31,10 @@ CAPABILITIES = Capabilities(
         "agents.publishes": Ability(Support.BY_SHOAL, "embedded NATS on 127.0.0.1"),
         "agents.secrets": Ability(Support.BY_SHOAL, "files of mode 0400 in $SHOAL_SECRETS, same user"),
         "agents.stateful": Ability(Support.BY_SHOAL, "a directory an ordinal"),
-        "agents.volumes": Ability(Support.BY_SHOAL, "a directory, named by $SHOAL_VOLUME_<NAME>, not mounted at PATH"),
+        "agents.volumes": Ability(
+            Support.ADVISORY, "kept, but not mounted at PATH: $SHOAL_VOLUME_<NAME> says where it is, here and elsewhere"
+        ),
+        "agents.volumes.ro": Ability(Support.ADVISORY, "replicas run as the user who owns it"),
         "agents.schedule": Ability(Support.BY_SHOAL),
         "agents.timeout": Ability(Support.BY_SHOAL, "of each attempt"),
         "agents.retries": Ability(Support.BY_SHOAL),

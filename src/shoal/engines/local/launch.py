@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shoal.core.observed import identity_name
 from shoal.core.template import Template
 from shoal.engines.local.layout import make_private
 from shoal.engines.local.logs import LogPair
@@ -20,10 +21,10 @@ from shoal.engines.local.render import (
     render_argv,
     render_environment,
     render_leader,
-    volume_names,
 )
 from shoal.engines.local.secret_files import write_secrets
 from shoal.errors import EngineError
+from shoal.spec.volumes import Volume, parse_volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Launch:
     @property
     def agent(self) -> str:
         return self.template.agent
+
+    @property
+    def owned_by(self) -> int | None:
+        """The ordinal that has the volumes for itself; `None` where they are shared."""
+        return self.ordinal if self.template.stateful else None
 
 
 def exit_path(machine: Machine, agent: str, identity: str, number: int) -> Path:
@@ -73,12 +79,11 @@ def start(machine: Machine, launch: Launch, logs: LogPair) -> Identity:
 
 
 def _gather(machine: Machine, launch: Launch) -> Facts:
-    template, layout = launch.template, machine.layout
-    ordinal = launch.ordinal if template.stateful else None
-    volumes = {name: str(make_private(layout.volume(launch.agent, name, ordinal))) for name in volume_names(template)}
+    template, ordinal = launch.template, launch.owned_by
+    volumes = {volume.variable: str(_place(machine, launch, volume)) for volume in map(parse_volume, template.volumes)}
     directory, variables = _hand_over_secrets(machine, launch)
     return Facts(
-        replica=launch.id,
+        replica=launch.id if ordinal is None else identity_name(launch.agent, ordinal),
         ordinal=launch.ordinal,
         port=launch.port,
         gpus=launch.gpus,
@@ -87,6 +92,22 @@ def _gather(machine: Machine, launch: Launch) -> Facts:
         secret_variables=variables,
         volumes=volumes,
     )
+
+
+def _place(machine: Machine, launch: Launch, volume: Volume) -> Path:
+    """Where a volume is. Raises EngineError for a path of the host that is not there: one that is spelt wrong would be
+    an empty directory."""
+    if not volume.bound:
+        return make_private(machine.layout.volume(launch.agent, volume.source, launch.owned_by))
+    path = machine.project_directory / volume.source
+    try:
+        found = path.exists()
+    except PermissionError as error:
+        raise EngineError(f"agents.{launch.agent}.volumes: {path}: {_not_allowed(error.filename)}") from error
+    if not found:
+        remedy = f"make it: mkdir -p {path}; or correct the path"
+        raise EngineError(f"agents.{launch.agent}.volumes: {path} is not there ({remedy})")
+    return path
 
 
 def _hand_over_secrets(machine: Machine, launch: Launch) -> tuple[str | None, dict[str, str]]:

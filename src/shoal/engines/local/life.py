@@ -179,16 +179,23 @@ class Life:
 
     async def _clear_away(self) -> None:
         """Kills whatever is left of it, wherever it went, and waits until that is gone: its ports are free only then,
-        and its volumes nobody's."""
+        and its volumes nobody's. What SIGKILL does not end within seconds hangs in the kernel: it is left behind, save
+        that an identity is given to no other holder before it is gone."""
         self._leftovers = False
         deadline = time.monotonic() + _CLEARED_WITHIN_S
         while members := (await self._machine.census.look()).family(self._directory, self._own_session()):
             _kill(members)
             if time.monotonic() > deadline:
                 pids = ", ".join(str(member.pid) for member in members)
-                _LOGGER.warning("%s: can't be killed, left behind: pid %s", self._life.id, pids)
-                return
-            await asyncio.sleep(0.01)
+                if not isinstance(self._life, ReplicaState) or self._life.ordinal is None:
+                    _LOGGER.warning("%s: can't be killed, left behind: pid %s", self._life.id, pids)
+                    return
+                reason = f"can't be killed: pid {pids}; ordinal {self._life.ordinal} is free when that has ended"
+                if self._life.reason != reason:
+                    _LOGGER.warning("%s: %s", self._life.id, reason)
+                    self._life.reason = reason
+                    self._save()
+            await asyncio.sleep(0.01 if time.monotonic() < deadline else 1.0)
 
     def _own_session(self) -> int | None:
         """The last leader's session, unless its pid is another's now: members keep its number from being used again."""

@@ -45,7 +45,8 @@ class LocalPlatform:
         environment: Mapping[str, str] | None = None,
         died: Callable[[str], None] = lambda why: None,
     ) -> None:
-        self._directory = Layout(directory.absolute()).platform
+        layout = Layout(directory.absolute())
+        self._directory, self._volumes = layout.platform, layout.volumes
         surrounding = os.environ if environment is None else environment
         self._environment = render_base(surrounding, None)
         if "PYTHONPATH" in surrounding:  # this is Shoal itself: it must find what this process found
@@ -89,7 +90,8 @@ class LocalPlatform:
             return wiring
 
     async def remove(self, *, data: bool) -> None:
-        """Stops the gateway, then the broker; with `data` queues, passwords and ports go too. Bounded in time."""
+        """Stops the gateway, then the broker; with `data` volumes, queues, passwords and ports go too: by then nothing
+        of an agent runs. Bounded in time."""
         async with self._lock:
             self._done = None
             if self._log_look is not None:
@@ -97,6 +99,8 @@ class LocalPlatform:
             await self._gateway.stop(_GATEWAY_STOP_S)
             await self._broker.stop()
             remove_tree(self._directory if data else self._directory / "gateway")
+            if data:
+                remove_tree(self._volumes)
 
     def _alive(self, *, broker: bool) -> bool:
         return self._gateway.alive and (not broker or self._broker.alive)

@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shoal.core.template import Template
-from shoal.core.wiring import variable_name
 from shoal.engines.local.census import MARK
 from shoal.errors import EngineError
 
@@ -58,7 +57,7 @@ exit $s
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a replica only when it starts. Paths are absolute; `volumes` is by name."""
+    """What is known of a replica only when it starts. Paths are absolute; `volumes` is by variable."""
 
     replica: str
     ordinal: int | None = None
@@ -101,9 +100,7 @@ def render_environment(
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(facts.gpus)
     if facts.secrets_directory is not None:
         environment["SHOAL_SECRETS"] = facts.secrets_directory
-    for name, path in facts.volumes.items():
-        environment[f"SHOAL_VOLUME_{variable_name(name)}"] = path
-    return environment
+    return {**environment, **facts.volumes}
 
 
 def render_argv(template: Template, environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -156,11 +153,6 @@ def render_leader(
 def led_argv(leader: Sequence[str]) -> tuple[str, ...]:
     """The command that a leader with this argv was given, its program first."""
     return tuple(leader[leader.index(LEADER_NAME) + 3 :]) if LEADER_NAME in leader else ()
-
-
-def volume_names(template: Template) -> tuple[str, ...]:
-    """The names in `NAME:PATH`."""
-    return tuple(volume.partition(":")[0] for volume in template.volumes)
 
 
 def unmet_placement(template: Template, labels: Mapping[str, str]) -> str | None:

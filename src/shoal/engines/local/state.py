@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 import psutil
 from pydantic import TypeAdapter, ValidationError
@@ -186,7 +187,7 @@ def recover_life(directory: Path) -> ReplicaState | RunState | None:
 def _recovered(
     kind: str, revision: str, environment: Mapping[str, str], begun: Start, directory: Path
 ) -> ReplicaState | RunState:
-    identity, agent = environment["SHOAL_REPLICA"], directory.parent.parent.name
+    identity, agent = unquote(directory.name), directory.parent.parent.name
     gpus = tuple(device for device in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if device)
     if kind == "run":
         return RunState(

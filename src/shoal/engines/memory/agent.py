@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from shoal.core.action import EnsureRevision, RunJob, Scale
-from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
+from shoal.core.observed import AgentObserved, JobRun, Phase, Replica, life_id
 from shoal.engines.memory.behaviour import Behaviour, Behaviours, backoff_s, behaviour_for
 from shoal.engines.memory.timeline import Timeline
 from shoal.errors import EngineError
@@ -179,7 +179,7 @@ class MemoryAgent:
             taken = {life.value.ordinal for life in self._living()}
             ordinal = next(number for number in range(len(taken) + 1) if number not in taken)
         value = Replica(
-            id=f"{self.name}-{self._made}", agent=self.name, revision=revision, phase=Phase.PENDING,
+            id=life_id(self.name, self._made, ordinal), agent=self.name, revision=revision, phase=Phase.PENDING,
             host=self._address(), port=template.port, node="memory", ordinal=ordinal, created_at=self._timeline.now,
         )  # fmt: skip
         life = _Life(value, behaviour_for(self.behaviour, template))
