@@ -40,7 +40,7 @@ ACCESS_LOG = "access.log"
 _STOP_S = 0.2
 # Envoy agrees when its main thread knows; its other threads follow, and a request may be on the wire. Whoever waits for
 # the ACK of a removal is about to stop the replica, so that version's waits a little.
-_SETTLE_S = 0.05
+_SETTLE_S = 0.2
 _ACK_S = 0.05
 _QUIET = 3  # scrapes in a row without a request: a client that was told may have one more on its way
 _CA_FILES = (
