@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from shoal.core.observed import Observed, Replica
+from shoal.core.observed import Observed, Replica, identity_name
 from shoal.core.routing import AgentRoute, Caller, Endpoint, ExternalRoute, HealthCheck
 from shoal.core.wiring import Wiring
 from shoal.spec.model import Agent, External, Fleet
@@ -20,7 +20,7 @@ def route_for(name: str, agent: Agent, serving: Sequence[Replica], *, hold: bool
         protocol=agent.protocol,
         health=HealthCheck(agent.health.path, agent.health.interval_s, agent.health.timeout_s, agent.health.retries),
         endpoints=tuple(
-            Endpoint(r.id, r.host, r.port)
+            Endpoint(r.id, r.host, r.port, identity="" if r.ordinal is None else identity_name(name, r.ordinal))
             for r in sorted(serving, key=lambda r: r.id)
             if r.host is not None and r.port is not None
         ),

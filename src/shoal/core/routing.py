@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A replica that may take requests, once Envoy's own check agrees."""
+    """A replica that may take requests, once Envoy's own check agrees. `identity` is what sticky requests keep to,
+    where it outlives the replica; else they keep to its address."""
 
     replica: str
     host: str
     port: int
     weight: int = 1
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)

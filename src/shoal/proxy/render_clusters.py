@@ -94,7 +94,11 @@ def is_ip(host: str) -> bool:
 def _endpoint(endpoint: Endpoint) -> Json:
     address = {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
     # The name is only for the access log.
-    return {"endpoint": {"address": address, "hostname": endpoint.replica}, "load_balancing_weight": endpoint.weight}
+    known = {"endpoint": {"address": address, "hostname": endpoint.replica}, "load_balancing_weight": endpoint.weight}
+    if not endpoint.identity:
+        return known
+    # Its place on the ring: a successor at another address takes over the same keys.
+    return {**known, "metadata": {"filter_metadata": {"envoy.lb": {"hash_key": endpoint.identity}}}}
 
 
 def _balancing(route: AgentRoute) -> Json:

@@ -14,7 +14,7 @@ from shoal.core.template import Template
 from shoal.spec.model import Health, Kind, Placement, Resources, Update
 
 NOTHING: frozenset[str] = frozenset()
-AT_ONCE = Update(min_ready_time_s=0)
+AT_ONCE = Update(min_ready_time=0)
 
 
 def template(kind: Kind = Kind.SERVICE, *, stateful: bool = False) -> Template:
