@@ -251,7 +251,8 @@ class World:
             return self.queues
 
         parts = Parts(
-            engine, engine, SimPlatform(self, life), life.link, cast("Any", SimStore(self, life)), open_queues, self.wall,
+            engine, engine, SimPlatform(self, life), life.link, cast("Any", SimStore(self, life)), open_queues,
+            self.wall,
         )  # fmt: skip
         life.controller = Controller(parts)
         assert self._tasks is not None
