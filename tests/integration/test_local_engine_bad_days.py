@@ -130,7 +130,7 @@ async def test_a_life_whose_file_cannot_be_read_is_known_by_what_runs(directory:
         (directory.parent / "go").touch()
         await until(engine, "it has succeeded", lambda view: view.runs[0].phase is Phase.SUCCEEDED, "b")
         assert (directory.parent / "count").read_text() == "x\n"
-        assert kept_aside(lives(directory, "a-1") / "state.json") != []
+        assert all(kept_aside(lives(directory, r.id) / "state.json") != [] for r in before)
         await engine.act([Scale("a", "r1", 0)])
         await until(engine, "they are gone", lambda view: not view.replicas)
 
