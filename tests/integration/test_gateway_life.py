@@ -89,10 +89,14 @@ async def test_the_acknowledgement_is_the_drain_barrier(tmp_path: Path) -> None:
 
 
 async def test_a_killed_envoy_comes_back_with_the_last_snapshot(tmp_path: Path) -> None:
+    """And the controller is told how it ended."""
     async with rig(tmp_path) as gateway:
         await gateway.push(gateway.snapshot(agent("a", await gateway.replica("r"))))
         (first,) = gateway.envoys()
         first.kill()
+        ends: list[tuple[str, str]] = []
+        await until(lambda: ends.extend((name, end.how) for name, end in gateway.link.take_ends()) or ends)
+        assert [how for _, how in ends] == ["signal 9"]
         await until(lambda: [process.pid for process in gateway.envoys()] not in ([], [first.pid]))
         await until_serves(gateway)
         version = gateway.link.push(gateway.snapshot(agent("b", await gateway.replica("s"))))

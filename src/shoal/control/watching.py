@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
+from shoal.control.agent_state import Event
 from shoal.errors import EngineError
 
 if TYPE_CHECKING:
@@ -54,7 +55,14 @@ class Watching:
             refusals = self._controller.parts.gateways.refusals.items()
             words = "; ".join(f"gateway {name} refuses what it was sent: {why}" for name, why in refusals)
             self._controller.problem("gateways", words or None)
+            self._note_ends()
             self._controller.wake()
+
+    def _note_ends(self) -> None:
+        for gateway, end in self._controller.parts.gateways.take_ends():
+            event = Event(end.at, None, "crashed", f"gateway {gateway}: Envoy ended ({end.how}), started again")
+            if event not in self._controller.events:  # told to the controller before, or before the line broke
+                self._controller.note(event)
 
     async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.current_task()

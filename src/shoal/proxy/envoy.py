@@ -15,6 +15,7 @@ import logging
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from shoal.errors import GatewayError
 from shoal.proxy.admin import Admin
 from shoal.proxy.limits import Limits
 from shoal.proxy.render_bootstrap import render_bootstrap
+from shoal.proxy.wire import EnvoyEnd
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ _BACK_OFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STABLE_S = 1.0  # who lived so long may be started anew at once
 _END_S = 5.0
 _LOG_BYTES = 10 << 20
+_ENDS_TOLD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,12 @@ class EnvoyPlace:
 
 
 class EnvoyKeeper:
-    def __init__(self, place: EnvoyPlace) -> None:
+    """`told` is called once there is another one of `ends`, the last that ended by themselves."""
+
+    def __init__(self, place: EnvoyPlace, told: Callable[[], None] = lambda: None) -> None:
         self._place = place
+        self._told = told
+        self.ends: tuple[EnvoyEnd, ...] = ()
         self._argv = _command(place)
         self._process: psutil.Process | None = None
         self.admin = Admin(place.admin_socket)
@@ -74,6 +81,8 @@ class EnvoyKeeper:
             began = time.monotonic()
             await _ended(self._process)
             log.error("Envoy (pid %d) ended by itself; the last of its log:\n%s", self._process.pid, self._log_end())
+            self.ends = (*self.ends, EnvoyEnd(time.time(), _how_ended(self._process)))[-_ENDS_TOLD:]
+            self._told()
             self._process = None
             self.admin.close()
             failures = 0 if time.monotonic() - began > _STABLE_S else failures + 1
@@ -191,6 +200,13 @@ def _alive(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def _how_ended(process: psutil.Process) -> str:
+    code = process.poll() if isinstance(process, psutil.Popen) else None
+    if code is None:
+        return "nobody knows how: the gateway process before started it"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 async def _end(process: psutil.Process) -> None:

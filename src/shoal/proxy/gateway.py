@@ -106,7 +106,10 @@ class Gateway:
         self._ads = AdsServer(self._ads_changed)
         self._uplink = Uplink(options.controller, options.name, self)
         self.envoy = EnvoyKeeper(
-            EnvoyPlace(options.state_dir, self._socket, admin_socket, options.name, options.concurrency, options.limits)
+            EnvoyPlace(
+                options.state_dir, self._socket, admin_socket, options.name, options.concurrency, options.limits
+            ),
+            self._uplink.wake,
         )
         self._statistics = Statistics(self.envoy.admin, self._uplink.wake)
         self._access_log = AccessLog(access_log, self.envoy.admin)
@@ -197,6 +200,7 @@ class Gateway:
             received=self._versions[0],
             refused=self._unusable or self._ads.error,
             traffic=traffic,
+            ends=self.envoy.ends,
         )
 
     def _apply(self, snapshot: Snapshot) -> None:

@@ -22,7 +22,7 @@ from shoal.errors import GatewayError
 from shoal.proxy.codec import PROTOCOL, diff, dumps, loads
 from shoal.proxy.ledger import Ledger
 from shoal.proxy.sockets import grpc_address
-from shoal.proxy.wire import KEEPALIVE, METHOD, SERVICE, Report
+from shoal.proxy.wire import KEEPALIVE, METHOD, SERVICE, EnvoyEnd, Report
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class _Session:
         self.acknowledged = 0
         self.received = 0
         self.refused = ""  # Envoy's words on the version received
+        self.ends: tuple[EnvoyEnd, ...] = ()
         self.other_buckets = False  # told once
         self.over = False  # it hung up, or another stream took its place
 
@@ -86,6 +87,7 @@ class GatewayLink:
         self._version = 0
         self._sessions: dict[str, _Session] = {}
         self._left: dict[str, float] = {}  # when a gateway hung up
+        self._ends: list[tuple[str, EnvoyEnd]] = []  # that nobody has taken yet
         self._ledger = Ledger()
         self._changed = asyncio.Event()
         self._acknowledgement = asyncio.Event()
@@ -130,6 +132,12 @@ class GatewayLink:
     def traffic(self) -> Mapping[str, Traffic]:
         """The newest counts by agent, merged over the live gateways; sums never fall while the controller lives."""
         return self._ledger.merged
+
+    def take_ends(self) -> tuple[tuple[str, EnvoyEnd], ...]:
+        """What was told since the last call: names of gateways, and of each an Envoy that ended by itself. A gateway
+        that calls again tells the last ones once more."""
+        taken, self._ends = tuple(self._ends), []
+        return taken
 
     async def changed(self) -> None:
         """Returns when statistics, held requests, refusals, or the set of live gateways have changed since the last
@@ -208,6 +216,10 @@ class GatewayLink:
             self._changed.set()
             if report.refused:
                 log.error("gateway %s: Envoy refuses what it was sent: %s", session.name, report.refused)
+        if report.ends != session.ends:
+            self._ends += ((session.name, end) for end in report.ends if end not in session.ends)
+            session.ends = report.ends
+            self._changed.set()
         session.acknowledged = max(session.acknowledged, report.acknowledged)
         session.received, session.refused = report.received, report.refused
         self._acknowledgement.set()

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from shoal.core.routing import Snapshot, Traffic
 from shoal.proxy.ledger import Ledger
+from shoal.proxy.wire import EnvoyEnd
 
 
 class MemoryGateways:
@@ -26,6 +27,7 @@ class MemoryGateways:
         self.version = 0
         self.snapshot: Snapshot | None = None
         self.refusals: dict[str, str] = {}
+        self._ends: list[tuple[str, EnvoyEnd]] = []
         if names:
             self._changed.set()
 
@@ -56,6 +58,10 @@ class MemoryGateways:
     def traffic(self) -> Mapping[str, Traffic]:
         return self._ledger.merged
 
+    def take_ends(self) -> tuple[tuple[str, EnvoyEnd], ...]:
+        taken, self._ends = tuple(self._ends), []
+        return taken
+
     async def changed(self) -> None:
         await self._changed.wait()
         self._changed.clear()
@@ -83,6 +89,11 @@ class MemoryGateways:
     def acknowledged(self, name: str) -> int:
         """The newest version that the gateway uses."""
         return self._acknowledged[name]
+
+    def end(self, name: str, end: EnvoyEnd) -> None:
+        """The gateway's Envoy ended by itself."""
+        self._ends.append((name, end))
+        self._changed.set()
 
     def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
         """The gateway says these counts from now on."""

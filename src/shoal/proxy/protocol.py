@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from shoal.core.routing import Snapshot, Traffic
+from shoal.proxy.wire import EnvoyEnd
 
 
 class Gateways(Protocol):
@@ -35,6 +36,12 @@ class Gateways(Protocol):
         """The newest counts by agent, merged over the live gateways. The same object for an agent without change."""
         ...
 
+    def take_ends(self) -> tuple[tuple[str, EnvoyEnd], ...]:
+        """What was told since the last call: names of gateways, and of each an Envoy that ended by itself. One that
+        calls again, or a controller that has just started, is told the last ones once more."""
+        ...
+
     async def changed(self) -> None:
-        """Returns when statistics, held requests, refusals, or the live gateways have changed since the last call."""
+        """Returns when statistics, held requests, refusals, ends or the live gateways have changed since the
+        last call."""
         ...

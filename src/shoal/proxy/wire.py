@@ -29,10 +29,18 @@ KEEPALIVE = (
 
 
 @dataclass(frozen=True, slots=True)
+class EnvoyEnd:
+    """An Envoy that ended by itself: when (epoch seconds), and how in words."""
+
+    at: float
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Upwards. Of the traffic only what changed since the last report; `acknowledged` is a version of this stream,
     `refused` Envoy's words on the version `received` (empty: it refuses nothing). `gone` are agents of which there is
-    nothing to count now."""
+    nothing to count now. `ends` are the last of the gateway's Envoys that ended by themselves."""
 
     name: str = ""
     protocol: int = PROTOCOL
@@ -41,3 +49,4 @@ class Report:
     refused: str = ""
     traffic: Mapping[str, Traffic] = field(default_factory=dict[str, Traffic])
     gone: tuple[str, ...] = ()
+    ends: tuple[EnvoyEnd, ...] = ()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from shoal.control.watching import QUEUES_INTERVAL_S, Watching, end_tasks
 from shoal.core.signals import Reading
 from shoal.core.wiring import Wiring
+from shoal.proxy.wire import EnvoyEnd
 from shoal.spec.model import Fleet
 from tests.simulation.virtual_time import run_virtually
 from tests.unit.control.drive import Drive, Queues, driving
@@ -85,3 +86,19 @@ def test_tasks_are_cancelled_until_they_end() -> None:
         return task.cancelled()
 
     assert run_virtually(ended())
+
+
+def test_an_envoy_that_ended_is_an_event_once() -> None:
+    """With the time at which it ended, though the gateway tells it to each controller that comes."""
+
+    async def told() -> tuple[list[str], list[float]]:
+        drive = Drive()
+        async with asyncio.TaskGroup() as tasks:
+            background = Watching(drive.controller).start(tasks)
+            for _ in range(2):
+                drive.gateways.end("g1", EnvoyEnd(7.0, "signal 9"))
+                await asyncio.sleep(1)
+            await end_tasks(background)
+        return drive.said("crashed"), [event.at for event in drive.controller.events]
+
+    assert run_virtually(told()) == (["gateway g1: Envoy ended (signal 9), started again"], [7.0])

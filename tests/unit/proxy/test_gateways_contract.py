@@ -20,7 +20,7 @@ from shoal.proxy.link import serve_gateways
 from shoal.proxy.memory import MemoryGateways
 from shoal.proxy.protocol import Gateways
 from shoal.proxy.uplink import Uplink
-from shoal.proxy.wire import Report
+from shoal.proxy.wire import EnvoyEnd, Report
 
 SNAPSHOT = Snapshot("f", "127.0.0.1", 1, agents={"a": AgentRoute("a", "http", HealthCheck(None, 1, 1, 1))})
 
@@ -38,6 +38,7 @@ class Stage(Protocol):
     async def disconnect(self, name: str) -> None: ...
     async def acknowledge(self, name: str) -> None: ...
     async def count(self, name: str, traffic: Mapping[str, Traffic]) -> None: ...
+    async def lose_envoy(self, name: str, end: EnvoyEnd) -> None: ...
     def snapshot(self, name: str) -> Snapshot | None: ...
 
 
@@ -57,6 +58,9 @@ class MemoryStage:
 
     async def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
         self._memory.count(name, traffic)
+
+    async def lose_envoy(self, name: str, end: EnvoyEnd) -> None:
+        self._memory.end(name, end)
 
     def snapshot(self, name: str) -> Snapshot | None:
         return self._memory.snapshot
@@ -115,6 +119,11 @@ class LinkStage:
     async def count(self, name: str, traffic: Mapping[str, Traffic]) -> None:
         played, uplink, _ = self._played[name]
         played.report = replace(played.report, traffic=traffic)
+        uplink.wake()
+
+    async def lose_envoy(self, name: str, end: EnvoyEnd) -> None:
+        played, uplink, _ = self._played[name]
+        played.report = replace(played.report, ends=(*played.report.ends, end))
         uplink.wake()
 
     def snapshot(self, name: str) -> Snapshot | None:
@@ -289,3 +298,21 @@ async def test_an_address_that_is_taken_is_an_error_of_ours(tmp_path: Path) -> N
     with pytest.raises(GatewayError, match="can't listen"):
         async with serve_gateways(f"unix:{tmp_path}/missing/link.sock"):
             pass
+
+
+async def test_an_envoy_that_ended_is_told_once(kind: str, tmp_path: Path) -> None:
+    """Each as it happens, whatever else is reported beside it."""
+    first, second = EnvoyEnd(1.5, "signal 9"), EnvoyEnd(2.0, "exit code 1")
+    async with stage_on(kind, tmp_path) as stage:
+        await stage.connect("g")
+        assert stage.gateways.take_ends() == ()
+        for end in (first, second):
+            await stage.lose_envoy("g", end)
+            taken: tuple[tuple[str, EnvoyEnd], ...] = ()
+            async with asyncio.timeout(20):
+                while not taken:
+                    await stage.gateways.changed()
+                    taken = stage.gateways.take_ends()
+            assert taken == (("g", end),)
+            await stage.count("g", {"a": Traffic(requests=int(end.at))})
+        assert stage.gateways.take_ends() == ()
