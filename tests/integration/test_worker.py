@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 from queues_broker import Broker, WorkerProcess, a_fleet, environment, running_broker, until
 
 from shoal.sdk import Reject, Retry, Task, Worker, close, publish, worker
+from shoal.sdk.link import Link
 
 
 @pytest.fixture
@@ -346,6 +348,38 @@ async def test_workers_outlive_the_broker(broker: Broker) -> None:
         await until(lambda: len(runs) == 200, "all tasks")
         await until(lambda: reads_empty(broker), "the acknowledgements")
     assert {id: count for id, count in runs.items() if count > 1} == {}
+
+
+async def test_acknowledgements_that_a_broker_forgot_hold_up_nothing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every place is taken by tasks whose acknowledgement got lost with the broker, which has forgotten that it
+    delivered them: it is asked for tasks all the same, delivers them again, and hears that they are done."""
+    runs: dict[str, int] = {}
+    request = Link.request
+
+    async def lost_at_first(link: Link, subject: str, payload: bytes, **options: Any) -> Msg:
+        if payload == b"+ACK" and link.epoch == 1:
+            raise TimeoutError
+        return await request(link, subject, payload, **options)
+
+    monkeypatch.setattr(Link, "request", lost_at_first)
+
+    @worker(concurrency=2)
+    async def handle(task: Task) -> None:
+        runs[task.id] = runs.get(task.id, 0) + 1
+
+    await send(broker, *range(10))
+    async with working(broker, handle):
+        await until(lambda: len(runs) == 4, "twice as many tasks as there are places")
+        broker.kill()
+        states = list(broker.directory.rglob("o.dat"))
+        assert states
+        for state in states:  # as when the last of it had not been written yet
+            state.unlink()
+        broker.start()
+        await until(lambda: reads_empty(broker), "all tasks and their acknowledgements")
+    assert len(runs) == 10 and set(runs.values()) == {1}
 
 
 async def reads_empty(broker: Broker) -> bool:

@@ -152,9 +152,11 @@ class Consumption:
 
     def _free(self) -> int:
         """How many tasks may come. What is done and not yet acknowledged keeps no place from another, but is bounded
-        too: all of it would be done again were this process killed."""
+        too: all of it would be done again were this process killed. What an earlier connection brought is not counted:
+        a broker that forgot it takes the acknowledgement only once it has delivered it again."""
         concurrency = self._worker.concurrency
-        return min(concurrency - self._busy, 2 * concurrency - len(self._works))
+        held = sum(delivery.epoch == self._link.epoch for delivery in self._works)
+        return min(concurrency - self._busy, 2 * concurrency - held)
 
     async def _learn_policy(self) -> Mapping[str, Any]:
         name = f"{self._settings.stream}.{self._settings.consumer}"

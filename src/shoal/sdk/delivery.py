@@ -63,6 +63,7 @@ class Delivery:
     task: Task
     reply: str
     sequence: int
+    epoch: int = 0  # of the connection that brought it last
     started: bool = False
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # `reply` is another than it was
 
@@ -107,9 +108,10 @@ class Answers:
 
     def take(self, delivery: Delivery) -> bool:
         """Holds a new delivery. False when it is held already: from now on it is answered for by its new address."""
+        delivery.epoch = self._link.epoch
         earlier = self.held.get(delivery.place)
         if earlier is not None:
-            earlier.reply = delivery.reply
+            earlier.reply, earlier.epoch = delivery.reply, delivery.epoch
             earlier.moved.set()
             return False
         self.held[delivery.place] = delivery
