@@ -60,7 +60,7 @@ class Controller:
         self._closing: bool | None = None  # with or without the data
         self._closed_at = 0  # the generation from which on nothing was to run
         self._reopened = asyncio.Event()
-        self._loaded, self._load_at = False, 0.0
+        self._loading, self._loaded, self._load_at = False, False, 0.0
         self._clock_at = self._loop_clock_at = 0.0  # when the last pass began, to see a clock that was set
         self._queues_url: str | None = None
         self._pruned_for: StoredFleet | None = None  # whose secrets are all that is kept
@@ -73,12 +73,17 @@ class Controller:
     @property
     def settled(self) -> bool:
         """Whether all that was stored is carried out and at rest."""
-        return not self._reload and not self._dirty and all(state.settled for state in self.states.values())
+        return not self._stale and not self._dirty and all(state.settled for state in self.states.values())
+
+    @property
+    def _stale(self) -> bool:
+        """Whether something else may be stored than what is in force."""
+        return self._reload or self._loading
 
     @property
     def carried_out(self) -> Fleet | None:
         """The fleet that is in force and not about to be replaced or ended."""
-        if self.stored is None or self._closing is not None or self._reload:
+        if self.stored is None or self._closing is not None or self._stale:
             return None
         return self.stored.fleet
 
@@ -251,7 +256,7 @@ class Controller:
 
     async def _load(self, now: float) -> None:
         """Takes up the stored fleet. One that can't be used yet leaves the one before in force, and is tried again."""
-        self._reload = False  # what is stored from now on asks for another load
+        self._reload, self._loading = False, True  # what is stored from now on asks for another load
         try:
             await self._take_fleet(now)
         except Exception as error:  # noqa: BLE001 - the fleet before stays in force
@@ -260,6 +265,8 @@ class Controller:
         else:
             self._loaded, self._load_at = True, 0.0
             self.problem("load", None)
+        finally:
+            self._loading = False
 
     async def _take_fleet(self, now: float) -> None:
         stored = self.wished = await self.parts.store.read_fleet()

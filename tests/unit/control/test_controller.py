@@ -351,6 +351,23 @@ async def test_what_is_asked_during_a_load_is_not_lost() -> None:
         assert drive.controller.states == {} and (await drive.engine.observe()).agents == {}
 
 
+async def test_nothing_is_settled_while_a_fleet_is_taken_up() -> None:
+    """Who asks in the middle, as its platform takes a moment, is not told of the fleet before as if it was this one."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        ensure, seen = drive.platform.ensure, list[bool]()
+
+        async def slow(fleet: Fleet) -> Wiring:
+            seen.append(drive.controller.settled)
+            return await ensure(fleet)
+
+        drive.platform.ensure = slow  # pyright: ignore[reportAttributeAccessIssue]
+        await drive.up({"web": web(environment={"VERSION": "2"})})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert seen == [False]
+
+
 async def test_a_refused_run_is_not_lost() -> None:
     """A scheduled run and one by hand that the engine refuses, or that it can't be asked for, start later, once."""
     async with driving() as drive:
