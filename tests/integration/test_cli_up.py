@@ -75,7 +75,7 @@ class Project:
         )
 
     def terminal(self, *arguments: str) -> pexpect.spawn[str]:
-        """Runs it on a terminal."""
+        """Runs it on a terminal, whose end it hears of though the tests themselves run under `nohup`."""
         return pexpect.spawn(
             sys.executable,
             ["-m", "shoal.cli", *arguments],
@@ -84,6 +84,7 @@ class Project:
             dimensions=(30, 100),
             encoding="utf-8",
             timeout=PATIENCE_S,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def processes(self) -> list[str]:

@@ -136,7 +136,14 @@ def to_yaml(value: Any) -> str:
     """YAML in the order of the values."""
     import yaml
 
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    class Dumper(yaml.SafeDumper):
+        def represent_text(self, text: str) -> yaml.ScalarNode:
+            # Unquoted, PyYAML writes these as they are, and reads them as a line's end.
+            style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, Dumper.represent_text)
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def say(message: str, **style: Any) -> None:

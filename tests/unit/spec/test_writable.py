@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench.soak_specs import ENVIRONMENTS, make_document, read_seeds
@@ -125,6 +125,7 @@ def _doubled(value: Any) -> Any:
 
 
 @many
+@example({"a": {"command": ["run", "\x85", "\u2028", "\u2029"], "port": 1}}, False)
 @given(st.dictionaries(NAME, SERVICE | STATEFUL | WORKER | JOB, min_size=1, max_size=4), st.booleans())
 def test_any_fleet_comes_back(tmp_path: Path, agents: dict[str, Any], local: bool) -> None:
     """Whatever text is in its values: what a fleet is read from need not be known to write it."""
