@@ -48,6 +48,10 @@ agents:
 """
 
 
+def hear_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Project:
     """A project of one agent, with a state directory of its own."""
 
@@ -84,7 +88,7 @@ class Project:
             dimensions=(30, 100),
             encoding="utf-8",
             timeout=PATIENCE_S,
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+            preexec_fn=hear_hangups,
         )
 
     def processes(self) -> list[str]:

@@ -140,7 +140,7 @@ def to_yaml(value: Any) -> str:
         def represent_text(self, text: str) -> yaml.ScalarNode:
             # Unquoted, PyYAML writes these as they are, and reads them as a line's end.
             style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
-            return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+            return cast("Any", self).represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, Dumper.represent_text)
     return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
