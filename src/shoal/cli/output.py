@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
@@ -140,7 +140,9 @@ def to_yaml(value: Any) -> str:
         def represent_text(self, text: str) -> yaml.ScalarNode:
             # Unquoted, PyYAML writes these as they are, and reads them as a line's end.
             style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
-            return cast("Any", self).represent_scalar("tag:yaml.org,2002:str", text, style=style)
+            return cast(
+                "yaml.ScalarNode", cast("Any", self).represent_scalar("tag:yaml.org,2002:str", text, style=style)
+            )
 
     Dumper.add_representer(str, Dumper.represent_text)
     return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
