@@ -51,7 +51,9 @@ class SimGateway:
 
     def disconnect(self) -> None:
         """Its line broke; it serves on."""
-        if self.life is not None and self.name in self.life.link.live:
+        if self.life is None:
+            return
+        if self.name in self.life.link.live:
             self.life.link.disconnect(self.name)
         self.life, self.lost_at = None, self._world.loop.time()
 

@@ -100,12 +100,14 @@ def _rolling(
     next_out = _spread(going - sum(soon_out.values()), {r: len(working[r]) - out[r] for r in old})
     targets = {r: max(0, count - idle_out[r] - soon_out[r] - next_out[r]) for r, count in old.items()}
 
-    # While no new one has proven itself, capacity that is missing comes from the old revision, in place of new ones.
-    growth = max(0, least - old_now) if not proven and wanted.stable in old else 0
+    # While no new one has proven itself, capacity that is missing comes from the old revision, in place of new ones,
+    # but of those that work: they may be about to prove themselves, or have done so by a clock that was set back.
+    new_working = sum(1 for each in live(observed, wanted.revision) if _works(wanted, each))
+    growth = max(0, least - old_now - new_working) if not proven and wanted.stable in old else 0
     if growth and wanted.stable is not None:  # within the surge: new ones that are there may have to go first
         targets[wanted.stable] += max(0, min(growth, wanted.count + surge - old_now - new_now))
     room = wanted.count + surge - old_now - growth
-    keeps = min(new_now, 1 if growth else wanted.count)
+    keeps = min(new_now, max(1, new_working) if growth else wanted.count)
     drains = any(targets[r] < old[r] for r in old)
     waiting_for = "old replicas to drain" if drains else "new replicas to get ready"
     return Counts({wanted.revision: max(keeps, min(wanted.count, room)), **targets}, waiting_for, due_at)

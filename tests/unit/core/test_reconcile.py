@@ -216,3 +216,15 @@ def test_capacity_from_the_old_revision_stays_within_the_surge() -> None:
     ]
     counts = {**there.counts, **{action.revision: action.count for action in scales}}
     assert sum(counts.values()) <= 3 and counts["old"] == 1
+
+
+def test_who_works_and_has_not_proven_itself_makes_no_room_for_the_old_revision() -> None:
+    """All are new and ready, but since a moment ago by a clock that was set back: none of them goes, and none of the
+    old revision comes back. For those of them that do not work it does."""
+    want = replace(wanted(3), stable="old", update=Update(min_ready_time=60), now=1.0)
+    replicas = tuple(replica(f"n{number}") for number in range(3))
+    there = AgentObserved("a", {"new": 3, "old": 0}, replicas)
+    kept = step(want, there, healthy=3)
+    assert kept.actions == () and kept.leaving == NOTHING and kept.due_at == 60.0
+    broken = replace(there, replicas=(*replicas[:2], replace(replicas[2], ready=False)))
+    assert step(want, broken, healthy=2).actions == (Scale("a", "old", 1),)
