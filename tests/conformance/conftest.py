@@ -1,24 +1,53 @@
-"""The engine is a parameter of every case."""
+"""The engine is a parameter of every case, and each case passes on it or says why it can't be there."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.conformance.bed import LocalBed
+from tests.conformance.bed import BEDS, LocalBed
+from tests.conformance.cases import enforced, why_impossible
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=list(BEDS))
 async def bed(request: pytest.FixtureRequest) -> AsyncIterator[LocalBed]:
+    """An engine with room for a fleet. Where it says that a case is impossible, that has to be so: the case runs, and
+    fails should it pass."""
+    bed_class = BEDS[request.param]
+    reason = why_impossible(enforced(request.node.iter_markers()), bed_class.capabilities)
+    if reason is not None:
+        request.applymarker(pytest.mark.xfail(reason=f"impossible: {reason}", raises=AssertionError, strict=True))
     # Not pytest's own folder: its long name would leave no room for the names of sockets.
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
-            made = LocalBed(Path(folder), http)
+            made = bed_class(Path(folder), http)
             try:
                 yield made
             finally:
                 await made.close()
+
+
+@pytest.fixture
+async def neighbour(bed: LocalBed) -> AsyncIterator[LocalBed]:
+    """Another fleet on the same engine."""
+    made = type(bed)(bed.home, bed.http, "neighbour")
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A case passes or is impossible; one that was skipped is neither, and has failed."""
+    report = yield
+    skipped = call.excinfo is not None and isinstance(call.excinfo.value, pytest.skip.Exception)
+    if skipped and Path(__file__).parent in item.path.parents:
+        report.outcome, report.longrepr = "failed", f"neither pass nor impossible: {call.excinfo}"
+    return report

@@ -18,27 +18,32 @@ class Load:
         self.outcomes: Counter[str] = Counter()
         self.versions: Counter[str] = Counter()
         self.replicas: Counter[str] = Counter()
+        self.lost_at: list[float] = []  # when those left that did not answer 200, on the monotonic clock
 
     @property
     def failed(self) -> dict[str, int]:
         """All that did not answer 200."""
         return {outcome: count for outcome, count in self.outcomes.items() if outcome != "200"}
 
-    async def one(self, http: aiohttp.ClientSession, url: str) -> None:
+    async def one(self, http: aiohttp.ClientSession, method: str, url: str) -> None:
+        left_at = time.monotonic()
         try:
-            async with http.get(url) as answer:
+            async with http.request(method, url) as answer:
                 body = await answer.json(content_type=None)
                 self.outcomes[str(answer.status)] += 1
                 if answer.status == 200:
                     self.versions[body["version"]] += 1
                     self.replicas[body["replica"]] += 1
+                else:
+                    self.lost_at.append(left_at)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             self.outcomes[type(error).__name__] += 1
+            self.lost_at.append(left_at)
 
 
 @contextlib.asynccontextmanager
-async def load(url: str, per_second: float, *, new_connections: bool = False) -> AsyncGenerator[Load]:
-    """Runs for as long as the block; every second request on a new connection, or all of them."""
+async def load(url: str, per_second: float, method: str = "GET") -> AsyncGenerator[Load]:
+    """Runs for as long as the block; every second request on a new connection."""
     result = Load()
     stop = asyncio.Event()
     kept = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
@@ -48,7 +53,7 @@ async def load(url: str, per_second: float, *, new_connections: bool = False) ->
         started, number = time.monotonic(), 0
         async with asyncio.TaskGroup() as requests:
             while not stop.is_set():
-                requests.create_task(result.one(fresh if new_connections or number % 2 else kept, url))
+                requests.create_task(result.one(fresh if number % 2 else kept, method, url))
                 number += 1
                 await asyncio.sleep(max(0.0, started + number / per_second - time.monotonic()))
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from shoal.api.views import AgentView
-from shoal.control.sqlite_store import open_store
 from tests.conformance.bed import LocalBed
 from tests.conformance.load import load
 
@@ -66,21 +64,30 @@ async def test_given_up_for_the_version_before(bed: LocalBed) -> None:
     assert seen.failed == {} and set(seen.versions) == {"1", "3"}
 
 
+async def test_undo(bed: LocalBed) -> None:
+    """`rollout undo` brings the version before back, and then the one that it was undone from: each is a rollout, and
+    no request fails."""
+    await bed.up(web(bed, "1"))
+    await bed.up(web(bed, "2"))
+    async with load(f"{await bed.url()}/web/", 40) as seen:
+        for generation, version in ((3, "1"), (4, "2")):
+            exit_code, said = await bed.shoal("rollout", "undo", "web", "-y")
+            assert exit_code == 0, said
+            agent = await until_rolled(bed, generation)
+            assert {replica.revision for replica in agent.replicas} == {agent.revision}
+            assert (await bed.get("/web/"))[1]["version"] == version
+    assert seen.failed == {} and set(seen.versions) == {"1", "2"}
+
+
 async def test_restart(bed: LocalBed) -> None:
     """The same version anew is a rollout as any other."""
     await bed.up(web(bed, "1"))
-    before = {replica.id for replica in (await bed.api.status()).agents[0].replicas}
+    before = await bed.replicas("web")
     async with load(f"{await bed.url()}/web/", 40) as seen:
-        async with open_store(bed.directory / "state.db") as store:
-            stored = await store.read_fleet()
-            assert stored is not None
-            await store.write_fleet(
-                stored.fleet, directory=stored.directory, by="the test", at=time.time(), expected_generation=1,
-                nonces={"web": "again"},
-            )  # fmt: skip
-        await bed.api.apply()
-        agent = await until_rolled(bed, 2)
-    assert seen.failed == {} and before.isdisjoint(replica.id for replica in agent.replicas if replica.ready)
+        exit_code, said = await bed.shoal("restart", "web")
+        assert exit_code == 0, said
+        await until_rolled(bed, 2)
+    assert seen.failed == {} and before.keys().isdisjoint(await bed.replicas("web"))
 
 
 async def test_controller_killed_in_the_middle(bed: LocalBed) -> None:

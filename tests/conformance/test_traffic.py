@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Any
+
+import pytest
 
 from tests.conformance.bed import LocalBed
 from tests.conformance.load import load
@@ -10,6 +14,16 @@ from tests.conformance.load import load
 FAST_DOWN = {
     "scale_down": {"stabilization_window": "1s", "policies": [{"type": "percent", "value": 100, "period": "1s"}]}
 }
+
+
+def callers(bed: LocalBed) -> dict[str, Any]:
+    return {
+        "agents": {
+            "front": bed.http_agent(public={"path": "/front"}, calls=["back"]),
+            "back": bed.http_agent(),
+            "other": bed.http_agent(),
+        }
+    }
 
 
 async def test_deploy(bed: LocalBed) -> None:
@@ -113,31 +127,40 @@ async def test_breaker(bed: LocalBed) -> None:
 
 
 async def test_calls_declared_and_refused(bed: LocalBed) -> None:
-    """A declared call passes; an undeclared one is refused by the gateway. At the callee's own address nothing refuses
-    it here: calls are advisory on this engine, and `plan` says so."""
-    agents = {
-        "front": bed.http_agent(public={"path": "/front"}, calls=["back"]),
-        "back": bed.http_agent(),
-        "other": bed.http_agent(),
-    }
-    status = await bed.up({"agents": agents})
+    """A declared call passes; an undeclared one is refused by the gateway."""
+    await bed.up(callers(bed))
     _, allowed = await bed.get("/front/call?agent=back&path=/x")
     assert allowed["status"] == 200 and '"path": "/x"' in allowed["body"]
     _, env = await bed.get("/front/env")
     undeclared = env["SHOAL_URL_BACK"].removesuffix("/back") + "/other/x"
     _, refused = await bed.get("/front/call", params={"url": undeclared})
     assert refused["status"] == 403
+
+
+@pytest.mark.enforces("agents.calls")
+async def test_calls_around_the_gateway(bed: LocalBed) -> None:
+    """At the callee's own address an undeclared call reaches nobody."""
+    status = await bed.up(callers(bed))
     other = next(agent for agent in status.agents if agent.name == "other")
     _, direct = await bed.get("/front/call", params={"url": f"http://{other.replicas[0].address}/"})
-    assert direct["status"] == 200
+    assert direct["status"] is None
 
 
-async def test_retry_of_what_is_idempotent(bed: LocalBed) -> None:
-    """A replica that dies under a request costs no idempotent request."""
+async def test_replicas_killed_under_load(bed: LocalBed) -> None:
+    """Of a replica that is killed no idempotent request is lost, and of others only those that it had in hand; it comes
+    back each time."""
     web = bed.http_agent(public={"path": "/web"}, scale={"min": 3, "max": 3}, idempotent=["GET"])
     await bed.up({"agents": {"web": web}})
-    async with load(f"{await bed.url()}/web/?ms=20", 60) as seen:
-        await asyncio.sleep(0.5)
-        await bed.get("/web/crash", method="POST")
-        await asyncio.sleep(1.0)
-    assert seen.failed == {}
+    url = f"{await bed.url()}/web/?ms=20"
+    gone_at: list[float] = []
+    async with load(url, 40) as repeatable, load(url, 40, "POST") as others:
+        for kills in (1, 2, 3):
+            assert (await bed.get("/web/kill", method="POST"))[0] == 503
+            gone_at.append(time.monotonic())
+            await bed.until_agent(
+                "web", lambda a, kills=kills: a.ready == 3 and sum(r.restarts for r in a.replicas) == kills, "it back"
+            )
+    assert repeatable.failed == {}
+    noticed_s = 0.2  # until each of Envoy's threads knows
+    assert [at for at in others.lost_at if not any(-1 < at - gone < noticed_s for gone in gone_at)] == []
+    assert len(others.lost_at) <= 12 < others.outcomes["200"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -12,9 +14,12 @@ import time
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 ME = {"replica": os.environ.get("SHOAL_REPLICA", "?"), "version": os.environ.get("VERSION", "1"), "pid": os.getpid()}
+
+EATEN: list[bytes] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,6 +67,44 @@ class Handler(BaseHTTPRequestHandler):
         print(query["text"], flush=True)
         self.answer({})
 
+    def on_secret(self, query: dict[str, str]) -> None:
+        """What a secret holds as a file, and as a variable where it is one."""
+        name = query["name"]
+        path = Path(os.environ["SHOAL_SECRETS"]) / name
+        writable = bool(path.stat().st_mode & 0o222)
+        self.answer({"file": path.read_text(), "variable": os.environ.get(name), "writable": writable})
+
+    def on_kept(self, _: dict[str, str]) -> None:
+        """Every start of this identity, as `VERSION`, from its volume `stock`."""
+        starts = (Path(os.environ["SHOAL_VOLUME_STOCK"]) / "starts").read_text().split()
+        self.answer({**ME, "ordinal": int(os.environ["SHOAL_ORDINAL"]), "starts": starts})
+
+    def on_write(self, query: dict[str, str]) -> None:
+        """Writes into a file, and reads it back."""
+        path = Path(query["path"])
+        try:
+            path.write_text("written")
+            self.answer({"read": path.read_text()})
+        except OSError as error:
+            self.answer({"read": None, "reason": errno.errorcode[error.errno or 0]})
+
+    def on_eat(self, query: dict[str, str]) -> None:
+        """Takes so many MiB of memory, and keeps them."""
+        EATEN.append(b"x" * (int(query["mib"]) << 20))
+        self.answer({})
+
+    def on_files(self, _: dict[str, str]) -> None:
+        """Opens files until it may open no more; tells how many it had, and closes them."""
+        opened: list[int] = []
+        try:
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            reason = errno.errorcode[error.errno or 0]
+        for descriptor in opened:
+            os.close(descriptor)
+        self.answer({"files": len(opened), "reason": reason})
+
     def on_publish(self, query: dict[str, str]) -> None:
         """Publishes `n` tasks that each last `ms` milliseconds, or are `poison`."""
         from shoal.sdk import close, publish
@@ -78,6 +121,9 @@ class Handler(BaseHTTPRequestHandler):
 
         asyncio.run(send())
         self.answer({})
+
+    def on_kill(self, _: dict[str, str]) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def on_crash(self, _: dict[str, str]) -> None:
         print("crashing as told", file=sys.stderr, flush=True)
@@ -99,8 +145,23 @@ class Handler(BaseHTTPRequestHandler):
         return
 
 
+def hold(volume: Path) -> int:
+    """The volume is this process's alone for as long as it lives, and says when it began; exit code 8 if it is not."""
+    held = os.open(volume / "held", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("the volume has another holder", file=sys.stderr, flush=True)
+        sys.exit(8)
+    with (volume / "starts").open("a") as file:
+        file.write(f"{ME['version']}\n")
+    return held
+
+
 def main() -> None:
     time.sleep(float(os.environ.get("START_S", "0")))
+    if "SHOAL_VOLUME_STOCK" in os.environ:
+        hold(Path(os.environ["SHOAL_VOLUME_STOCK"]))
     if os.environ.get("BROKEN"):
         print("this version is broken", file=sys.stderr, flush=True)
         sys.exit(3)

@@ -12,4 +12,5 @@ with SINK.open("a") as file:
     file.write(f"{os.environ.get('SHOAL_REPLICA', '?')} {time.time()}\n")
 runs = len(SINK.read_text().splitlines())
 print(f"run {runs}", flush=True)
+time.sleep(float(os.environ.get("LASTS_S", "0")))
 sys.exit(5 if runs <= int(os.environ.get("FAILS", "0")) else 0)

@@ -1,0 +1,109 @@
+"""What a replica has and what it may do: an identity, volumes, secrets, limits."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from tests.conformance.bed import LocalBed
+from tests.conformance.load import load
+
+
+def stock(bed: LocalBed, version: str, count: int = 3) -> dict[str, Any]:
+    scale = {"min": count, "max": count}
+    agent = bed.http_agent(
+        public={"path": "/stock"}, stateful=True, volumes=["stock:/stock"], scale=scale,
+        update={"min_ready_time": "500ms"}, environment={"VERSION": version},
+    )  # fmt: skip
+    return {"agents": {"stock": agent}}
+
+
+async def starts(bed: LocalBed, count: int) -> dict[int, list[str]]:
+    """What each identity's volume says of all who had it."""
+    found: dict[int, list[str]] = {}
+    for _ in range(200):
+        _, body = await bed.get("/stock/kept")
+        found[body["ordinal"]] = body["starts"]
+        if len(found) == count:
+            break
+    return found
+
+
+async def test_stateful(bed: LocalBed) -> None:
+    """An identity keeps its volume through a change, which takes the highest ordinal first and never makes a second
+    holder, and through scaling down and up; no request fails."""
+    await bed.up(stock(bed, "1"))
+    assert await starts(bed, 3) == {0: ["1"], 1: ["1"], 2: ["1"]}
+    async with load(f"{await bed.url()}/stock/", 30) as seen:
+        status = await bed.up(stock(bed, "2"))
+        assert await starts(bed, 3) == {0: ["1", "2"], 1: ["1", "2"], 2: ["1", "2"]}
+        await bed.up(stock(bed, "2", count=1))
+        assert await starts(bed, 1) == {0: ["1", "2"]}
+        await bed.up(stock(bed, "2"))
+    assert await starts(bed, 3) == {0: ["1", "2"], 1: ["1", "2", "2"], 2: ["1", "2", "2"]}
+    assert seen.failed == {}
+    began = {replica.id.partition(".")[0]: replica.started_at or 0 for replica in status.agents[0].replicas}
+    assert began["stock-2"] < began["stock-1"] < began["stock-0"]
+    assert [event.message async for event in bed.api.events() if event.kind == "crashed"] == []
+
+
+@pytest.mark.enforces("agents.volumes")
+async def test_a_volume_is_at_its_path(bed: LocalBed) -> None:
+    """What `volumes` says is the path in the replica, too."""
+    volume = {"volumes": ["models:/shoal-conformance"]}
+    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, **volume)}})
+    assert (await bed.get("/web/write?path=/shoal-conformance/file"))[1]["read"] == "written"
+
+
+@pytest.mark.enforces("agents.volumes.ro")
+async def test_a_read_only_volume(bed: LocalBed) -> None:
+    """A replica can't write to a volume that it has for reading."""
+    volume = {"volumes": ["models:/models:ro"]}
+    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, **volume)}})
+    place = (await bed.get("/web/env"))[1]["SHOAL_VOLUME_MODELS"]
+    assert (await bed.get(f"/web/write?path={place}/file"))[1]["read"] is None
+
+
+async def test_secret(bed: LocalBed) -> None:
+    """A secret is a file that is only read, and a variable where it says so; a new value comes by a change without a
+    failed request; what a replica writes of it is not shown."""
+    agent = bed.http_agent(
+        public={"path": "/web"}, scale={"min": 2, "max": 2}, secrets=["PLAIN", {"name": "KEY", "as": "env"}]
+    )
+    await bed.up({"agents": {"web": agent}}, {"PLAIN": b"a plain one", "KEY": b"the-first-key"})
+    _, plain = await bed.get("/web/secret?name=PLAIN")
+    assert plain == {"file": "a plain one", "variable": None, "writable": False}
+    _, key = await bed.get("/web/secret?name=KEY")
+    assert key == {"file": "the-first-key", "variable": "the-first-key", "writable": False}
+    await bed.get("/web/say?text=my+key+is+the-first-key+indeed")
+    async with load(f"{await bed.url()}/web/", 40) as seen:
+        exit_code, said = await bed.shoal("secret", "set", "KEY", given=b"the-second-key")
+        assert exit_code == 0, said
+    assert seen.failed == {}
+    for _ in range(4):
+        _, key = await bed.get("/web/secret?name=KEY")
+        assert key == {"file": "the-second-key", "variable": "the-second-key", "writable": False}
+    shown = [line.text async for line in bed.api.logs(["web"])]
+    assert "my key is *** indeed" in shown and "the-first-key" not in " ".join(shown)
+
+
+@pytest.mark.enforces("agents.resources.memory")
+async def test_limits(bed: LocalBed) -> None:
+    """A replica that takes more memory than it may is ended and started anew, with that as the reason, and the others
+    serve on; no process may open files without end."""
+    web = bed.http_agent(
+        public={"path": "/web"}, scale={"min": 2, "max": 2}, resources={"memory": "150Mi"}, idempotent=["GET"]
+    )
+    await bed.up({"agents": {"web": web}})
+    _, files = await bed.get("/web/files")
+    assert files["reason"] == errno.errorcode[errno.EMFILE] and files["files"] < bed.most_files
+    async with load(f"{await bed.url()}/web/", 30) as seen:
+        await bed.get("/web/eat?mib=300", method="POST")
+        agent = await bed.until_agent(
+            "web", lambda a: a.ready == 2 and any(r.restarts for r in a.replicas), "the greedy one to come back"
+        )
+    assert seen.failed == {} and sorted(replica.restarts for replica in agent.replicas) == [0, 1]
+    messages = [event.message async for event in bed.api.events() if event.kind == "crashed"]
+    assert len(messages) == 1 and "out of memory" in messages[0] and "150 MiB" in messages[0]
