@@ -253,6 +253,10 @@ async def test_the_wrong_port_is_told_to_the_end(engine: LocalEngine) -> None:
     first = (await collect(engine.logs("a")))[0].text
     assert f"not ready within 1s: listens on {first}, expected " in view.replicas[0].reason
     assert "put $PORT into its command" in view.replicas[0].reason
+    view = await until(
+        engine, "it runs again", lambda view: view.replicas[0].phase is Phase.RUNNING and view.replicas[0].restarts > 0
+    )
+    assert "put $PORT into its command" in view.replicas[0].reason
 
 
 async def test_a_disk_that_refuses_the_corrupt_file_stops_nobody(directory: Path) -> None:

@@ -38,6 +38,7 @@ class ReplicaLife(Life):
         self._may_start = may_start
         self._port_retries = 0
         self._misses = 0
+        self._ended_for = ""  # why the start before this one was in vain; a new start may take long to say the same
         if state.port is not None:
             machine.ports.adopt(state.port)
 
@@ -102,7 +103,8 @@ class ReplicaLife(Life):
             return False
         state.phase, state.ready, state.ready_at = Phase.RUNNING, False, None
         state.started_at = state.start.at if state.start else None
-        state.start_due, state.reason = None, ""
+        state.start_due = None
+        state.reason = f"started again after: {self._ended_for}" if self._ended_for else ""
         self._misses = 0
         self._save()
         return True
@@ -150,7 +152,7 @@ class ReplicaLife(Life):
 
     def _become_ready(self) -> None:
         self.state.ready, self.state.ready_at, self.state.reason = True, self._machine.clock(), ""
-        self._port_retries = 0
+        self._port_retries, self._ended_for = 0, ""
         self._save()
 
     async def _check_health(self) -> None:
@@ -217,7 +219,7 @@ class ReplicaLife(Life):
         state.phase, state.ready, state.ready_at = Phase.BACKOFF, False, None
         state.exit_code, state.last_log = exit_code, last_log
         again = f" ({state.failures} times in a row, next start after {delay_s:g}s)" if state.failures > 1 else ""
-        state.reason = f"{reason}{again}"
+        state.reason, self._ended_for = f"{reason}{again}", reason
         state.start_due = self._machine.now.after(delay_s)
         self._save()
 
