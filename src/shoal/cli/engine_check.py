@@ -25,7 +25,7 @@ def _problems(loaded: Loaded) -> Iterator[Problem]:
             origins.of(("engine",)).place,
             "engine",
             f"found {fleet.engine}; this version runs fleets on the engine local",
-            "choose an environment with `engine: local` by -e, or --set engine=local",
+            "choose an environment with `engine: local` by -e, or write `engine: local`",
         )
         return
     for name, agent in fleet.agents.items():

@@ -105,7 +105,7 @@ def capabilities_of(fleet: Fleet) -> Capabilities:
     if fleet.engine != "local":
         raise PlanError(
             f"engine: found {fleet.engine}; this version runs fleets on the engine local (choose an environment with "
-            "`engine: local` by -e, or --set engine=local)"
+            "`engine: local` by -e, or write `engine: local`)"
         )
     from shoal.engines.local.capabilities import CAPABILITIES
 

@@ -25,6 +25,7 @@ from shoal.spec.values import shown
 from shoal.spec.volumes import Volume, parse_volume
 
 MAIN = "main"
+_OF_ENGINES = {"docker_context": "swarm", "context": "kubernetes", "namespace": "kubernetes"}
 
 
 def check_draft(draft: Draft) -> Iterator[Finding]:
@@ -42,6 +43,7 @@ def check_draft(draft: Draft) -> Iterator[Finding]:
     yield from _routes(draft)
     yield from _volumes(draft)
     yield from _bind(draft)
+    yield from _keys_of_engines(draft)
 
 
 def warn_of_draft(draft: Draft) -> Iterator[Finding]:
@@ -178,3 +180,15 @@ def _bind(draft: Draft) -> Iterator[Finding]:
             ipaddress.ip_address(bind)
         except ValueError:
             yield Finding(("local", "bind"), f"found {shown(bind)}; expected an IP address, such as 127.0.0.1")
+
+
+def _keys_of_engines(draft: Draft) -> Iterator[Finding]:
+    """Where another engine finds its cluster says nothing beside this one: it would be taken for obeyed."""
+    if ("engine",) in {finding.loc for finding in draft.findings}:
+        return
+    engine = draft.rest.get("engine", Fleet.model_fields["engine"].default)
+    for key, owner in _OF_ENGINES.items():
+        if draft.rest.get(key) is not None and engine != owner:
+            message = f"only the engine {owner} has this, and the engine is {engine}"
+            remedy = f"write it into the environment with `engine: {owner}`, or leave it out"
+            yield Finding((key,), message, remedy, key=True)

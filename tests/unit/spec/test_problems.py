@@ -181,6 +181,15 @@ def test_each_rule_for_a_kind(refused_agent: Refused, lines: str, problem: str) 
         (f"fleet: f\nagents: {{{'a' * 41}: {{{SERVICE}}}}}", "can't be the name of an agent"),
         (f"fleet: f\nagents: {{a: {{{SERVICE}}}}}\nengine: k8s", "engine: found 'k8s'; expected one of local, swarm"),
         (f"fleet: f\nagents: {{a: {{{SERVICE}}}}}\nservices: {{}}", "services: there is no such key (did you mean `ag"),
+        (
+            f"fleet: f\nagents: {{a: {{{SERVICE}}}}}\nnamespace: x",
+            "namespace: only the engine kubernetes has this, and the engine is local (write it into the environment "
+            "with `engine: kubernetes`, or leave it out)",
+        ),
+        (
+            f"fleet: f\nagents: {{a: {{{SERVICE}}}}}\nengine: kubernetes\ndocker_context: lab",
+            "docker_context: only the engine swarm has this, and the engine is kubernetes",
+        ),
         (f"fleet: f\nagents: {{a: {{{SERVICE}}}}}\nlocal: {{bind: here}}", "local.bind: found 'here'; expected an IP"),
         (
             f"fleet: f\nagents: {{a: {{{SERVICE}}}}}\nexternal: {{a: {{url: 'http://x'}}}}",
