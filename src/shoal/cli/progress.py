@@ -60,7 +60,7 @@ class Progress:
                 for line in describe_changes(self._previous, view):
                     click.echo(line, err=True)
         if self._previous is not None and self._previous.agents and not view.agents:
-            self.tell("Agents are gone; gateway and broker are ending.")
+            self.tell("Agents are gone; the gateway is ending, and the broker where there are queues.")
         self._previous = view
 
     def tell(self, line: str) -> None:

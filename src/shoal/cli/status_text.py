@@ -82,7 +82,7 @@ def _describe_no_agents(view: StatusView) -> str:
         return "It has no agents."
     if not view.observed_generation:
         return "Its controller has just started, and reads what the fleet is."
-    return "All agents are stopped; the gateway and the broker are being stopped too."
+    return "All agents are stopped; the gateway is ending, and the broker where there are queues."
 
 
 def _row(agent: AgentView, figures: Sequence[str], now: float, *, beneath: bool) -> list[Cell | str]:

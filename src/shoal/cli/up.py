@@ -20,10 +20,11 @@ from shoal.errors import Conflict, ControllerUnavailable, ShoalError
 from shoal.units import format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from shoal.api.client import Client
-    from shoal.api.views import StatusView
+    from shoal.api.views import AgentView, StatusView
     from shoal.cli.controller_process import Started
     from shoal.cli.interrupts import Interrupts
     from shoal.cli.progress import Progress
@@ -221,7 +222,18 @@ def describe_failure(settling: Settling, view: StatusView) -> str:
     """Why it is not settled, with the last lines that were written, and what to do."""
     from shoal.cli.status_text import describe_trouble
 
-    trouble = describe_trouble(view, settling.in_the_way(view))
+    unwell = settling.in_the_way(view)
+    trouble = describe_trouble(view, unwell)
     if not view.observed_generation and not view.agents:
         return f"{trouble}\n\n{NOTHING_RUNS}"
-    return f"{trouble}\n\nThe fleet goes on with what it had. Change the file and run `shoal up` again."
+    return f"{trouble}\n\n{_what_goes_on(unwell)}"
+
+
+def _what_goes_on(unwell: Sequence[AgentView]) -> str:
+    """What a fleet does that is not settled, and what to do about it."""
+    failed = [agent for agent in unwell if agent.state == "failed"]
+    if unwell and not failed:
+        return "It goes on, and may settle yet: `shoal status -w` shows it."
+    down = ", ".join(agent.name for agent in failed if not agent.ready)
+    goes_on = f"Shoal goes on trying to start {down}." if down else "What served before goes on serving."
+    return f"{goes_on} Change the file and run `shoal up` again."

@@ -63,7 +63,9 @@ def test_up_says_why_it_never_gets_ready(fake: FakeController, file: Path, run: 
     assert "image-processing: failed, 0 of 1 ready" in done.err
     assert "KeyError: 'MODEL'" in done.err
     assert "ingest: ok, 2 of" not in done.err
-    assert "The fleet goes on with what it had" in done.err
+    assert "Shoal goes on trying to start image-processing. Change the file and run `shoal up` again." in done.err
+    fake.watched = [replace(fake.watched[0], agents=(replace(failed, ready=1), INGEST))]
+    assert "What served before goes on serving. Change the file" in run("up", "-d").err
 
 
 def test_up_gives_up_after_the_timeout(fake: FakeController, file: Path, run: Run) -> None:
@@ -74,6 +76,7 @@ def test_up_gives_up_after_the_timeout(fake: FakeController, file: Path, run: Ru
     done = run("up", "-d", "--wait-timeout", "300ms")
     assert done.code == 1
     assert "not settled after 300ms:\ningest: progressing, 1 of 2 ready: ingest-r1-1 is not ready yet" in done.err
+    assert "It goes on, and may settle yet: `shoal status -w` shows it." in done.err
 
 
 def test_a_lost_race_names_the_winner(fake: FakeController, file: Path, directory: Path, run: Run) -> None:
