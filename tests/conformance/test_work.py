@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shoal.api.views import TaskView
+from shoal.core.queued import QueuedTask
 from tests.conformance.bed import LocalBed
 
 FAST_DOWN = {
@@ -29,7 +29,7 @@ async def until(holds: Callable[[], object], bed: LocalBed, what: str) -> None:
     await bed.until(lambda _: bool(holds()), what)
 
 
-async def buried(bed: LocalBed, number: int) -> tuple[TaskView, ...]:
+async def buried(bed: LocalBed, number: int) -> tuple[QueuedTask, ...]:
     """Waits for the queue to be empty but for so many dead letters."""
     while True:
         queues = {queue.name: queue for queue in await bed.api.queues()}

@@ -16,7 +16,8 @@ from urllib.parse import quote, urlencode
 
 from shoal.api.decode import decode as decode_view
 from shoal.api.unix_http import ProtocolError, Response, parse_json, request
-from shoal.api.views import AgentView, DecisionView, EventView, LogView, QueueView, StatusView, TaskView
+from shoal.api.views import AgentView, DecisionView, EventView, LogView, QueueView, StatusView
+from shoal.core.queued import QueuedTask
 from shoal.errors import ControllerUnavailable, Problem, ShoalError, SpecError
 from shoal.proxy.sockets import reachable_socket
 
@@ -35,7 +36,8 @@ def check_socket_directory(socket: Path) -> None:
     entry = socket.parent.lstat()
     if not stat.S_ISDIR(entry.st_mode) or entry.st_uid != os.getuid():
         raise ControllerUnavailable(
-            f"{socket.parent} does not belong to you, so its socket can't be trusted; set SHOAL_HOME to a shorter path"
+            f"{socket.parent} does not belong to you, so its socket can't be trusted; let its owner do this, or let "
+            "SHOAL_HOME name a short path of your own"
         )
 
 
@@ -100,11 +102,11 @@ class Client:
         answer = await self._call("GET", "/v1/queues")
         return tuple(decode(QueueView, each) for each in answer["queues"])
 
-    async def tasks(self, queue: str, *, dead: bool = False, limit: int = 10) -> tuple[TaskView, ...]:
+    async def tasks(self, queue: str, *, dead: bool = False, limit: int = 10) -> tuple[QueuedTask, ...]:
         """The next tasks of a queue, or its dead letters, without taking them."""
         target = _target("/v1/queues", queue, "tasks", query=[("dead", int(dead)), ("limit", limit)])
         answer = await self._call("GET", target)
-        return tuple(decode(TaskView, each) for each in answer["tasks"])
+        return tuple(decode(QueuedTask, each) for each in answer["tasks"])
 
     async def purge(self, queue: str, *, dead: bool = False) -> int:
         """Throw away what waits in a queue, or its dead letters; says how many."""

@@ -2,7 +2,7 @@
 
 Over HTTP/1.1 on a Unix socket (mode 0600) locally. Answers are these classes as JSON objects; errors are
 `{"error": <class of ShoalError>, "message": ...}` with 404 (NotFound), 409 (Conflict), 400 (others) or 500. Streams
-(`follow`, `watch`) are one JSON object a line.
+(`follow`, `watch`) are one JSON object a line. A task is shown as `shoal.core.queued` has it.
 
     GET  /v1/status                                            StatusView
     GET  /v1/watch                                             a stream of StatusView, one at once, then on change
@@ -12,7 +12,7 @@ Over HTTP/1.1 on a Unix socket (mode 0600) locally. Answers are these classes as
     POST /v1/scale        {"agent", "count": N | null, "for_s": S | null}     null count releases the pin -> AgentView
     POST /v1/run          {"agent"}                             {"run_id"}
     GET  /v1/queues                                             {"queues": [QueueView]}
-    GET  /v1/queues/{queue}/tasks?dead=0|1&limit=N              {"tasks": [TaskView]}
+    GET  /v1/queues/{queue}/tasks?dead=0|1&limit=N              {"tasks": [QueuedTask]}
     POST /v1/queues/{queue}/purge     {"dead": bool}            {"purged": N}
     POST /v1/queues/{queue}/redrive   {"ids": [..] | null}      {"redriven": N}     null: all dead letters
     POST /v1/apply        {}                                    {"generation"}      look at the stored fleet now
@@ -169,17 +169,3 @@ class QueueView:
     in_progress: int
     dead: int
     consumers: tuple[str, ...] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True, slots=True)
-class TaskView:
-    """A task or dead letter, its payload as text (or base64 where it is not), and a dead letter's last traceback."""
-
-    id: str
-    queue: str
-    attempts: int
-    payload: str
-    at: float | None
-    reason: str = ""
-    encoding: str = "utf-8"
-    traceback: str = ""

@@ -15,7 +15,8 @@ from shoal.cli.own_fleet import require_own_fleet
 from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
-    from shoal.api.views import QueueView, TaskView
+    from shoal.api.views import QueueView
+    from shoal.core.queued import QueuedTask
 
 _COLUMNS = (
     Column("QUEUE"),
@@ -119,7 +120,7 @@ def _row(view: QueueView) -> list[Cell | str]:
     ]
 
 
-def _render_task(task: TaskView) -> str:
+def _render_task(task: QueuedTask) -> str:
     attempts = count_of(task.attempts, "attempt")
     parts = [click.style(task.id, bold=True), attempts]
     if task.at is not None:

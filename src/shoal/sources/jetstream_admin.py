@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from shoal.core.queued import QueuedTask
 from shoal.core.wiring import CONSUMER, dead_stream_name, dead_subject_name, stream_name, subject_name
 from shoal.errors import NotFound
 from shoal.sources.jetstream import list_streams
@@ -29,24 +30,6 @@ class QueueCounts:
     waiting: int
     in_progress: int
     dead: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTask:
-    """A task or dead letter as it lies in its stream; the fields are those of `shoal.api.views.TaskView`.
-
-    `attempts` of a dead letter is how often it was tried; of a task in the queue, 1 when it was delivered at least
-    once. `at` is when it was published, or died, in epoch seconds. `traceback` is that of a dead letter's last failure.
-    """
-
-    id: str
-    queue: str
-    attempts: int
-    payload: str
-    at: float | None
-    reason: str = ""
-    encoding: str = "utf-8"
-    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +67,10 @@ class JetStreamAdmin:
             )
         return tuple(sorted(counts, key=lambda queue: queue.name))
 
-    async def peek(self, queue: str, *, dead: bool = False, limit: int = 100) -> tuple[StoredTask, ...]:
+    async def peek(self, queue: str, *, dead: bool = False, limit: int = 100) -> tuple[QueuedTask, ...]:
         """The oldest `limit` tasks or dead letters, which stay where they are."""
         delivered = 0 if dead else await self._last_delivered(queue)
-        tasks: list[StoredTask] = []
+        tasks: list[QueuedTask] = []
         if limit <= 0:
             return ()
         async for stored in self._messages(queue, dead=dead):
@@ -212,13 +195,13 @@ def _text(header: str) -> str:
     return re.sub(r"\\([n\\])", lambda found: "\n" if found[1] == "n" else "\\", header)
 
 
-def _task(queue: str, stream: str, stored: _Stored, *, dead: bool, delivered: bool) -> StoredTask:
+def _task(queue: str, stream: str, stored: _Stored, *, dead: bool, delivered: bool) -> QueuedTask:
     attempts = stored.headers.get("Shoal-Attempts", "")
     try:
         payload, encoding = stored.data.decode(), "utf-8"
     except UnicodeDecodeError:
         payload, encoding = base64.b64encode(stored.data).decode(), "base64"
-    return StoredTask(
+    return QueuedTask(
         id=_task_id(stored, stream),
         queue=queue,
         attempts=(int(attempts) if attempts.isdigit() else 0) if dead else int(delivered),

@@ -23,8 +23,8 @@ from shoal.api.views import (
     ReplicaView,
     RunView,
     StatusView,
-    TaskView,
 )
+from shoal.core.queued import QueuedTask
 from shoal.errors import Conflict, NotFound, ShoalError
 
 NOW = 1_750_000_000.0
@@ -73,7 +73,7 @@ class FakeController:
             LogView("image-processing-r2-0", "image-processing", "KeyError: 'MODEL'", "stderr", NOW - 10),
         ]
         self.queues = [QueueView("image_tasks", "main", 40, 2, 3, ("image-processing",))]
-        self.tasks = [TaskView("17", "image_tasks", 5, '{"image": "a.png"}', NOW - 90, "KeyError: 'MODEL'")]
+        self.tasks = [QueuedTask("17", "image_tasks", 5, '{"image": "a.png"}', NOW - 90, "KeyError: 'MODEL'")]
         self.calls: list[tuple[str, Any]] = []
         self.down_takes_s = 0.0
         self.stays = False  # streams stay open after their last value
