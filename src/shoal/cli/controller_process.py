@@ -149,7 +149,7 @@ def is_held(directory: Path) -> bool:
     """
     try:
         handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         raise ShoalError(

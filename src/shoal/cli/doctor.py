@@ -46,9 +46,10 @@ def doctor(common: Common) -> int:
 
 def _directory(common: Common) -> Path:
     try:
-        return common.directory()
-    except ShoalError:
-        return fleet_directory(os.environ, "fleet") if not state_home(os.environ).exists() else state_home(os.environ)
+        return fleet_directory(os.environ, common.fleet_name())
+    except ShoalError:  # no file, or one with mistakes: all fleets', or where a first one would be
+        home = state_home(os.environ)
+        return home if os.path.isdir(home) else fleet_directory(os.environ, "fleet")  # noqa: PTH112 - never raises
 
 
 def _port(common: Common) -> int:

@@ -86,13 +86,17 @@ def check_binary(name: str, package: str) -> Finding:
     except metadata.PackageNotFoundError:
         return Finding(name, "failure", f"the package {package} is not installed", remedy)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(name, "failure", f"{path} can't be run: {error}", remedy)
+        return Finding(name, "failure", f"{path} can't be run: {_why(error)}", remedy)
     said = _VERSION.search(done.stdout + done.stderr)
     if done.returncode or said is None:
         return Finding(name, "failure", f"{path} says {(done.stderr or done.stdout).strip()[:200]!r}", remedy)
     if said[0] != expected:
         return Finding(name, "warning", f"{said[0]} at {path}, but {package} is {expected}", remedy)
     return Finding(name, "ok", f"{said[0]} at {path}")
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or f"{error}"
 
 
 def check_port(port: int, directory: Path) -> Finding:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,3 +42,23 @@ def describe_known(environ: Mapping[str, str]) -> str:
 def fleet_directory(environ: Mapping[str, str], fleet: str) -> Path:
     """Where the fleet of that name keeps its state."""
     return state_home(environ) / fleet
+
+
+def reachable_directory(environ: Mapping[str, str], fleet: str) -> Path:
+    """The same for who is about to use it, whether it is there yet or not. Raises ShoalError where it can't be used."""
+    directory = fleet_directory(environ, fleet)
+    try:
+        directory.stat()
+        found = None if directory.is_dir() else "is no directory"
+    except FileNotFoundError:
+        return directory
+    except OSError as error:
+        found = f"can't be looked at: {error.strerror or error}"
+    if found is None and not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        found = f"is not yours to read and write: it belongs to user {directory.stat().st_uid}"
+    if found is not None:
+        raise ShoalError(
+            f"{directory} {found}; a fleet keeps its state in a directory of the user who runs it, below the one that "
+            "SHOAL_HOME names"
+        )
+    return directory

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from shoal.cli.home import describe_known, fleet_directory
+from shoal.cli.home import describe_known, reachable_directory
 from shoal.errors import NotFound, ShoalError
 
 if TYPE_CHECKING:
@@ -54,27 +54,35 @@ class Common:
         return self.paths()[0].absolute().parent
 
     def load(self) -> Loaded:
-        """Read, overlay and validate. Raises SpecError with every problem."""
+        """Read, overlay and validate. Raises SpecError with every problem, ShoalError for a file of another fleet than
+        the one that was named."""
         from shoal.spec import load
 
-        return load(self.paths(), environment=self.environment, sets=self.sets, variables=os.environ)
+        loaded = load(self.paths(), environment=self.environment, sets=self.sets, variables=os.environ)
+        if self.fleet not in {None, loaded.fleet.fleet}:
+            raise ShoalError(
+                f"--fleet names {self.fleet}, and {self.paths()[0]} is the file of {loaded.fleet.fleet}; leave --fleet "
+                "out, or name another file by -f"
+            )
+        return loaded
 
     def fleet_name(self) -> str:
         """The name of the fleet, without reading more of the file than it takes."""
         return self.fleet or self._plain_name() or self.load().fleet.fleet
 
     def directory(self) -> Path:
-        """Where the fleet keeps its state."""
-        return fleet_directory(os.environ, self.fleet_name())
-
-    def client(self) -> Client:
-        """The controller's API. Raises NotFound for a fleet that was named on the command line and never was."""
-        from shoal.api.client import Client, socket_path
-
-        directory = self.directory()
+        """Where the fleet keeps its state. Raises NotFound for a fleet named on the command line that never was,
+        ShoalError where its place can't be used."""
+        directory = reachable_directory(os.environ, self.fleet_name())
         if self.fleet is not None and not directory.exists():
             raise NotFound(f"no fleet {self.fleet!r}; {describe_known(os.environ)}")
-        return Client(socket_path(directory))
+        return directory
+
+    def client(self) -> Client:
+        """The controller's API."""
+        from shoal.api.client import Client, socket_path
+
+        return Client(socket_path(self.directory()))
 
     def _plain_name(self) -> str | None:
         """Validating costs ten times what `shoal status` takes: read a plain `fleet: name` as text where nothing can

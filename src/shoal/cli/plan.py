@@ -13,7 +13,7 @@ import click
 
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.engine_check import check_engine
-from shoal.cli.home import fleet_directory
+from shoal.cli.home import reachable_directory
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, say
 from shoal.errors import PlanError
@@ -89,7 +89,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     check_engine(loaded)
     capabilities = capabilities_of(loaded.fleet)
     project = common.project_directory()
-    directory = fleet_directory(os.environ, loaded.fleet.fleet)
+    directory = reachable_directory(os.environ, loaded.fleet.fleet)
     stored = await read_stored(directory)
     elsewhere = other_directory(stored, project)
     if elsewhere is not None and not adopt:

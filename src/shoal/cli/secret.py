@@ -14,6 +14,7 @@ import click
 
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import Cell, Column, emit, format_span, render_table, say
+from shoal.cli.own_fleet import require_own_fleet
 from shoal.cli.since import Span
 from shoal.errors import ControllerUnavailable, NotFound, PlanError, ShoalError
 
@@ -65,6 +66,7 @@ def set_(common: Common, name: str, from_file: str | None, detach: bool, wait_ti
     file; the last newline is part of it then. The file of the fleet need not be changed: the value stands until the
     source that the file names for it changes.
     """
+    require_own_fleet(common)
     content = _read_value(name, from_file)
     intent = asyncio.run(_rotate(common, name, content))
     if intent is None:
@@ -109,6 +111,7 @@ def list_(common: Common) -> None:
 @pass_common
 def remove(common: Common, name: str) -> None:
     """Forget a secret that no agent has any more."""
+    require_own_fleet(common)
     asyncio.run(_remove(common, name))
     click.echo(f"{name}: forgotten")
 

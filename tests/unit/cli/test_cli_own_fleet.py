@@ -20,6 +20,8 @@ COMMANDS = (
     ("restart", "ingest", "-y"),
     ("rollout", "undo", "-y"),
     ("down",),
+    ("secret", "set", "KEY"),
+    ("secret", "rm", "KEY"),
 )
 
 
@@ -52,7 +54,9 @@ def test_its_name_given_is_consent(
     assert run(*command).code == 0
 
 
-@pytest.mark.parametrize("command", [("status",), ("down",), ("scale", "a", "1"), ("restart", "a"), ("logs",)], ids=str)
+@pytest.mark.parametrize(
+    "command", [("status",), ("down",), ("scale", "a", "1"), ("restart", "a"), ("logs",), ("secret", "list")]
+)
 def test_a_name_that_never_was(directory: Path, home: Path, run: Run, command: tuple[str, ...]) -> None:
     """The fleets that exist are named."""
     started_from(directory, home)
