@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from shoal.api.views import AgentView
 
 
+_MOST = 10**6
+
+
 class _Count(click.ParamType[int | None]):
     name = "COUNT"
 
@@ -28,6 +31,8 @@ class _Count(click.ParamType[int | None]):
             return None
         if not text.isdecimal():
             self.fail(f"{text!r} is no count; expected a number of replicas, or `auto` to release it", param, ctx)
+        if len(text) > len(f"{_MOST}") or int(text) > _MOST:
+            self.fail(f"{text!r} is too many; expected at most {_MOST}, as in the file", param, ctx)
         return int(text)
 
 

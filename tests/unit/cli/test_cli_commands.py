@@ -58,7 +58,7 @@ def test_scale_pins_and_releases(fake: FakeController, run: Run) -> None:
         ("scale", {"agent": "ingest", "count": 9, "for_s": None}),
         ("scale", {"agent": "ingest", "count": None, "for_s": None}),
     ]
-    for wrong in (["many"], ["-1"], ["auto", "--for", "1h"], ["2", "--for", "long"]):
+    for wrong in (["1000001"], ["many"], ["-1"], ["auto", "--for", "1h"], ["2", "--for", "long"]):
         assert run("scale", "ingest", *wrong).code == 2
     done = run("scale", "busy", "1")
     assert (done.code, done.err) == (1, "error: somebody else scales it\n")
