@@ -131,7 +131,7 @@ def test_a_fleet_without_agents_says_why() -> None:
     """One that is taken down, one that is read, and one that has none."""
     empty = replace(STATUS, agents=())
     assert "It has no agents." in render_status(empty)
-    assert "being stopped too" in render_status(replace(empty, settled=False))
+    assert "the gateway is ending" in render_status(replace(empty, settled=False))
     assert "reads what the fleet is" in render_status(replace(empty, settled=False, observed_generation=0))
 
 
