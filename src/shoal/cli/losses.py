@@ -43,15 +43,21 @@ async def refuse_losses(intent: Intent) -> None:
 
 def describe_losses(directory: Path, old: Fleet, new: Fleet, messages: Mapping[str, int]) -> Iterator[str]:
     """A line for each volume that holds something and each queue with messages that `new` has not any more."""
-    for name, agent in sorted(old.agents.items()):
-        after = new.agents.get(name)
-        kept = {volume.partition(":")[0] for volume in after.volumes} if after is not None else set[str]()
-        for volume in agent.volumes:
-            label = volume.partition(":")[0]
-            held = [_size(path) for path in (directory / "volumes" / "owned" / name).glob(f"*/{label}")]
-            if label not in kept and any(files for files, _ in held):
-                size = format_memory(sum(size for _, size in held))
-                yield f"{name}: volume {label} of {count_of(len(held), 'replica')}, {size}"
+    from shoal.core.plan import named_volumes
+
+    kept = named_volumes(new)
+    for (name, owner), agents in sorted(named_volumes(old).items(), key=str):
+        if (name, owner) in kept:
+            continue
+        if owner is None:
+            files, size = _size(directory / "volumes" / "shared" / name)
+            held, whose = files, f"of {', '.join(agents)}"
+        else:
+            sizes = [_size(path) for path in (directory / "volumes" / "owned" / owner).glob(f"*/{name}")]
+            held, size = sum(files for files, _ in sizes), sum(size for _, size in sizes)
+            whose = f"of {count_of(len(sizes), 'replica')} of {owner}"
+        if held:
+            yield f"volume {name} {whose}: {count_of(held, 'file')}, {format_memory(size)}"
     for queue in sorted(set(old.queues) - set(new.queues)):
         if messages.get(queue):
             yield f"queue {queue}: {count_of(messages[queue], 'task')}, dead letters included"

@@ -246,7 +246,7 @@ def _kept_queues(old: Fleet | None, new: Fleet, messages: Mapping[str, int]) -> 
 
 def _kept_volumes(old: Fleet | None, new: Fleet) -> Iterator[str]:
     """What becomes of volumes that no agent has any more: nothing is ever thrown away unasked."""
-    before, after = (_volumes_of(fleet) if fleet is not None else {} for fleet in (old, new))
+    before, after = (named_volumes(fleet) if fleet is not None else {} for fleet in (old, new))
     for (name, owner), agents in sorted(before.items(), key=str):
         if (name, owner) in after:
             continue
@@ -254,7 +254,7 @@ def _kept_volumes(old: Fleet | None, new: Fleet) -> Iterator[str]:
         yield f"volume {name} {whose} is no longer in the fleet; it is kept (shoal down --volumes deletes it)"
 
 
-def _volumes_of(fleet: Fleet) -> dict[tuple[str, str | None], list[str]]:
+def named_volumes(fleet: Fleet) -> dict[tuple[str, str | None], list[str]]:
     """Who has each named volume, by its name and by the stateful agent whose replicas have one each."""
     found: dict[tuple[str, str | None], list[str]] = {}
     for name, agent in fleet.agents.items():

@@ -134,18 +134,26 @@ def test_what_holds_data_does_not_leave_unasked(fake: FakeController, file: Path
         file,
         run,
         1,
-        "{a: {command: x, port: 80, stateful: true, volumes: ['stock:/d']}, w: {command: x, queue: q}}",
+        "{a: {command: x, port: 80, stateful: true, volumes: ['stock:/d']}, w: {command: x, queue: q,"
+        " volumes: ['cache:/c:ro', 'both:/b', 'empty:/e', '/srv:/srv']}}",
     )
     kept = directory / "volumes" / "owned" / "a" / "0" / "stock" / "data"
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(b"x" * 2048)
+    for path in (kept, *(directory / "volumes" / "shared" / name / "data" for name in ("cache", "both"))):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 2048)
+    (directory / "volumes" / "shared" / "empty").mkdir()
     fake.queues = [QueueView("q", "main", 3, 1, 1)]
-    file.write_text("fleet: warehouse\nagents: {b: {command: x, port: 80}}\n")
+    after = "{b: {command: x, port: 80, volumes: ['both:/b']}}"
+    file.write_text(f"fleet: warehouse\nagents: {after}\n")
     done = run("up", "-d", "-y")
     assert done.code == 1
-    assert "a: volume stock of 1 replica, 2Ki" in done.err and "queue q: 5 tasks, dead letters included" in done.err
-    assert stored(directory)[0].generation == 1
-    up(fake, file, run, 2, "{b: {command: x, port: 80}}", "-y", "--allow-delete")
+    told = done.err.partition("holds data:\n")[2].splitlines()
+    assert [line.strip() for line in told[:3]] == [
+        "volume cache of w: 1 file, 2Ki", "volume stock of 1 replica of a: 1 file, 2Ki",
+        "queue q: 5 tasks, dead letters included",
+    ]  # fmt: skip
+    assert told[3].startswith("Keep it in the file") and stored(directory)[0].generation == 1
+    up(fake, file, run, 2, after, "-y", "--allow-delete")
     assert set(stored(directory)[1].agents) == {"b"} and kept.exists()
 
 
