@@ -13,7 +13,7 @@ from shoal.core.observed import AgentObserved, Phase
 from shoal.core.record import AgentRecord
 from shoal.core.routing import Snapshot
 from shoal.core.schedule import next_fire
-from shoal.spec.model import Agent, Kind
+from shoal.spec.model import Agent, Fleet, Kind
 from tests.simulation.gateways import COMES_BACK_S, SimGateway
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class Checks:
         self._identities: Mapping[str, AgentObserved] = {}
         self._started: dict[str, set[float]] = {}
         self._promised_from: dict[str, float] = {}
+        self._begun: set[str] = set()  # agents that were started
+        self._forgotten_at: dict[str, float] = {}
+        self._ready_at: dict[str, float] = {}
 
     # An act.
 
@@ -46,8 +49,22 @@ class Checks:
             return
         fleet = life.controller.stored.fleet if life.controller.stored is not None else None
         spec = fleet.agents.get(action.agent) if fleet is not None else None
+        if fleet is not None and spec is not None and sum(after.counts.values()) and not sum(before.counts.values()):
+            self._first_start(life, fleet, spec, action)
         self._counts(life, action, spec, before, after)
         self._victims(life, action, spec, before, after)
+
+    def _first_start(self, life: Life, fleet: Fleet, spec: Agent, action: Action) -> None:
+        """Each that it depends on is ready, or was as far as the controller may know; or it sleeps."""
+        now = self._world.loop.time()
+        if action.agent in self._begun or now - self._forgotten_at.get(action.agent, -1e9) < EXCUSED_S:
+            return
+        for name in spec.depends_on:
+            other, state = fleet.agents.get(name), life.controller.states.get(name)
+            if other is None or state is None or (other.scale.min == 0 and state.record.desired == 0):
+                continue
+            if now - self._ready_at.get(name, -1e9) > EXCUSED_S:
+                self._broken(f"{action.agent} started before {name} was ready", action)
 
     def _counts(
         self, life: Life, action: Action, spec: Agent | None, before: AgentObserved, after: AgentObserved
@@ -125,7 +142,13 @@ class Checks:
     # The truth between.
 
     def ticked(self, agents: Mapping[str, AgentObserved]) -> None:
-        """Never two holders of an identity."""
+        """Never two holders of an identity. And who is there, and who is ready."""
+        now = self._world.loop.time()
+        for name, agent in agents.items():
+            if agent.replicas:
+                self._begun.add(name)
+            if self._serving(agent):
+                self._ready_at[name] = now
         if agents is self._identities:
             return
         self._identities = agents
@@ -153,6 +176,8 @@ class Checks:
     def forgotten(self, agent: str) -> None:
         """The engine forgot the agent: what it ran before is not known any more."""
         self._started.pop(agent, None)
+        self._begun.discard(agent)
+        self._forgotten_at[agent] = self._world.loop.time()
 
     def scheduled_anew(self, agent: str) -> None:
         """From what is stored next on, this agent's schedule promises something."""

@@ -43,6 +43,7 @@ def write_script(seed: int) -> Script:
     """The script of a seed: always the same."""
     rng = random.Random(f"script {seed}")
     agents = _draw_agents(rng)
+    _draw_dependencies(agents, random.Random(f"depends {seed}"))
     names = sorted(agents)
     spare = {name: agents.pop(name) for name in rng.sample(names, rng.randrange(0, max(1, len(names) - 1)))}
     enabled = [kind for kind in KINDS if rng.random() < 0.4]
@@ -129,6 +130,15 @@ def _draw_agents(rng: random.Random) -> dict[str, Any]:
     job = {"command": "do", "schedule": _draw_schedule(rng), "retries": rng.choice((0, 2))}
     every = {"web": web, "wakes": wakes, "fixed": fixed, "stock": stock, "work": work, "job": job}
     return {name: every[name] for name in rng.sample(sorted(every), rng.randrange(2, 6))}
+
+
+def _draw_dependencies(agents: dict[str, Any], rng: random.Random) -> None:
+    """Who waits for whom, never in a circle; an agent that is named may leave the fleet and come back."""
+    lasting = [name for name in sorted(agents) if name != "job"]
+    rng.shuffle(lasting)
+    for index, name in enumerate(lasting):
+        if index and rng.random() < 0.4:
+            agents[name]["depends_on"] = rng.sample(lasting[:index], rng.randrange(1, min(index, 2) + 1))
 
 
 def _draw_behavior(rng: random.Random) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _health(state: AgentState) -> tuple[str, str]:
     if state.failure:
         return "failed", state.failure
     if spec is None:
-        return "progressing", "is being removed"
+        return "progressing", state.waiting_for if state.waits_on else "is being removed"
     rollout = state.record.rollout
     if rollout is not None and rollout.phase is RolloutPhase.FAILED and rollout.revision == state.revision:
         serves = rollout.target(state.observed)

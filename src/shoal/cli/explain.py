@@ -64,6 +64,8 @@ def render_explanation(agent: AgentView, decisions: tuple[DecisionView, ...], no
             f"until {format_moment(agent.pin_until)}" if agent.pin_until else f"until `shoal scale {agent.name} auto`"
         )
         lines.append(f"pinned to {agent.pin} {until}: the autoscaler waits")
+    if agent.reason and agent.state not in {"ok", "asleep"}:
+        lines.append(f"{agent.state}: {agent.reason}")
     if not decisions:
         return "\n".join([*lines, "", "nothing had to be decided yet"])
     for decision in decisions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from shoal.control.agent_state import AgentState, Event, Wired
+from shoal.control.dependencies import describe_waits
 from shoal.control.events import rollout_events
 from shoal.core.action import Action
 from shoal.core.autoscaler import decide, record_scaling
@@ -96,14 +97,13 @@ def step_agent(
 ) -> Outcome:
     """The next actions of a service or worker; its rollout, its route and what leaves go into the state."""
     before, observed = state.record.rollout, state.observed_by(now)
-    rollout = begin(before, state.revision, wired.generation, observed, now=now)
-    rollout = advance(rollout, spec, observed, desired=state.record.desired, healthy=state.healthy, now=now)
-    target = rollout.target(observed)
+    rollout = _further(state, begin(before, state.revision, wired.generation, observed, now=now), spec, observed, now)
+    target, count = rollout.target(observed), 0 if state.waits_on else state.record.desired
     wanted = Wanted(
         agent=state.name,
         revision=target,
         template=template,
-        count=state.record.desired,
+        count=count,
         environment=environment_for(wired.fleet, state.name, spec, wired.wiring),
         ensure=state.ensure and target == state.revision,
         update=spec.update,
@@ -136,15 +136,20 @@ def step_agent(
             state.settled, state.waiting_for = False, "the gateway to hold its requests"
     else:
         state.route = None
-    rollout = _judged(state, rollout, now)
-    if rollout is not before:
-        state.record = replace(state.record, rollout=rollout)
-    state.due_at = _earliest(state.due_at, step.due_at, gives_up_at(rollout, spec))
+    if state.waits_on:
+        state.settled, state.waiting_for = False, describe_waits(state)
+    rollout, started = _judged(state, rollout, now), state.record.started or count > 0
+    if rollout is not before or started is not state.record.started:
+        state.record = replace(state.record, rollout=rollout, started=started)
+    state.due_at = _earliest(state.due_at, step.due_at, None if state.waits_on else gives_up_at(rollout, spec))
     return Outcome(step.actions, events=tuple(rollout_events(state.name, before, rollout, now)))
 
 
 def step_removed(state: AgentState, *, chooses_victims: bool) -> tuple[Action, ...]:
-    """The next actions of an agent that left the fleet."""
+    """The next actions of an agent that left the fleet: none while one that left it too still depends on this one."""
+    if state.waits_on:
+        state.settled, state.waiting_for = False, describe_waits(state)
+        return ()
     step = reconcile_removed(
         state.name, state.observed, leaving=state.leaving, left=state.left, chooses_victims=chooses_victims
     )
@@ -176,6 +181,16 @@ def _holds(state: AgentState, spec: Agent, step: Step) -> bool:
     if state.record.desired == 0 or not step.serving:
         return True
     return (state.route is None or state.route.hold) and (state.healthy or 0) < 1
+
+
+def _further(state: AgentState, rollout: Rollout, spec: Agent, observed: AgentObserved, now: float) -> Rollout:
+    """The rollout after this look. While the first start waits there is nothing that could make progress; the time for
+    it begins with the start."""
+    if state.waits_on:
+        return rollout
+    if not state.record.started:
+        rollout = replace(rollout, progressed_at=now)
+    return advance(rollout, spec, observed, desired=state.record.desired, healthy=state.healthy, now=now)
 
 
 def _judged(state: AgentState, rollout: Rollout, now: float) -> Rollout:

@@ -17,13 +17,15 @@ from shoal.spec.model import Agent
 
 @dataclass(slots=True)
 class AgentState:
-    """One agent. `spec` is `None` once it left the fleet and only has to be drained and forgotten."""
+    """One agent. `spec` is `None` once it left the fleet and only has to be drained and forgotten; `depends_on` is what
+    its spec said until then."""
 
     name: str
     spec: Agent | None
     observed: AgentObserved
     record: AgentRecord = field(default_factory=AgentRecord)
     revision: str = ""
+    depends_on: tuple[str, ...] = ()
     ensure: bool = True
     history: ScalingHistory = field(default_factory=ScalingHistory)
     decision: Decision | None = None
@@ -40,6 +42,7 @@ class AgentState:
     due_at: float | None = 0.0
     settled: bool = False
     waiting_for: str = ""
+    waits_on: tuple[str, ...] = ()  # agents, before its first start or its end
     next_run_at: float | None = None
     manual_runs: tuple[str, ...] = ()
     failure: str = ""
@@ -57,6 +60,12 @@ class AgentState:
         seed = (Recommendation(now, self.record.desired),) if self.record.desired else ()
         ups, downs = _until(now, self.record.ups), _until(now, self.record.downs)
         self.history = ScalingHistory(seed, ups, downs)
+
+    def leave(self) -> None:
+        """It is not in the fleet any more. Should it come back once it has ended, that is a first start."""
+        self.spec = None
+        if self.record.started:
+            self.record = replace(self.record, started=False)
 
     def set_back(self, by_s: float) -> None:
         """The clock was set back: what is remembered keeps its age, else an hour set back would be an hour in which no

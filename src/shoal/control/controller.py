@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from shoal.control.agent_pass import Outcome, scale_agent, step_agent, step_removed, take_in
 from shoal.control.agent_state import AgentState, Event, Wired
+from shoal.control.dependencies import take_waits
 from shoal.control.events import events_between
 from shoal.control.gateway_feed import GatewayFeed
 from shoal.control.jobs import step_job
@@ -45,6 +46,7 @@ class Controller:
         self.stored: StoredFleet | None = None
         self.wished: StoredFleet | None = None  # as it was last read; `stored` once it could be taken up
         self.wired: Wired | None = None
+        self._last_fleet: Fleet | None = None  # while the fleet ends, who still finishes something calls as before
         self.queues: QueueBroker | None = None
         self.events = parts.events
         self.problems: dict[str, str] = {}
@@ -280,6 +282,7 @@ class Controller:
                 name: template_of(fleet, name, digests, stored.nonces.get(name, "")) for name in fleet.agents
             }
             self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring)
+            self._last_fleet = fleet
             for name in fleet.agents:
                 self._take_spec(name, fleet, now)
             # One that was read before it was taken down, and took its time to be taken up, is not one that came after.
@@ -288,7 +291,7 @@ class Controller:
                 self._reopened.set()
         for name, state in self.states.items():
             if fleet is None or name not in fleet.agents:
-                state.spec = None
+                state.leave()
         self.stored = stored
         self._dirty.update(self.states)
 
@@ -298,6 +301,7 @@ class Controller:
             state = self.states[name] = AgentState(name, None, AgentObserved(name))
             state.take_over(now)
         state.spec, state.revision, state.ensure = fleet.agents[name], revision_of(self._templates[name]), True
+        state.depends_on = state.spec.depends_on
 
     async def _connect_queues(self, fleet: Fleet, admin_url: str | None) -> None:
         if self.queues is not None and admin_url != self._queues_url:
@@ -331,7 +335,7 @@ class Controller:
             if counts is not None and counts is not state.traffic:
                 state.traffic = counts
                 state.series = state.series.extended(now, counts)
-            elif name not in self._dirty and (state.due_at is None or state.due_at > now):
+            elif name not in self._dirty and not state.waits_on and (state.due_at is None or state.due_at > now):
                 continue
             if now < state.retry_at:  # the engine refused it a moment ago
                 state.due_at = state.retry_at
@@ -344,18 +348,19 @@ class Controller:
         chooses = self.parts.engine.capabilities.chooses_victims
         fleet = self.stored.fleet if self.stored is not None else None
         if state.spec is None or self.wired is None or fleet is None:
-            return Outcome(step_removed(state, chooses_victims=chooses))
+            waits = take_waits(state, self.states, now)
+            return Outcome(step_removed(state, chooses_victims=chooses), events=waits)
         template = self._templates[state.name]
         if state.spec.kind is Kind.JOB:
             return step_job(state, state.spec, template, self.wired, now)
         outcome = scale_agent(state, state.spec, now, gateways=bool(self.parts.gateways.live))
+        waits = take_waits(state, self.states, now)
         step = step_agent(state, state.spec, template, self.wired, now, chooses_victims=chooses)
-        return replace(outcome, actions=step.actions, events=(*outcome.events, *step.events))
+        return replace(outcome, actions=step.actions, events=(*outcome.events, *waits, *step.events))
 
     def _push(self) -> None:
-        fleet = self.stored.fleet if self.stored is not None else None
-        if self.wired is not None:
-            self._feed.push(self._feed.compose(fleet, self.wired, self._observed), self.tasks)
+        if self.wired is not None and self._last_fleet is not None:
+            self._feed.push(self._feed.compose(self._last_fleet, self.wired, self._observed), self.tasks)
             return
         # A controller that died while it took the fleet down: its addresses are not known any more, nor needed.
         for name, state in self.states.items():

@@ -48,8 +48,8 @@ class GatewayFeed:
         divided = self._snapshot.gateways == max(1, len(self._gateways.live))
         return not divided or not self._snapshot.agents.keys() <= self._states.keys()
 
-    def compose(self, fleet: Fleet | None, wired: Wired, observed: Observed) -> Snapshot:
-        """The whole of what the gateways should know now. Without a fleet nobody may call anybody any more."""
+    def compose(self, fleet: Fleet, wired: Wired, observed: Observed) -> Snapshot:
+        """The whole of what the gateways should know now; `fleet` is the one in force, or the last that was."""
         wiring = wired.wiring
         return Snapshot(
             fleet=wired.fleet,
@@ -57,10 +57,10 @@ class GatewayFeed:
             public_port=wiring.public_port,
             internal_port=wiring.internal_port,
             gateways=max(1, len(self._gateways.live)),
-            access_log=fleet.gateway.access_log if fleet else False,
+            access_log=fleet.gateway.access_log,
             agents={name: state.route for name, state in self._states.items() if state.route is not None},
-            callers=callers_for(fleet, wiring, observed) if fleet else {},
-            externals=externals_for(fleet.external) if fleet else {},
+            callers=callers_for(fleet, wiring, observed),
+            externals=externals_for(fleet.external),
         )
 
     def push(self, snapshot: Snapshot, tasks: asyncio.TaskGroup | None) -> None:

@@ -24,7 +24,7 @@ RESTART = "restart"
 _LIVE = frozenset(
     (
         "scale", "update", "public", "idempotent", "max_requests", "request_timeout", "sticky", "schedule", "timeout",
-        "retries",
+        "retries", "depends_on",
     )
 )  # fmt: skip
 _IDENTITY = frozenset(("stateful", "volumes"))
@@ -112,7 +112,12 @@ def make_plan(
         new.fleet,
         new.engine,
         tuple(changes),
-        (*_notes(new, capabilities), *_kept_queues(old, new, messages or {}), *_kept_volumes(old, new)),
+        (
+            *_first_starts(before, new.agents),
+            *_notes(new, capabilities),
+            *_kept_queues(old, new, messages or {}),
+            *_kept_volumes(old, new),
+        ),
     )
 
 
@@ -187,7 +192,7 @@ def _agent_change(
 def _document(agent: Agent) -> dict[str, Any]:
     """What counts of an agent: what has no order to a replica is sorted, as it is for the revision."""
     document = agent.model_dump(mode="json", by_alias=True)
-    for key in ("calls", "publishes", "idempotent"):
+    for key in ("calls", "publishes", "idempotent", "depends_on"):
         document[key] = sorted(document[key])
     document["secrets"] = {secret["name"]: secret["as"] for secret in document["secrets"]}
     return document
@@ -234,6 +239,14 @@ def _notes(fleet: Fleet, capabilities: Capabilities) -> Iterator[str]:
             yield f"{key} is {said} on the {capabilities.engine} engine{reason} ({_listed(users)})"
     if not capabilities.runs_images and any(agent.image for agent in fleet.agents.values()):
         yield f"images are not used on the {capabilities.engine} engine: commands run as they are"
+
+
+def _first_starts(before: Mapping[str, Agent], after: Mapping[str, Agent]) -> Iterator[str]:
+    """In which order agents start that are new."""
+    for name, agent in sorted(after.items()):
+        if agent.depends_on and name not in before:
+            are = "are" if len(agent.depends_on) > 1 else "is"
+            yield f"{name} starts once {_listed(sorted(agent.depends_on))} {are} ready"
 
 
 def _kept_queues(old: Fleet | None, new: Fleet, messages: Mapping[str, int]) -> Iterator[str]:

@@ -12,7 +12,8 @@ from shoal.core.rollout import Rollout
 class AgentRecord:
     """`desired` is the count that was decided last, `ups` and `downs` the scale events that a policy's window may
     still count, `last_fire_at` the scheduled time of the last run that was started (epoch seconds) under `schedule`: a
-    new schedule has missed nothing. `rollout` is the last one, until the agent leaves the fleet."""
+    new schedule has missed nothing. `rollout` is the last one, until the agent leaves the fleet. `started`: it was
+    started once, so that no start of it waits for those that it depends on any more."""
 
     desired: int = 0
     pin: Pin | None = None
@@ -21,6 +22,7 @@ class AgentRecord:
     last_fire_at: float | None = None
     schedule: str = ""
     rollout: Rollout | None = None
+    started: bool = False
 
     def pinned(self, pin: Pin | None) -> AgentRecord:
         """The same with another pin, or none."""

@@ -35,16 +35,18 @@ OF_SERVICES = {
     "request_timeout_s": "request_timeout",
 }
 OF_JOBS = {"timeout_s": "timeout", "retries": "retries"}
-NOT_OF_JOBS = ("scale", "stateful", "update")
+NOT_OF_JOBS = ("scale", "stateful", "update", "depends_on")
 _KINDS = {"port": "service", "queue": "worker", "schedule": "job"}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The names of the fleet: all agents, those that can be called (or are too wrong to tell), and the externals."""
+    """The names of the fleet: all agents, those that can be called (or are too wrong to tell), the jobs, and the
+    externals."""
 
     agents: frozenset[str]
     callable: frozenset[str]
+    jobs: frozenset[str]
     external: frozenset[str]
 
 
@@ -56,6 +58,7 @@ def check_agent(name: str, agent: Agent, known: Known) -> Iterator[Finding]:
     for check in _CHECKS:
         yield from check(agent, at)
     yield from _calls(agent, at, known)
+    yield from _dependencies(agent, at, known)
 
 
 def warn_of_agent(name: str, agent: Agent) -> Iterator[Finding]:
@@ -251,6 +254,19 @@ def _calls(agent: Agent, at: Loc, known: Known) -> Iterator[Finding]:
         elif name not in known.callable:
             yield Finding(here, f"{name} has no `port`, so nobody can call it")
     yield from _repeated(agent.calls, (*at, "calls"))
+
+
+def _dependencies(agent: Agent, at: Loc, known: Known) -> Iterator[Finding]:
+    for index, name in enumerate(agent.depends_on):
+        here = (*at, "depends_on", index)
+        if name in known.external:
+            yield Finding(here, f"{name} is outside of the fleet, so nobody knows when it is ready", "leave it out")
+        elif name not in known.agents:
+            remedy = did_you_mean(name, known.agents - known.jobs - {at[1]})
+            yield Finding(here, f"there is no agent {shown(name)}", remedy)
+        elif name in known.jobs:
+            yield Finding(here, f"{name} is a job, which is never ready: it runs and ends", "leave it out")
+    yield from _repeated(agent.depends_on, (*at, "depends_on"))
 
 
 def _repeated(names: tuple[str, ...], at: Loc) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from shoal.spec.agent_checks import (
     check_agent,
     warn_of_agent,
 )
+from shoal.spec.cycles import find_cycles
 from shoal.spec.model import Broker, Fleet, Queue
 from shoal.spec.nodes import Loc
 from shoal.spec.suggestions import did_you_mean
@@ -41,6 +42,7 @@ def check_draft(draft: Draft) -> Iterator[Finding]:
     yield from _queues(draft)
     yield from _secrets(draft)
     yield from _routes(draft)
+    yield from _cycles(draft)
     yield from _volumes(draft)
     yield from _bind(draft)
     yield from _keys_of_engines(draft)
@@ -81,7 +83,8 @@ def _known(draft: Draft) -> Known:
     agents = draft.names["agents"]
     unclear = {name for name in agents if name not in draft.agents or "port" in draft.broken.get(name, ())}
     services = {name for name, agent in draft.agents.items() if agent.port is not None}
-    return Known(agents, frozenset(services | unclear), draft.names["external"])
+    jobs = {name for name, agent in draft.agents.items() if agent.schedule is not None}
+    return Known(agents, frozenset(services | unclear), frozenset(jobs), draft.names["external"])
 
 
 def _names(draft: Draft) -> Iterator[Finding]:
@@ -148,6 +151,16 @@ def _routes(draft: Draft) -> Iterator[Finding]:
         if other != name:
             where = f"{route[0] or ''}{route[1]}"
             yield Finding(("agents", name, "public"), f"the agent {other} is public under {where} already")
+
+
+def _cycles(draft: Draft) -> Iterator[Finding]:
+    """Agents that wait for each other would never start."""
+    waiting = {name: agent.depends_on for name, agent in draft.agents.items() if agent.schedule is None}
+    for cycle in find_cycles(waiting):
+        *_, last, first = cycle
+        here = ("agents", last, "depends_on", draft.agents[last].depends_on.index(first))
+        message = f"{first} would wait for itself: {' -> '.join(cycle)}"
+        yield Finding(here, message, "leave one of them out")
 
 
 def _volumes(draft: Draft) -> Iterator[Finding]:

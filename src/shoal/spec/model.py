@@ -318,6 +318,10 @@ class Agent(Model):
     scale: Scale = Field(default=Scale(), description="How many replicas there are; a job has none.")
     update: Update = Field(default=Update(), description="How a new version takes over; a job has none.")
     calls: Names = Field(default=(), description="The services of the fleet and the externals that the agent calls.")
+    depends_on: Names = Field(
+        default=(),
+        description="The services and workers that have to be ready before this one is first started.",
+    )
     queue: str | None = Field(default=None, description="The queue a worker takes its tasks from.")
     publishes: Names = Field(default=(), description="The queues that the agent puts tasks into.")
     secrets: tuple[Secret, ...] = Field(default=(), description="The secrets that the agent may read.")

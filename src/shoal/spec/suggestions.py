@@ -46,7 +46,6 @@ _AGENT: Mapping[str, str] = {
     "liveness_probe": "`health`",
     "readiness_probe": "`health`",
     "startup_probe": "`health.start_period`",
-    "depends_on": "`calls`",
     "links": "`calls`",
     "termination_grace_period_seconds": "`stop_grace_period`",
     "grace_period": "`stop_grace_period`",

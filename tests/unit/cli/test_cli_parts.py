@@ -176,6 +176,17 @@ def test_part_of_a_fleet() -> None:
         take_agents(FLEET, newer, ["x"])
 
 
+def test_part_of_a_fleet_brings_what_it_waits_for() -> None:
+    """And is refused where agents would wait for each other: the file may be right, and the mixture is not."""
+    document = {"a": {"command": ["a"], "port": 1, "depends_on": ["b"]}, "b": {"command": ["b"], "port": 2}}
+    new = Fleet.from_document({"fleet": "f", "agents": document})
+    assert list(take_agents(None, new, ["a"]).agents) == ["a", "b"]
+    other_way = {"a": {"command": ["a"], "port": 1}, "b": {"command": ["b"], "port": 2, "depends_on": ["a"]}}
+    old = Fleet.from_document({"fleet": "f", "agents": other_way})
+    with pytest.raises(PlanError, match="with a alone changed, agents would wait for each other: a -> b -> a"):
+        take_agents(old, new, ["a"])
+
+
 def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     """A finding that is not fine has a remedy."""
     assert check_python((3, 9, 1)).result == "failure"

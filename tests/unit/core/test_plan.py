@@ -320,3 +320,14 @@ def test_what_volumes_lack_is_said_of_who_uses_it() -> None:
         "agents.volumes is not enforced on the local engine (a, b)",
         "agents.volumes.ro is not enforced on the local engine (b)",
     )
+
+
+def test_who_starts_after_whom_is_said_of_new_agents() -> None:
+    """Another order restarts nothing, and concerns nobody who was started."""
+    old = fleet_of(a=SERVICE, b=SERVICE)
+    new = fleet_of(a={**SERVICE, "depends_on": ["b"]}, b=SERVICE, c={**WORKER, "depends_on": ["b", "a"]})
+    plan = make_plan(old, new, LOCAL)
+    assert plan.notes == ("c starts once a, b are ready",)
+    assert {change.agent: change.class_ for change in plan.changes} == {"a": "live", "c": "create"}
+    templates = [template_of(fleet, "a", {}) for fleet in (old, new)]
+    assert revision_of(templates[0]) == revision_of(templates[1])

@@ -27,6 +27,7 @@ CAPABILITIES = Capabilities(
         "agents.placement.prefer": Ability(Support.NATIVE, "there is one machine: nothing to prefer"),
         "agents.scale": Ability(Support.BY_SHOAL),
         "agents.calls": Ability(Support.ADVISORY, "own listener a caller, but all replicas run as the same user"),
+        "agents.depends_on": Ability(Support.BY_SHOAL, "the first start waits for a ready replica of each"),
         "agents.queue": Ability(Support.BY_SHOAL, "embedded NATS on 127.0.0.1"),
         "agents.publishes": Ability(Support.BY_SHOAL, "embedded NATS on 127.0.0.1"),
         "agents.secrets": Ability(Support.BY_SHOAL, "files of mode 0400 in $SHOAL_SECRETS, same user"),
