@@ -25,6 +25,8 @@ from shoal.core.action import Remove, Scale
 from shoal.core.observed import Phase
 from shoal.core.template import SecretUse
 from shoal.engines.local import LocalEngine
+from shoal.engines.local.in_memory import find_memory, shared_memory_bytes
+from shoal.engines.local.layout import Layout
 from shoal.errors import EngineUnavailable
 from shoal.spec.model import Health, LocalOptions, Placement, Resources
 
@@ -231,6 +233,32 @@ async def test_volumes_that_are_shared_or_the_hosts(directory: Path) -> None:
         await engine.act(wanted(template(("sleep", "600"), agent="b", volumes=("./nowhere:/d",)), 1))
         (replica,) = (await until(engine, "it is refused", lambda view: bool(view.replicas[0].reason), "b")).replicas
         assert "nowhere is not there (make it: mkdir -p " in replica.reason
+
+
+async def test_tmpfs_is_empty_at_each_start_and_ends_with_its_replica(directory: Path) -> None:
+    """Each replica has its own, in memory where the machine has a place there."""
+    program = "import os, sys; print(sys.argv[1], os.listdir(sys.argv[1]), flush=True); open(sys.argv[1] + '/x', 'w')"
+    async with local_engine(directory) as engine:
+        shape = template((*PYTHON, program, "$SHOAL_TMPFS_VAR_RUN"), tmpfs=("/var/run:size=1Mi",))
+        await engine.act(wanted(shape, 1))
+        await eventually("it was started again", lambda: _wrote(engine, "VAR_RUN []", 2))
+        said = {line.text for line in await collect(engine.logs("a")) if line.text.endswith("[]")}
+        place = Path(said.pop().partition(" ")[0])
+        assert not said and place.is_dir()
+        memory = find_memory(Layout(directory.absolute()), os.environ)
+        assert place.is_relative_to(memory or directory)
+        await engine.act([Remove("a")])
+        await until(engine, "it is gone", lambda view: not view.replicas)
+        assert not place.exists()
+
+
+async def test_shared_memory_that_is_too_small_is_told(engine: LocalEngine) -> None:
+    """Before the start, as nothing would be said in the middle of the work; one that is large enough is no obstacle."""
+    await engine.act([*wanted(template(shm_size_bytes=2**59), 1), *wanted(template(agent="b", shm_size_bytes=1), 1)])
+    if shared_memory_bytes() is not None:
+        replica = await in_phase(engine, Phase.BACKOFF)
+        assert "agents.a.shm_size: /dev/shm of this machine holds " in replica.reason
+    await ready(engine, 1, "b")
 
 
 async def test_secrets_volumes_and_variables(directory: Path) -> None:

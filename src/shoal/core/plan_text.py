@@ -64,7 +64,7 @@ def _shown(path: str, value: Any) -> str:
         return shlex.join(value)
     if path.startswith("environment."):
         return str(value) if str(value).startswith("(") else json.dumps(value, ensure_ascii=False)
-    if path == "resources.memory":
+    if path in ("resources.memory", "shm_size"):
         return format_memory(value)
     if name in _DURATIONS and isinstance(value, (int, float)):
         return format_duration(value)

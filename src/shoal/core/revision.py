@@ -46,6 +46,8 @@ def template_of(fleet: Fleet, name: str, secret_digests: Mapping[str, str], nonc
         publishes=tuple(sorted(agent.publishes)),
         stop_grace_period_s=agent.stop_grace_period_s,
         nonce=nonce,
+        shm_size_bytes=agent.shm_size_bytes,
+        tmpfs=agent.tmpfs,
     )
 
 
@@ -79,4 +81,6 @@ def _document(template: Template) -> dict[str, Any]:
         "publishes": list(template.publishes),
         "stop_grace_period_s": template.stop_grace_period_s,
         "nonce": template.nonce,
+        "shm_size_bytes": template.shm_size_bytes,
+        "tmpfs": list(template.tmpfs),
     }

@@ -44,3 +44,5 @@ class Template:
     publishes: tuple[str, ...]
     stop_grace_period_s: float
     nonce: str = ""
+    shm_size_bytes: int | None = None
+    tmpfs: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from shoal.spec.model import Agent, CronWindow
 from shoal.spec.nodes import Key, Loc
 from shoal.spec.suggestions import did_you_mean
 from shoal.spec.times import check_cron, check_time_zone
+from shoal.spec.tmpfs import Tmpfs, parse_tmpfs
 from shoal.spec.validation import Finding
 from shoal.spec.values import shown
 from shoal.spec.volumes import Volume, parse_volume
@@ -233,6 +234,24 @@ def _volumes(agent: Agent, at: Loc) -> Iterator[Finding]:
             yield Finding(here, f"the volume {volume.source} stands here a second time" if same else message)
 
 
+def _tmpfs(agent: Agent, at: Loc) -> Iterator[Finding]:
+    names: dict[str, Tmpfs] = {}
+    paths = {parse_volume(text).path for text in agent.volumes} if not any(_volumes(agent, at)) else set[str]()
+    for index, written in enumerate(agent.tmpfs):
+        here = (*at, "tmpfs", index)
+        try:
+            tmpfs = parse_tmpfs(written)
+        except ValueError as error:
+            yield Finding(here, str(error))
+            continue
+        if tmpfs.path in paths:
+            yield Finding(here, f"there is a volume at {tmpfs.path} already")
+        elif (other := names.setdefault(tmpfs.name, tmpfs)) is not tmpfs:
+            same = other.path == tmpfs.path
+            message = f"{other.path} and {tmpfs.path} would share the variable {tmpfs.variable}"
+            yield Finding(here, f"the path {tmpfs.path} stands here a second time" if same else message)
+
+
 def _queues(agent: Agent, at: Loc) -> Iterator[Finding]:
     named: list[tuple[tuple[Key, ...], str]] = [(("publishes", i), name) for i, name in enumerate(agent.publishes)]
     if agent.queue is not None:
@@ -287,5 +306,6 @@ _CHECKS: tuple[Callable[[Agent, Loc], Iterator[Finding]], ...] = (
     _schedule,
     _secrets,
     _volumes,
+    _tmpfs,
     _queues,
 )

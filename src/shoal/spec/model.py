@@ -334,6 +334,14 @@ class Agent(Model):
         "of a stateful agent, else one for all that name it; or `DIRECTORY:PATH`, found from the file that names it. "
         "`:ro` at the end says that it is only read.",
     )
+    tmpfs: tuple[str, ...] = Field(
+        default=(),
+        description="Directories in memory, empty at each start of a replica, its own, and gone with it: `PATH`, or "
+        "`PATH:size=64Mi`.",
+    )
+    shm_size_bytes: Annotated[MemoryBytes, Field(gt=0)] | None = Field(
+        default=None, alias="shm_size", description="How much `/dev/shm` holds at least, such as `1Gi`."
+    )
     schedule: Schedule | None = Field(default=None, description="When a job runs.")
     timeout_s: Annotated[DurationS, Field(gt=0)] | None = Field(
         default=None, alias="timeout", description="How long one run of a job may take."

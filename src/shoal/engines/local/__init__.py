@@ -8,6 +8,7 @@ A fleet's state directory, all of it the user's own (directories 0700, files 060
     agents/<agent>/lives/<id>/state.json    a replica's or a run's manifest: phase, process, port, reason
     agents/<agent>/lives/<id>/exit-<n>      how its n-th start ended, written by the leader
     agents/<agent>/lives/<id>/secrets       a link to $SHOAL_SECRETS in memory, or the directory itself (files 0400)
+    agents/<agent>/lives/<id>/tmpfs         the same for what $SHOAL_TMPFS_<PATH> names
     agents/<agent>/logs/<id>/               what it wrote; stays a while after it is gone
     volumes/shared/<name>                   a volume; not touched when its agents are removed
     volumes/owned/<agent>/<ordinal>/<name>  a stateful agent's volumes

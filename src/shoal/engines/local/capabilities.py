@@ -36,6 +36,14 @@ CAPABILITIES = Capabilities(
             Support.ADVISORY, "kept, but not mounted at PATH: $SHOAL_VOLUME_<NAME> says where it is, here and elsewhere"
         ),
         "agents.volumes.ro": Ability(Support.ADVISORY, "replicas run as the user who owns it"),
+        "agents.tmpfs": Ability(
+            Support.ADVISORY,
+            "a directory in memory, if the machine has a place there, but not mounted at PATH, nor limited: "
+            "$SHOAL_TMPFS_<PATH> says where it is, here and elsewhere",
+        ),
+        "agents.shm_size": Ability(
+            Support.ADVISORY, "the machine's own /dev/shm: replicas start only if it is large enough, and may use more"
+        ),
         "agents.schedule": Ability(Support.BY_SHOAL),
         "agents.timeout": Ability(Support.BY_SHOAL, "of each attempt"),
         "agents.retries": Ability(Support.BY_SHOAL),

@@ -25,6 +25,7 @@ from shoal.engines.local.agent import LocalAgent
 from shoal.engines.local.capabilities import CAPABILITIES
 from shoal.engines.local.gpus import Gpus, visible_devices
 from shoal.engines.local.guard import keep_limits
+from shoal.engines.local.in_memory import find_memory, sweep_memory
 from shoal.engines.local.layout import Layout, directories, make_private
 from shoal.engines.local.life import Life
 from shoal.engines.local.log_reading import Follower, read_logs
@@ -32,7 +33,6 @@ from shoal.engines.local.logs import STREAMS
 from shoal.engines.local.machine import Machine, Timing
 from shoal.engines.local.ports import Ports
 from shoal.engines.local.render import render_base
-from shoal.engines.local.secret_files import find_memory, sweep_secrets
 from shoal.engines.local.state import check_version
 from shoal.engines.local.usage import UsageMeter
 from shoal.engines.protocol import Capabilities, LogLine
@@ -104,7 +104,7 @@ class LocalEngine:
         self._lock = _lock(layout.lock)
         try:
             check_version(layout.version)
-            sweep_secrets(layout, self._machine.memory)
+            sweep_memory(layout, self._machine.memory)
             self._group = await asyncio.TaskGroup().__aenter__()
             for path in directories(layout.agents):
                 self._agent(path.name).adopt()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shoal.core.observed import identity_name
 from shoal.core.template import Template
+from shoal.engines.local.in_memory import make_tmpfs, shared_memory_bytes, write_secrets
 from shoal.engines.local.layout import make_private
 from shoal.engines.local.logs import LogPair
 from shoal.engines.local.machine import Machine
@@ -22,9 +23,10 @@ from shoal.engines.local.render import (
     render_environment,
     render_leader,
 )
-from shoal.engines.local.secret_files import write_secrets
 from shoal.errors import EngineError
+from shoal.spec.tmpfs import parse_tmpfs
 from shoal.spec.volumes import Volume, parse_volume
+from shoal.units import format_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def read_exit(path: Path) -> int | None:
 
 def start(machine: Machine, launch: Launch, logs: LogPair) -> Identity:
     """Starts it. Raises EngineError with what is wrong: the command, the directory, a secret, the machine."""
+    _check_shared_memory(launch.template)
     facts = _gather(machine, launch)
     environment = render_environment(machine.base, launch.template, launch.added, facts)
     argv = render_argv(launch.template, environment)
@@ -80,7 +83,7 @@ def start(machine: Machine, launch: Launch, logs: LogPair) -> Identity:
 
 def _gather(machine: Machine, launch: Launch) -> Facts:
     template, ordinal = launch.template, launch.owned_by
-    volumes = {volume.variable: str(_place(machine, launch, volume)) for volume in map(parse_volume, template.volumes)}
+    places = {volume.variable: str(_place(machine, launch, volume)) for volume in map(parse_volume, template.volumes)}
     directory, variables = _hand_over_secrets(machine, launch)
     return Facts(
         replica=launch.id if ordinal is None else identity_name(launch.agent, ordinal),
@@ -90,7 +93,7 @@ def _gather(machine: Machine, launch: Launch) -> Facts:
         mark=launch.mark,
         secrets_directory=directory,
         secret_variables=variables,
-        volumes=volumes,
+        directories=places | _make_tmpfs(machine, launch),
     )
 
 
@@ -108,6 +111,26 @@ def _place(machine: Machine, launch: Launch, volume: Volume) -> Path:
         remedy = f"make it: mkdir -p {path}; or correct the path"
         raise EngineError(f"agents.{launch.agent}.volumes: {path} is not there ({remedy})")
     return path
+
+
+def _make_tmpfs(machine: Machine, launch: Launch) -> dict[str, str]:
+    """An empty directory for each, by variable."""
+    wanted = [parse_tmpfs(text) for text in launch.template.tmpfs]
+    if not wanted:
+        return {}
+    life = make_private(machine.layout.life(launch.agent, launch.id))
+    above = make_tmpfs(life, machine.memory, [each.name for each in wanted])
+    return {each.variable: str(above / each.name) for each in wanted}
+
+
+def _check_shared_memory(template: Template) -> None:
+    """A program that finds less than it asked for would be killed in the middle of its work, without a word."""
+    there, wanted = shared_memory_bytes(), template.shm_size_bytes
+    if there is not None and wanted is not None and there < wanted:
+        raise EngineError(
+            f"agents.{template.agent}.shm_size: /dev/shm of this machine holds {format_memory(there)}, expected at "
+            f"least {format_memory(wanted)} (as root: mount -o remount,size={wanted} /dev/shm; or ask for less)"
+        )
 
 
 def _hand_over_secrets(machine: Machine, launch: Launch) -> tuple[str | None, dict[str, str]]:

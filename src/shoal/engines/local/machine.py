@@ -46,7 +46,8 @@ class Timing:
 class Machine:
     """Where and with what replicas run. `base` is the environment that every replica begins with; it, `labels` and
     `project_directory` may change with the fleet, for what starts later. `secrets` gives the content that a template
-    names, `mask` takes secrets out of what a replica wrote; `memory` is where `secret_files` puts them."""
+    names, `mask` takes secrets out of what a replica wrote; `memory` is where `in_memory` puts what a replica has
+    there."""
 
     fleet: str
     layout: Layout

@@ -57,7 +57,8 @@ exit $s
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a replica only when it starts. Paths are absolute; `volumes` is by variable."""
+    """What is known of a replica only when it starts. Paths are absolute; `directories` is by variable: volumes and
+    what is in memory."""
 
     replica: str
     ordinal: int | None = None
@@ -65,7 +66,7 @@ class Facts:
     gpus: tuple[str, ...] = ()
     secrets_directory: str | None = None
     secret_variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    volumes: Mapping[str, str] = field(default_factory=dict[str, str])
+    directories: Mapping[str, str] = field(default_factory=dict[str, str])
     mark: str = ""
 
 
@@ -100,7 +101,7 @@ def render_environment(
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(facts.gpus)
     if facts.secrets_directory is not None:
         environment["SHOAL_SECRETS"] = facts.secrets_directory
-    return {**environment, **facts.volumes}
+    return {**environment, **facts.directories}
 
 
 def render_argv(template: Template, environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from shoal.core.action import EnsureRevision
 from shoal.core.observed import Phase, Replica
+from shoal.engines.local.in_memory import remove_from_memory
 from shoal.engines.local.layout import remove_tree
 from shoal.engines.local.life import Life
 from shoal.engines.local.listening import listening_ports
@@ -14,7 +15,6 @@ from shoal.engines.local.machine import Machine
 from shoal.engines.local.ports import is_free
 from shoal.engines.local.probe import probe
 from shoal.engines.local.render import HOST, exit_reason, start_failure, wrong_port_reason
-from shoal.engines.local.secret_files import remove_secrets
 from shoal.engines.local.state import ReplicaState
 from shoal.errors import ShoalError
 
@@ -83,7 +83,7 @@ class ReplicaLife(Life):
         await self._end_process(self.state.stop_due or self._machine.now)
         self._release_port()
         self._machine.gpus.release(self.state.id)
-        remove_secrets(self._directory)
+        remove_from_memory(self._directory)
         remove_tree(self._directory)
 
     def _waits_for(self) -> str | None:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from shoal.core.action import EnsureRevision
 from shoal.core.observed import JobRun, Phase
 from shoal.core.schedule import retry_delay_s
+from shoal.engines.local.in_memory import remove_from_memory
 from shoal.engines.local.life import Life
 from shoal.engines.local.machine import Machine
 from shoal.engines.local.render import exit_reason, start_failure
-from shoal.engines.local.secret_files import remove_secrets
 from shoal.engines.local.state import RunState
 from shoal.errors import ShoalError
 
@@ -61,7 +61,7 @@ class RunLife(Life):
             await self._end_process(self._machine.now.after(self.grace_s))
             self._end(None, "removed while it ran")
         self._machine.gpus.release(self.state.id)
-        remove_secrets(self._directory)
+        remove_from_memory(self._directory)
 
     def _start(self) -> bool:
         state = self.state

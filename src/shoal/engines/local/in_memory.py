@@ -1,9 +1,9 @@
-"""The files that a replica finds its secrets in: NAME in `$SHOAL_SECRETS`, mode 0400, in memory where there is a place.
+"""Directories in memory that are one life's own, and go with it: the files of its secrets, and its tmpfs.
 
 The place is a directory of the user's own in a tmpfs: `$XDG_RUNTIME_DIR`, else /dev/shm. It is not written to a disk
 but by swapping, and is gone after a restart of the machine, as the replicas are. Where there is no tmpfs (macOS), or
-it is full, the files lie in the replica's own directory. There `secrets` is that place, or a link to it, so that every
-later controller finds what to remove.
+it is full, the files lie in the replica's own directory. There `secrets` and `tmpfs` are that place, or a link to it,
+so that every later controller finds what to remove.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from shoal.engines.local.layout import Layout, directories, file_name, make_private, remove_tree, write_all
 
-LINK = "secrets"
+SECRETS = "secrets"
+TMPFS = "tmpfs"
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -32,30 +33,70 @@ def find_memory(layout: Layout, surrounding: Mapping[str, str]) -> Path | None:
     return None
 
 
+def shared_memory_bytes() -> int | None:
+    """How much this machine's /dev/shm holds in all; `None` where there is none."""
+    try:
+        return os.statvfs(_SHARED_MEMORY).f_blocks * os.statvfs(_SHARED_MEMORY).f_frsize
+    except OSError:
+        return None
+
+
 def write_secrets(life: Path, memory: Path | None, contents: Mapping[str, bytes]) -> Path:
-    """Writes the files for one start, in the place of those of the start before; gives their directory. Raises
-    OSError where not even the disk takes them."""
-    remove_secrets(life)
+    """Writes NAME with mode 0400 for each, for one start; gives their directory. Raises OSError where not even the disk
+    takes them."""
+    return _make_anew(life, memory, SECRETS, lambda directory: _write_all(directory, contents))
+
+
+def make_tmpfs(life: Path, memory: Path | None, names: Iterable[str]) -> Path:
+    """Makes these directories, empty, for one start; gives the one above. Raises OSError as `write_secrets` does."""
+    return _make_anew(life, memory, TMPFS, lambda directory: [(directory / name).mkdir(mode=0o700) for name in names])
+
+
+def remove_from_memory(life: Path) -> None:
+    """Removes what a life has there, wherever it lies."""
+    for name in (SECRETS, TMPFS):
+        _remove(life, name)
+
+
+def sweep_memory(layout: Layout, memory: Path | None) -> None:
+    """Removes from memory what no life has a link to: what a state directory left that was deleted by hand."""
+    if memory is None or not memory.is_dir():
+        return
+    linked: set[Path] = set()
+    for agent in directories(layout.agents):
+        for life in directories(agent / "lives"):
+            for name in (SECRETS, TMPFS):
+                with contextlib.suppress(OSError):
+                    linked.add((life / name).readlink())
+    for directory in directories(memory):
+        if directory not in linked:
+            remove_tree(directory)
+    with contextlib.suppress(OSError):
+        memory.rmdir()
+
+
+def _make_anew(life: Path, memory: Path | None, name: str, fill: Callable[[Path], object]) -> Path:
+    """The directory of that name, filled, in the place of the one of the start before."""
+    _remove(life, name)
     if memory is not None:
-        directory = memory / f"{life.parent.parent.name}-{life.name}"
+        directory = memory / f"{life.parent.parent.name}-{life.name}.{name}"
         try:
             _make_ours(memory)
-            (life / LINK).symlink_to(directory)  # first, so that no file is ever without a link to it
+            (life / name).symlink_to(directory)  # first, so that no file is ever without a link to it
             remove_tree(directory)
             directory.mkdir(mode=0o700)
-            _write_all(directory, contents)
+            fill(directory)
         except OSError:  # full, or somebody else's
-            remove_secrets(life)
+            _remove(life, name)
         else:
             return directory
-    directory = make_private(life / LINK)
-    _write_all(directory, contents)
+    directory = make_private(life / name)
+    fill(directory)
     return directory
 
 
-def remove_secrets(life: Path) -> None:
-    """Removes a life's files, wherever they lie."""
-    link = life / LINK
+def _remove(life: Path, name: str) -> None:
+    link = life / name
     if link.is_symlink():
         place = link.readlink()
         remove_tree(place)
@@ -64,22 +105,6 @@ def remove_secrets(life: Path) -> None:
             place.parent.rmdir()  # the fleet's last one
     else:
         remove_tree(link)
-
-
-def sweep_secrets(layout: Layout, memory: Path | None) -> None:
-    """Removes from memory what no life has a link to: what a state directory left that was deleted by hand."""
-    if memory is None or not memory.is_dir():
-        return
-    linked: set[Path] = set()
-    for agent in directories(layout.agents):
-        for life in directories(agent / "lives"):
-            with contextlib.suppress(OSError):
-                linked.add((life / LINK).readlink())
-    for directory in directories(memory):
-        if directory not in linked:
-            remove_tree(directory)
-    with contextlib.suppress(OSError):
-        memory.rmdir()
 
 
 def _write_all(directory: Path, contents: Mapping[str, bytes]) -> None:
