@@ -22,17 +22,21 @@ PORT = "8080"  # what the pages say
 
 _CURL = """\
 #!{python}
-# Stands in on machines without curl, for what the pages use of it: curl [-s] [-d TEXT] URL
+# Stands in on machines without curl, for what the pages use of it: curl [-s] [-H 'NAME: VALUE'] [-d TEXT] URL
 import sys, urllib.error, urllib.request
 words = [word for word in sys.argv[1:] if word != "-s"]
-data = None
+data, headers = None, {{}}
+if "-H" in words:
+    at = words.index("-H")
+    name, _, headers[name] = words[at + 1].partition(": ")
+    del words[at : at + 2]
 if "-d" in words:
     at = words.index("-d")
     data = words[at + 1].encode()
     del words[at : at + 2]
 url = words[0] if "://" in words[0] else "http://" + words[0]
 try:
-    answer = urllib.request.urlopen(urllib.request.Request(url, data))
+    answer = urllib.request.urlopen(urllib.request.Request(url, data, headers))
 except urllib.error.HTTPError as error:
     answer = error
 sys.stdout.buffer.write(answer.read())
