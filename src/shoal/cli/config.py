@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
-from shoal.cli.output import emit, to_yaml
+from shoal.cli.output import emit, say, to_yaml
 
 if TYPE_CHECKING:
     from shoal.spec import Loaded
@@ -28,11 +28,14 @@ def config(common: Common, origin: bool) -> None:
     """Show the fleet as Shoal understands it.
 
     Overlays are laid over each other, variables put in, shorthands and defaults spelled out. What is shown is a
-    shoal.yaml itself, of the very same fleet. Values of secrets are no part of a fleet; those of variables are shown.
+    shoal.yaml itself, of the very same fleet. Values of secrets are no part of a fleet; those of variables are shown,
+    with a warning where a secret comes from one.
     """
     from shoal.spec.writable import escaped, writable_document
 
     loaded = common.load()
+    for warning in loaded.warnings:
+        say(f"warning: {warning}", fg="yellow")
     document = writable_document(loaded.fleet)
     if common.output == "json" and origin:
         emit(_with_origins(loaded, document), "json")

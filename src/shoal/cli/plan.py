@@ -21,6 +21,7 @@ from shoal.errors import PlanError
 if TYPE_CHECKING:
     from shoal.cli.secret_values import Choices
     from shoal.core.plan import Plan
+    from shoal.core.record import AgentRecord
     from shoal.spec.model import Fleet
 
 CHANGES = 2
@@ -79,15 +80,14 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     from shoal.cli.part_of_fleet import take_agents
     from shoal.cli.secret_sources import Sources
     from shoal.cli.secret_values import choose_secrets
-    from shoal.cli.stored_fleet import capabilities_of, other_directory, read_secrets, read_stored
+    from shoal.cli.stored_fleet import capabilities_of, other_directory, read_records, read_secrets, read_stored
     from shoal.control.secret_contents import SecretContents
-    from shoal.core.plan import make_plan
 
     loaded = common.load()
     for warning in loaded.warnings:
         say(f"warning: {warning}", fg="yellow")
     check_engine(loaded)
-    capabilities = capabilities_of(loaded.fleet)
+    capabilities_of(loaded.fleet)  # before secrets are looked for
     project = common.project_directory()
     directory = reachable_directory(os.environ, loaded.fleet.fleet)
     stored = await read_stored(directory)
@@ -104,12 +104,46 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     sources = Sources(loaded, project, os.environ)
     secrets = choose_secrets(loaded, fleet, agents, records, SecretContents(directory), sources)
     messages = await count_messages(directory, old, fleet)
-    made = make_plan(old, fleet, capabilities, secrets.changed, messages=messages)
+    nonces: Mapping[str, str] = stored.nonces if stored is not None else {}
+    made = compare(directory, old, fleet, secrets, await read_records(directory), nonces, messages=messages)
     only = (f"only {', '.join(agents)} may change; the other agents stay as they are stored",) if agents and old else ()
     made = replace(made, notes=(*made.notes, *only, *secrets.notes))
     generation = stored.generation if stored is not None else 0
     what = " ".join(("up", *agents))
     return Intent(directory, project, fleet, secrets, made, generation, elsewhere, what=what)
+
+
+def compare(
+    directory: Path,
+    old: Fleet | None,
+    fleet: Fleet,
+    secrets: Choices,
+    records: Mapping[str, AgentRecord],
+    nonces: Mapping[str, str],
+    *,
+    restarted: Sequence[str] = (),
+    messages: Mapping[str, int] | None = None,
+) -> Plan:
+    """The plan from the stored fleet to another, with its secrets and the nonces of restarted agents. `records` are
+    what the controller noted."""
+    from shoal.cli.secret_values import digests_of, mask_for
+    from shoal.cli.stored_fleet import capabilities_of
+    from shoal.control.secret_contents import SecretContents
+    from shoal.core.plan import make_plan
+    from shoal.core.returning import find_returning
+
+    contents = SecretContents(directory)
+    returning = find_returning(fleet, digests_of(contents, secrets), nonces, records) if records else ()
+    return make_plan(
+        old,
+        fleet,
+        capabilities_of(fleet),
+        secrets.changed,
+        restarted,
+        messages,
+        returning,
+        mask_for(contents, secrets),
+    )
 
 
 def colour_plan(made: Plan) -> str:

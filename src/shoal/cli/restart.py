@@ -27,10 +27,9 @@ def restart(common: Common, agents: tuple[str, ...], wait_timeout: float, yes: b
     It goes as a change of the file would: new replicas take over before old ones leave, and those of stateful agents
     follow each other. What the file says that was not yet brought up stays out of it.
     """
-    from shoal.cli.stored_change import carry_out, read_history, restart_intent
+    from shoal.cli.stored_change import carry_out, read_past, restart_intent
 
     require_own_fleet(common)
-    directory = common.directory()
-    stored, _ = asyncio.run(read_history(directory, common.fleet_name()))
-    intent = restart_intent(directory, stored, list(dict.fromkeys(agents)))
+    past = asyncio.run(read_past(common.directory(), common.fleet_name()))
+    intent = restart_intent(past, list(dict.fromkeys(agents)))
     return carry_out(common, intent, agents, wait_timeout, yes=yes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shoal.api.views import AgentView, StatusView
+    from shoal.cli.stored_change import Past
     from shoal.control.history import StoredGeneration, StoredRevision
 
 FAILED = 1
@@ -78,20 +79,22 @@ def history(common: Common, agent: str | None) -> None:
 
     `shoal rollout undo` takes their generation with --to.
     """
-    from shoal.cli.stored_change import current_revision, read_history
+    from shoal.cli.stored_change import read_past
 
-    stored, kept = asyncio.run(read_history(common.directory(), common.fleet_name()))
+    past = asyncio.run(read_past(common.directory(), common.fleet_name()))
     if agent is None:
-        _show_generations(common, kept.generations, stored.generation)
+        _show_generations(common, past.history.generations, past.stored.generation)
         return
-    if stored.fleet is None or agent not in stored.fleet.agents:
-        raise NotFound(f"no agent {agent!r} in this fleet; there are: {', '.join(sorted(kept.revisions)) or 'none'}")
-    _show_revisions(common, kept.revisions.get(agent, ()), current_revision(stored, agent))
+    if agent not in past.fleet.agents:
+        raise NotFound(f"no agent {agent!r} in this fleet; there are: {', '.join(sorted(past.fleet.agents)) or 'none'}")
+    _show_revisions(common, past, agent)
 
 
 @rollout.command(short_help="Bring an earlier version back.")
 @_AGENT
-@click.option("--to", type=click.IntRange(min=1), metavar="GENERATION", help="Which one; by default the one before.")
+@click.option(
+    "--to", type=click.IntRange(min=1), metavar="GENERATION", help="Which one; by default the last that served."
+)
 @_WAIT
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @ALLOW_DELETE
@@ -99,21 +102,18 @@ def history(common: Common, agent: str | None) -> None:
 @output_option("text", "json", "yaml")
 @pass_common
 def undo(common: Common, agent: str | None, to: int | None, wait_timeout: float, yes: bool, allow_delete: bool) -> int:
-    """Bring an earlier version of AGENT back, or the fleet as it was one generation ago.
+    """Bring an earlier version of AGENT back, or the fleet as it was in an earlier generation.
 
-    Shows the plan, stores it as a new generation and waits until it is carried out. Of one agent only what makes new
-    replicas is taken back; its scale and its routes stay. The contents that its secrets had then come back too. The
-    file is not changed: the next `shoal up` brings what it says.
+    Without --to it is the last one that served; one that was given up never did. Shows the plan, stores it as a new
+    generation and waits until it is carried out. Of one agent only what makes new replicas is taken back; its scale and
+    its routes stay. The contents that its secrets had then come back too. The file is not changed: the next `shoal up`
+    brings what it says.
     """
-    from shoal.cli.stored_change import carry_out, read_history, undo_agent_intent, undo_fleet_intent
+    from shoal.cli.stored_change import carry_out, read_past, undo_agent_intent, undo_fleet_intent
 
     require_own_fleet(common)
-    directory = common.directory()
-    stored, kept = asyncio.run(read_history(directory, common.fleet_name()))
-    if agent is None:
-        intent = undo_fleet_intent(directory, stored, kept.generations, to)
-    else:
-        intent = undo_agent_intent(directory, stored, kept.revisions.get(agent, ()), agent, to)
+    past = asyncio.run(read_past(common.directory(), common.fleet_name()))
+    intent = undo_fleet_intent(past, to) if agent is None else undo_agent_intent(past, agent, to)
     return carry_out(
         common, intent, [agent] if agent is not None else [], wait_timeout, yes=yes, allow_delete=allow_delete
     )
@@ -148,24 +148,34 @@ def _plain(agent: AgentView) -> dict[str, Any]:
     return as_plain(agent.rollout)
 
 
-def _show_revisions(common: Common, revisions: Sequence[StoredRevision], serving: str) -> None:
+def _show_revisions(common: Common, past: Past, agent: str) -> None:
+    from shoal.cli.stored_change import current_revision
+
+    wished = current_revision(past.stored, agent)
+    revisions = past.history.revisions.get(agent, ())
     if common.output != "text":
-        emit([{**_facts(each), "revision": each.revision, "wished": each.revision == serving,
-               "changes": list(each.changes)} for each in revisions], common.output)  # fmt: skip
+        emit([{**_facts(each), "revision": each.revision, "wished": each.revision == wished,
+               "served": past.served(agent, each.revision), "changes": list(each.changes)}
+              for each in revisions], common.output)  # fmt: skip
         return
     now = time.time()
     rows: list[list[Cell | str]] = [
         [
             f"{each.generation}",
-            Cell(each.revision, "green" if each.revision == serving else None),
+            Cell(each.revision, "green" if each.revision == wished else None),
             format_ago(each.at, now),
-            f"{each.what or NONE}{' (now)' if each.revision == serving else ''}",
+            f"{each.what or NONE}{_standing(each.revision == wished, past.served(agent, each.revision))}",
             each.by.partition(" ")[0],
             ", ".join(each.changes) or NONE,
         ]
         for each in revisions
     ]
     click.echo(render_table(_AGENTS, rows, terminal_width()))
+
+
+def _standing(wished: bool, served: bool | None) -> str:
+    said = [*(["now"] if wished else []), *(["never served"] if served is False else [])]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _show_generations(common: Common, generations: Sequence[StoredGeneration], current: int) -> None:

@@ -131,18 +131,17 @@ def _read_value(name: str, file: str | None) -> bytes:
 
 async def _rotate(common: Common, name: str, content: bytes) -> Intent | None:
     """What a new value changes; `None` where that was nothing, and it is stored already."""
-    from shoal.cli.plan import Intent
+    from shoal.cli.plan import Intent, compare
     from shoal.cli.secret_values import Choice, Choices, store_choices
     from shoal.cli.stored_fleet import (
-        capabilities_of,
         make_state_directory,
+        read_records,
         read_secrets,
         read_stored,
         who_am_i,
         write_secrets,
     )
     from shoal.control.secret_contents import SecretContents
-    from shoal.core.plan import make_plan
 
     directory = common.directory()
     stored = await read_stored(directory)
@@ -162,7 +161,7 @@ async def _rotate(common: Common, name: str, content: bytes) -> Intent | None:
         where = "it has this value already, so nothing restarts" if same else "stored; no agent has it yet"
         click.echo(f"{name}: {where}")
         return None
-    made = make_plan(fleet, fleet, capabilities_of(fleet), changed.changed)
+    made = compare(directory, fleet, fleet, changed, await read_records(directory), stored.nonces)
     return Intent(directory, Path(stored.directory), fleet, changed, made, generation)
 
 

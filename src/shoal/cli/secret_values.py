@@ -7,7 +7,7 @@ was last looked at; any other is what its source says now. Where the source says
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from shoal.cli.secret_sources import Sources, Unusable, refuse_content
 from shoal.control.secret_contents import SecretContents
 from shoal.control.store import SecretRecord
+from shoal.core.masking import Mask
 from shoal.errors import Problem, SpecError
 
 if TYPE_CHECKING:
@@ -95,6 +96,20 @@ def store_choices(contents: SecretContents, choices: Choices, by: str) -> dict[s
             given = choice.kept.source_digest if choice.by_hand and choice.kept is not None else None
             records[name] = SecretRecord(digest, time.time(), by, choice.by_hand, given if choice.by_hand else source)
     return records
+
+
+def digests_of(contents: SecretContents, choices: Choices) -> dict[str, str]:
+    """The HMACs of what the secrets are to hold, by name."""
+    kept = {name: choice.kept.digest for name, choice in choices.by_name.items() if choice.kept is not None}
+    new = {name: choice.content for name, choice in choices.by_name.items() if choice.content is not None}
+    return kept | {name: contents.digest(content) for name, content in new.items()}
+
+
+def mask_for(contents: SecretContents, choices: Choices) -> Callable[[str], str]:
+    """Takes out of a text what the secrets are to hold, what their sources do, and what is kept of what they held."""
+    found = [each for choice in choices.by_name.values() for each in (choice.content, choice.source)]
+    mask = Mask(content for content in found if content is not None)
+    return lambda text: contents.mask(mask.apply(text))
 
 
 async def forget_secrets(directory: Path, *, all_of_them: bool = False) -> None:

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ import click
 from shoal.cli.home import describe_known
 from shoal.cli.losses import refuse_losses
 from shoal.cli.options import Common
-from shoal.cli.plan import Intent, colour_plan
+from shoal.cli.plan import Intent, colour_plan, compare
 from shoal.control.sqlite_store import open_store
 from shoal.control.store import History, SecretRecord, StoredFleet
+from shoal.core.record import AgentRecord
 from shoal.errors import NotFound, PlanError
 from shoal.spec.model import Agent, Broker, Fleet, Kind, Queue
 
@@ -25,56 +27,69 @@ if TYPE_CHECKING:
     from shoal.control.history import StoredGeneration, StoredRevision
 
 
-async def read_history(directory: Path, name: str) -> tuple[StoredFleet, History]:
-    """The fleet that is stored and what was before it. Raises NotFound where none is."""
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The fleet that is stored, what was before it, and what the controller noted of each agent."""
+
+    directory: Path
+    stored: StoredFleet
+    fleet: Fleet
+    history: History
+    records: Mapping[str, AgentRecord]
+
+    def served(self, agent: str, revision: str) -> bool | None:
+        """Whether the revision ever did its work; `None` where that is not known, or not yet."""
+        record = self.records.get(agent)
+        known = record.known_to_serve if record is not None else None
+        rollout = record.rollout if record is not None else None
+        goes_on = rollout is not None and rollout.finished_at is None and rollout.revision == revision
+        return None if known is None or (goes_on and revision not in known) else revision in known
+
+
+async def read_past(directory: Path, name: str) -> Past:
+    """Raises NotFound where no fleet is stored."""
     from shoal.cli.stored_fleet import STATE_FILE
 
     if (directory / STATE_FILE).exists():
         async with open_store(directory / STATE_FILE) as store:
-            stored, history = await store.read_fleet(), await store.read_history()
+            stored, history, records = await store.read_fleet(), await store.read_history(), await store.read_records()
         if stored is not None and stored.fleet is not None:
-            return stored, history
+            return Past(directory, stored, stored.fleet, history, records)
     raise NotFound(f"no fleet {name} is stored here; `shoal up` starts one ({describe_known(os.environ)})")
 
 
-def restart_intent(directory: Path, stored: StoredFleet, agents: Sequence[str]) -> Intent:
+def restart_intent(past: Past, agents: Sequence[str]) -> Intent:
     """New replicas of the same version for these agents. Raises NotFound."""
-    assert stored.fleet is not None
+    stored = past.stored
     for name in agents:
-        if _agent(stored.fleet, name).kind is Kind.JOB:
+        if _agent(past.fleet, name).kind is Kind.JOB:
             raise NotFound(f"{name!r} is a job, which has no replicas to restart; `shoal run {name}` runs it now")
     nonces = {**stored.nonces, **{name: secrets.token_hex(4) for name in agents}}
-    return _intent(directory, stored, stored.fleet, stored.secrets, nonces, f"restart {' '.join(agents)}")
+    return _intent(past, past.fleet, stored.secrets, nonces, f"restart {' '.join(agents)}")
 
 
-def undo_agent_intent(
-    directory: Path, stored: StoredFleet, revisions: Sequence[StoredRevision], name: str, to: int | None
-) -> Intent:
-    """One agent as it was in an earlier revision, but for what restarts nothing. Raises NotFound, PlanError."""
+def undo_agent_intent(past: Past, name: str, to: int | None) -> Intent:
+    """One agent as it was in an earlier revision, but for what restarts nothing; by default the last one that served.
+    Raises NotFound, PlanError."""
     from shoal.core.plan import keep_live
 
-    assert stored.fleet is not None
-    now = _agent(stored.fleet, name)
-    wanted = _earlier_revision(stored, revisions, name, to)
+    now = _agent(past.fleet, name)
+    wanted = _earlier_revision(past, name, to)
     agent = keep_live(wanted.spec, now)
-    fleet = _with_agent(stored.fleet, name, agent)
-    nonces = {**stored.nonces, name: wanted.nonce}
-    records = _earlier_secrets(directory, stored, wanted.digests)
-    return _intent(directory, stored, fleet, records, nonces, f"undo {name} to {wanted.generation}")
+    fleet = _with_agent(past.fleet, name, agent)
+    nonces = {**past.stored.nonces, name: wanted.nonce}
+    records = _earlier_secrets(past, wanted.digests)
+    return _intent(past, fleet, records, nonces, f"undo {name} to {wanted.generation}")
 
 
-def undo_fleet_intent(
-    directory: Path, stored: StoredFleet, generations: Sequence[StoredGeneration], to: int | None
-) -> Intent:
-    """The whole fleet as it was in an earlier generation. Raises NotFound, PlanError."""
-    before = [each for each in generations if each.generation < stored.generation]
-    wanted = next((each for each in before if to in (None, each.generation)), None)
-    if wanted is None:
-        raise NotFound(_nothing_to_undo("the fleet", to, [each.generation for each in before]))
+def undo_fleet_intent(past: Past, to: int | None) -> Intent:
+    """The whole fleet as it was in an earlier generation; by default the last one that served and was another.
+    Raises NotFound, PlanError."""
+    wanted = _earlier_generation(past, to)
     used = {secret.name for agent in wanted.fleet.agents.values() for secret in agent.secrets}
     digests = {name: digest for name, digest in wanted.digests.items() if name in used}
-    records = _earlier_secrets(directory, stored, digests)
-    return _intent(directory, stored, wanted.fleet, records, wanted.nonces, f"undo to {wanted.generation}")
+    records = _earlier_secrets(past, digests)
+    return _intent(past, wanted.fleet, records, wanted.nonces, f"undo to {wanted.generation}")
 
 
 def carry_out(
@@ -92,24 +107,18 @@ def carry_out(
 
 
 def _intent(
-    directory: Path,
-    stored: StoredFleet,
-    fleet: Fleet,
-    records: Mapping[str, SecretRecord],
-    nonces: Mapping[str, str],
-    what: str,
+    past: Past, fleet: Fleet, records: Mapping[str, SecretRecord], nonces: Mapping[str, str], what: str
 ) -> Intent:
     from shoal.cli.secret_values import Choice, Choices
-    from shoal.cli.stored_fleet import capabilities_of
-    from shoal.core.plan import make_plan
 
-    assert stored.fleet is not None
+    stored = past.stored
     changed = {name for name, record in records.items() if _digest(stored, name) not in ("", record.digest)}
     restarted = _restarted(stored, fleet, nonces, changed)
-    made = make_plan(stored.fleet, fleet, capabilities_of(fleet), changed, restarted)
     choices = Choices({name: Choice(kept=record) for name, record in records.items()}, frozenset(changed))
+    made = compare(past.directory, past.fleet, fleet, choices, past.records, nonces, restarted=restarted)
     kept = {name: nonce for name, nonce in nonces.items() if nonce and name in fleet.agents}
-    return Intent(directory, Path(stored.directory), fleet, choices, made, stored.generation, nonces=kept, what=what)
+    project = Path(stored.directory)
+    return Intent(past.directory, project, fleet, choices, made, stored.generation, nonces=kept, what=what)
 
 
 def _restarted(
@@ -127,15 +136,38 @@ def _restarted(
     )
 
 
-def _earlier_revision(
-    stored: StoredFleet, revisions: Sequence[StoredRevision], name: str, to: int | None
-) -> StoredRevision:
-    serving = current_revision(stored, name)
-    before = [each for each in revisions if each.revision != serving]
-    wanted = next((each for each in before if to in (None, each.generation)), None)
+def _earlier_revision(past: Past, name: str, to: int | None) -> StoredRevision:
+    wished = current_revision(past.stored, name)
+    before = [each for each in past.history.revisions.get(name, ()) if each.revision != wished]
+    served = [each for each in before if past.served(name, each.revision) is not False]
+    wanted = next((each for each in (before if to is not None else served) if to in (None, each.generation)), None)
     if wanted is None:
         raise NotFound(_nothing_to_undo(name, to, [each.generation for each in before]))
     return wanted
+
+
+def _earlier_generation(past: Past, to: int | None) -> StoredGeneration:
+    now = _revisions(past.fleet, _digests(past.stored), past.stored.nonces)
+    before = [each for each in past.history.generations if each.generation < past.stored.generation]
+    served = (
+        each
+        for each in before
+        if (each.fleet != past.fleet or _revisions(each.fleet, each.digests, each.nonces) != now)
+        and all(
+            past.served(name, revision) is not False
+            for name, revision in _revisions(each.fleet, each.digests, each.nonces).items()
+        )
+    )
+    wanted = next((each for each in (before if to is not None else served) if to in (None, each.generation)), None)
+    if wanted is None:
+        raise NotFound(_nothing_to_undo("the fleet", to, [each.generation for each in before]))
+    return wanted
+
+
+def _revisions(fleet: Fleet, digests: Mapping[str, str], nonces: Mapping[str, str]) -> dict[str, str]:
+    from shoal.core.revision import revision_of, template_of
+
+    return {name: revision_of(template_of(fleet, name, digests, nonces.get(name, ""))) for name in fleet.agents}
 
 
 def current_revision(stored: StoredFleet, name: str) -> str:
@@ -143,8 +175,7 @@ def current_revision(stored: StoredFleet, name: str) -> str:
     from shoal.core.revision import revision_of, template_of
 
     assert stored.fleet is not None
-    digests = {secret: record.digest for secret, record in stored.secrets.items()}
-    return revision_of(template_of(stored.fleet, name, digests, stored.nonces.get(name, "")))
+    return revision_of(template_of(stored.fleet, name, _digests(stored), stored.nonces.get(name, "")))
 
 
 def _with_agent(fleet: Fleet, name: str, agent: Agent) -> Fleet:
@@ -164,12 +195,13 @@ def _with_agent(fleet: Fleet, name: str, agent: Agent) -> Fleet:
     return fleet.model_copy(update={"agents": {**fleet.agents, name: agent}, "queues": queues, "brokers": brokers})
 
 
-def _earlier_secrets(directory: Path, stored: StoredFleet, digests: Mapping[str, str]) -> dict[str, SecretRecord]:
+def _earlier_secrets(past: Past, digests: Mapping[str, str]) -> dict[str, SecretRecord]:
     """The secrets with the contents that they had. They stand until their source says something else than now."""
     from shoal.cli.stored_fleet import who_am_i
     from shoal.control.secret_contents import SecretContents
 
-    contents, records = SecretContents(directory), dict(stored.secrets)
+    stored = past.stored
+    contents, records = SecretContents(past.directory), dict(stored.secrets)
     for name, digest in digests.items():
         if _digest(stored, name) == digest or not digest:
             continue
@@ -184,6 +216,10 @@ def _earlier_secrets(directory: Path, stored: StoredFleet, digests: Mapping[str,
     return records
 
 
+def _digests(stored: StoredFleet) -> dict[str, str]:
+    return {name: record.digest for name, record in stored.secrets.items()}
+
+
 def _digest(stored: StoredFleet, name: str) -> str:
     record = stored.secrets.get(name)
     return record.digest if record is not None else ""
@@ -196,7 +232,11 @@ def _agent(fleet: Fleet, name: str) -> Agent:
 
 
 def _nothing_to_undo(what: str, to: int | None, generations: Sequence[int]) -> str:
-    if to is None or not generations:
+    if not generations:
         return f"{what} has nothing to come back to: nothing was stored before"
     kept = ", ".join(str(each) for each in generations)
+    if to is None:
+        return (
+            f"{what} has nothing else to come back to that served; --to brings a generation back all the same: {kept}"
+        )
     return f"{what} can't be brought back to generation {to}; those that are kept and differ: {kept}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shoal.control.store import SecretRecord, StoredFleet
+    from shoal.core.record import AgentRecord
     from shoal.engines.protocol import Capabilities
     from shoal.spec.model import Fleet
 
@@ -81,6 +82,14 @@ async def read_secrets(directory: Path) -> tuple[int, Mapping[str, SecretRecord]
         secrets = await store.read_secrets()
         stored = await store.read_fleet()
     return (0, secrets) if stored is None else (stored.generation, stored.secrets)
+
+
+async def read_records(directory: Path) -> Mapping[str, AgentRecord]:
+    """What the controller noted of each agent. It makes no state."""
+    if not (directory / STATE_FILE).exists():
+        return {}
+    async with open_store(directory / STATE_FILE) as store:
+        return await store.read_records()
 
 
 async def write_secrets(directory: Path, secrets: Mapping[str, SecretRecord], expected_generation: int) -> None:

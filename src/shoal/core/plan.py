@@ -7,8 +7,8 @@ replicas go before new ones come, because what they keep or what they are change
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast
 
 from shoal.errors import PlanError
@@ -63,13 +63,15 @@ class Capabilities(Protocol):
 @dataclass(frozen=True, slots=True)
 class Change:
     """One agent's change; `agent` None is the fleet itself. `kind` is the inferred kind, empty for the fleet.
-    `one_by_one`: replicas are replaced in the order of their ordinals, each stopped before its successor starts."""
+    `one_by_one`: replicas are replaced in the order of their ordinals, each stopped before its successor starts;
+    `returns`: it goes back to a version that still serves, because the one after it was given up."""
 
     agent: str | None
     class_: ChangeClass
     fields: tuple[FieldChange, ...] = ()
     kind: str = ""
     one_by_one: bool = False
+    returns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,15 @@ def make_plan(
     changed_secrets: Collection[str] = (),
     restarted: Collection[str] = (),
     messages: Mapping[str, int] | None = None,
+    returning: Collection[str] = (),
+    mask: Callable[[str], str] = str,
 ) -> Plan:
     """What would change from `old` (None: nothing runs) to `new` on the engine with these `capabilities`.
 
     `changed_secrets` are names of secrets whose content differs from what runs, `restarted` those of agents that get
     new replicas though nothing of them differs; `messages` is how many tasks and dead letters the broker has, by queue,
-    as far as that is known. Values of secrets are never in a plan, nor those of variables that look like one. Raises
+    as far as that is known; `returning` names those that go back to a version that still serves. `mask` takes what
+    secrets hold out of a text: it is never in a plan, nor are the values of variables that look like one. Raises
     PlanError if the engine can't run the fleet.
     """
     _refuse_impossible(old, new, capabilities)
@@ -107,11 +112,11 @@ def make_plan(
     for name in sorted({*before, *new.agents}):
         change = _agent_change(name, before.get(name), new.agents.get(name), changed_secrets, name in restarted)
         if change is not None:
-            changes.append(change)
+            changes.append(_returned(change) if name in returning else change)
     return Plan(
         new.fleet,
         new.engine,
-        tuple(changes),
+        tuple(replace(change, fields=_masked_fields(change.fields, mask)) for change in changes),
         (
             *_first_starts(before, new.agents),
             *_notes(new, capabilities),
@@ -187,6 +192,25 @@ def _agent_change(
         return None
     class_ = _class_of(old, new, fields)
     return Change(name, class_, tuple(fields), new.kind.value, new.stateful and class_ in ("rolling", "recreate"))
+
+
+def _returned(change: Change) -> Change:
+    """What a failed version left as it was needs no new replicas."""
+    return change if change.class_ == "live" else replace(change, class_="live", one_by_one=False, returns=True)
+
+
+def _masked_fields(fields: tuple[FieldChange, ...], mask: Callable[[str], str]) -> tuple[FieldChange, ...]:
+    return tuple((path, _mask_texts(old, mask), _mask_texts(new, mask)) for path, old, new in fields)
+
+
+def _mask_texts(value: object, mask: Callable[[str], str]) -> object:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {key: _mask_texts(inner, mask) for key, inner in cast("dict[str, object]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_mask_texts(inner, mask) for inner in cast("list[object]", value)]
+    return value
 
 
 def _document(agent: Agent) -> dict[str, Any]:

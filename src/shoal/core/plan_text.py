@@ -41,6 +41,8 @@ def _change_lines(change: Change, fleet: str) -> list[str]:
     means = _MEANS[change.class_]
     if change.kind == "job" and change.class_ == "rolling":
         means = "rolling: from the next run on"
+    if change.returns:
+        means = "live: this version still serves, as the one after it was given up; nothing restarts"
     if change.one_by_one:
         means = f"{change.class_}: each replica stops before its successor starts, the highest ordinal first"
     lines = [f"  {_SIGNS[change.class_]} {who}: {means}"]

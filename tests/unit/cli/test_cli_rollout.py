@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from shoal.api.views import QueueView, RolloutView
-from shoal.cli.stored_fleet import read_stored
+from shoal.cli.stored_change import current_revision
+from shoal.cli.stored_fleet import STATE_FILE, read_stored
 from shoal.control.secret_contents import SecretContents
+from shoal.control.sqlite_store import open_store
+from shoal.core.record import AgentRecord
+from shoal.core.rollout import Rollout, RolloutPhase
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_controller import IMAGES, FakeController
 
@@ -58,6 +62,65 @@ def test_undo_of_an_agent(fake: FakeController, file: Path, directory: Path, run
         (4, "undo a to 1", True),
         (2, "up", False),
     ]
+
+
+def rolled(directory: Path, agent: str, phase: RolloutPhase, stable: str | None = None) -> str:
+    """Has the controller note how the rollout of what is stored went; gives the revision."""
+
+    async def note() -> str:
+        async with open_store(directory / STATE_FILE) as store:
+            found, records = await store.read_fleet(), await store.read_records()
+            assert found is not None
+            revision = current_revision(found, agent)
+            rollout = Rollout(revision, stable, found.generation, 0.0, 0.0, phase=phase, finished_at=1.0)
+            await store.write({agent: records.get(agent, AgentRecord()).rolled(rollout)}, [])
+        return revision
+
+    return asyncio.run(note())
+
+
+def test_undo_goes_back_to_what_served(fake: FakeController, file: Path, directory: Path, run: Run) -> None:
+    """Past the versions that were given up, of an agent as of the fleet; to what serves still nothing restarts, and the
+    plan says so."""
+    serving = ""
+    for generation, command in enumerate(("one", "two", "bad", "worse"), 1):
+        up(fake, file, run, generation, f"{{a: {{command: {command}, port: 80}}}}")
+        if generation < 3:
+            serving = rolled(directory, "a", RolloutPhase.COMPLETE)
+        else:
+            rolled(directory, "a", RolloutPhase.FAILED, serving)
+    listed = json.loads(run("rollout", "history", "a", "-o", "json").out)
+    assert [(each["generation"], each["served"]) for each in listed] == [(4, False), (3, False), (2, True), (1, True)]
+    assert "up (now, never served)" in run("rollout", "history", "a").out
+    for arguments in ((), ("a",)):
+        at_generation(fake, stored(directory)[0].generation + 1)
+        done = run("rollout", "undo", *arguments)
+        assert done.code == 0, done.err
+        assert "a (service): live: this version still serves, as the one after it was given up" in done.err
+        assert "command: worse -> two" in done.err and "Plan: 1 live." in done.err
+        assert stored(directory)[1].agents["a"].command == ("two",)
+        if not arguments:
+            up(fake, file, run, 6, "{a: {command: worse, port: 80}}")
+            rolled(directory, "a", RolloutPhase.FAILED, serving)
+    rolled(directory, "a", RolloutPhase.COMPLETE)
+    at_generation(fake, 8)
+    done = run("rollout", "undo")
+    assert done.code == 0 and "rolling" in done.err and "command: two -> one" in done.err
+
+
+def test_undo_of_what_never_served(fake: FakeController, file: Path, directory: Path, run: Run) -> None:
+    """Nothing is guessed: it says what there is, and --to takes it all the same."""
+    up(fake, file, run, 1, "{a: {command: one, port: 80}}")
+    rolled(directory, "a", RolloutPhase.FAILED)
+    up(fake, file, run, 2, "{a: {command: two, port: 80}}")
+    rolled(directory, "a", RolloutPhase.FAILED)
+    for arguments, what in (((), "the fleet"), (("a",), "a")):
+        done = run("rollout", "undo", *arguments)
+        assert done.code == 1
+        assert f"{what} has nothing else to come back to that served; --to" in done.err
+        assert done.err.endswith("all the same: 1\n")
+    at_generation(fake, 3)
+    assert run("rollout", "undo", "a", "--to", "1").code == 0
 
 
 def test_undo_to_a_generation_that_is_not_kept(fake: FakeController, file: Path, run: Run) -> None:

@@ -63,6 +63,21 @@ async def test_a_rollout_is_told_and_kept() -> None:
         assert len(drive.said("rollout-complete")) == 1 and drive.said("rollout-failed") == []
 
 
+async def test_what_served_is_kept_and_what_was_given_up_is_not() -> None:
+    """The newest first, so that who goes back finds what worked; also over a new controller."""
+    async with driving() as drive:
+        first, second = await settled(drive), await settled(drive, "2")
+        drive.engine.behave("web", Behaviour(never_ready=True))
+        await drive.up(web("3"))
+        await drive.go(DEADLINE_S + 10, until=lambda: rollout(drive).phase is RolloutPhase.FAILED)
+        drive.engine.behave("web", Behaviour(ready_s=0.5))
+        assert await settled(drive, "1") == first
+        record = (await drive.store.read_records())["web"]
+        assert record.served == (first, second) and record.known_to_serve == {first, second}
+    assert AgentRecord(rollout=Rollout("b", "a", 1, 0.0, 0.0)).known_to_serve == {"a"}
+    assert AgentRecord().known_to_serve is None
+
+
 async def test_a_new_replica_has_to_stay_ready() -> None:
     """An old replica goes only once a new one was ready for `min_ready_time`."""
     async with driving() as drive:

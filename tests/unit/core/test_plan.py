@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shoal.core.masking import Mask
 from shoal.core.plan import HIDDEN, Change, make_plan
 from shoal.core.plan_text import format_plan
 from shoal.core.revision import revision_of, template_of
@@ -127,6 +128,18 @@ def test_variables_that_look_like_secrets_are_hidden(name: str, value: str, show
         assert shown or HIDDEN in format_plan(plan)
 
 
+def test_what_secrets_hold_is_masked_wherever_it_stands() -> None:
+    """Whatever carried it there: in a command, in a list, beside other text."""
+    old = fleet_of(a={**SERVICE, "environment": {"LINE": "s3cret-one"}})
+    new = fleet_of(
+        a={**SERVICE, "command": ["x", "--key=s3cret-two"], "environment": {"LINE": "now s3cret-two"}},
+        b={**SERVICE, "command": ["y", "s3cret-two"]},
+    )
+    said = format_plan(make_plan(old, new, LOCAL, mask=Mask((b"s3cret-one", b"s3cret-two")).apply))
+    assert "s3cret" not in said
+    assert "--key=***" in said and '"***" -> "now ***"' in said and "command: y '***'" in said
+
+
 def test_agents_that_come_and_go_are_named() -> None:
     """With their kinds, in the order of their names."""
     plan = make_plan(fleet_of(b=SERVICE, c=SERVICE), fleet_of(a=WORKER, b=SERVICE), LOCAL)
@@ -214,6 +227,17 @@ def test_a_restart_is_a_rollout_of_the_same() -> None:
         "",
         "Plan: 2 rolling.",
     ]
+
+
+def test_going_back_to_what_serves_is_told_as_what_it_is() -> None:
+    """After a version that was given up nothing restarts, also where such a change would stop replicas first."""
+    old = fleet_of(a={**SERVICE, "image": "bad"}, b={**SERVICE, "stateful": True, "image": "bad"}, c=SERVICE)
+    new = fleet_of(a=SERVICE, b={**SERVICE, "stateful": True, "volumes": ["v:/v"]}, c={**SERVICE, "scale": 2})
+    plan = make_plan(old, new, LOCAL, returning=("a", "b", "c"))
+    assert [(each.class_, each.returns) for each in plan.changes] == [("live", True), ("live", True), ("live", False)]
+    assert format_plan(plan).splitlines()[2] == (
+        "  ~ a (service): live: this version still serves, as the one after it was given up; nothing restarts"
+    )
 
 
 def test_the_text_is_readable_and_stable() -> None:
