@@ -352,7 +352,7 @@ class Controller:
             return Outcome(step_removed(state, chooses_victims=chooses), events=waits)
         template = self._templates[state.name]
         if state.spec.kind is Kind.JOB:
-            return step_job(state, state.spec, template, self.wired, now)
+            return step_job(state, state.spec, template, self.wired, now, chooses_victims=chooses)
         outcome = scale_agent(state, state.spec, now, gateways=bool(self.parts.gateways.live))
         waits = take_waits(state, self.states, now)
         step = step_agent(state, state.spec, template, self.wired, now, chooses_victims=chooses)

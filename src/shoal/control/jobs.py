@@ -1,4 +1,8 @@
-"""A job's part of a pass: which runs are due, and the revision that they run."""
+"""A job's part of a pass: which runs are due, and the revision that they run.
+
+A run keeps the revision that it began with, retries included; a change concerns the runs that begin after it. What an
+agent had been before it became a job leaves as any replica does: first the gateway, then it is told to stop.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from shoal.control.agent_pass import Outcome
 from shoal.control.agent_state import AgentState, Wired
 from shoal.core.action import Action, EnsureRevision, Remove, RunJob
 from shoal.core.observed import Phase
+from shoal.core.reconcile import takes_requests
+from shoal.core.record import AgentRecord
 from shoal.core.schedule import due_fires
 from shoal.core.template import Template
 from shoal.core.wiring import environment_for
@@ -16,7 +22,9 @@ from shoal.spec.model import Agent
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 
-def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, now: float) -> Outcome:
+def step_job(
+    state: AgentState, spec: Agent, template: Template, wired: Wired, now: float, *, chooses_victims: bool
+) -> Outcome:
     """The next actions of a job. A run's id names its scheduled time, and the last one is remembered only after the
     engine took it, so that a controller that dies between the two neither loses a run nor starts it twice."""
     assert spec.schedule is not None
@@ -32,6 +40,8 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
         RunJob(state.name, state.revision, run_id, spec.timeout_s, spec.retries) for run_id in runs
     ]
     busy = {run.revision for run in state.observed.runs if run.phase not in _ENDED}
+    draining = _drain(state)
+    busy |= draining if chooses_victims else set()
     actions += [
         Remove(state.name, revision)
         for revision in state.observed.counts
@@ -39,11 +49,21 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
     ]
     state.next_run_at = state.due_at = due.due_at
     state.ensure = False
-    state.settled = not actions and state.revision in state.observed.counts
-    state.waiting_for = "" if state.settled else "its revision to be known"
-    record = replace(state.record, last_fire_at=due.last_fire_at, schedule=schedule)
+    state.settled = not actions and state.revision in state.observed.counts and not state.observed.replicas
+    waiting_for = "old replicas to drain" if state.observed.replicas else "its revision to be known"
+    state.waiting_for = "" if state.settled else waiting_for
+    record = AgentRecord(last_fire_at=due.last_fire_at, schedule=schedule)  # it has no count
     return Outcome(
         (*told, *actions),
         record=None if record == state.record and not state.manual_runs else record,
         started_runs=state.manual_runs,
     )
+
+
+def _drain(state: AgentState) -> set[str]:
+    """Takes out of the gateway what a service left to the job; the revisions that a gateway may still send to."""
+    serving = {replica.id: replica.revision for replica in state.observed.replicas if takes_requests(replica)}
+    state.serving, state.leaving, state.left = (), frozenset(serving), state.left & serving.keys()
+    if state.route is not None:
+        state.route = replace(state.route, endpoints=(), hold=False) if state.observed.replicas else None
+    return {revision for replica, revision in serving.items() if replica not in state.left}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shoal.core.action import Action, EnsureRevision, Remove, Scale
-from shoal.core.observed import AgentObserved, Replica
+from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.core.rollout_counts import Wanted, live, next_counts, takes_requests
 from shoal.spec.model import Kind
 
@@ -60,7 +60,7 @@ def reconcile(
     actions += [
         Remove(wanted.agent, revision)
         for revision, count in observed.counts.items()
-        if revision not in (wanted.revision, wanted.stable) and count == 0 and not _replicas_of(observed, revision)
+        if revision not in (wanted.revision, wanted.stable) and count == 0 and not _in_use(observed, revision)
     ]
     serving = tuple(r for r in observed.replicas if takes_requests(r) and r.id not in now_leaving)
     settled = not actions and not now_leaving and _at_rest(wanted, observed, serving, healthy)
@@ -87,8 +87,10 @@ def reconcile_removed(
     return Step(actions, (), in_service & leaving, settled=gone, waiting_for="" if gone else "replicas to end")
 
 
-def _replicas_of(observed: AgentObserved, revision: str) -> list[Replica]:
-    return [r for r in observed.replicas if r.revision == revision]
+def _in_use(observed: AgentObserved, revision: str) -> bool:
+    """Whether a replica is of it, or a run that what was a job has begun."""
+    runs = (run for run in observed.runs if run.phase not in (Phase.SUCCEEDED, Phase.FAILED))
+    return any(each.revision == revision for each in (*observed.replicas, *runs))
 
 
 def _scale(
