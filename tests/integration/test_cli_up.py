@@ -208,6 +208,32 @@ def test_a_port_that_is_taken_is_told_within_seconds(project: Project) -> None:
     assert project.shoal("up", "-d").returncode == 0
 
 
+def test_a_damaged_state_is_told_and_gone_on_from(project: Project) -> None:
+    """Every command says what it is and what to do; done so, the replicas that run are taken up as they are."""
+    assert project.shoal("up", "-d").returncode == 0
+    before = project.status()
+    directory = Path(project.environment["SHOAL_HOME"]) / "trial"
+    os.kill(before["controller_pid"], signal.SIGKILL)
+    _wait_gone(before["controller_pid"])
+    for path in directory.glob("state.db*"):
+        path.write_bytes(b"power was cut" * 1000)
+    for arguments in (("status",), ("plan",), ("up", "-d"), ("down",), ("rollout", "history"), ("doctor",)):
+        done = project.shoal(*arguments)
+        assert (arguments, done.returncode) == (arguments, 1)
+        assert "it is damaged, while what runs goes on" in done.stderr + done.stdout, done.stderr
+        assert "Traceback" not in done.stderr
+    (directory / "damaged").mkdir()
+    for path in directory.glob("state.db*"):
+        path.rename(directory / "damaged" / path.name)
+    assert project.shoal("up", "-d").returncode == 0
+    after = project.status()
+
+    def lives(view: dict[str, Any]) -> list[tuple[str, float, int]]:
+        return [(each["id"], each["started_at"], each["restarts"]) for each in view["agents"][0]["replicas"]]
+
+    assert lives(after) == lives(before)
+
+
 def test_the_second_ctrl_c_hurries(project: Project) -> None:
     """An agent that does not listen is killed long before its grace period is over."""
     project.write(flags=", --stubborn", grace="5m")

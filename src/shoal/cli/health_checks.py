@@ -23,8 +23,10 @@ import psutil
 
 from shoal.api.client import check_socket_directory, socket_path
 from shoal.cli.controller_process import is_held
+from shoal.cli.stored_fleet import STATE_FILE
+from shoal.control.sqlite_store import check_file
 from shoal.engines.local.listening import listener_on
-from shoal.errors import ShoalError
+from shoal.errors import ShoalError, StoreError
 from shoal.proxy.sockets import LONGEST_BYTES
 from shoal.units import format_memory
 
@@ -134,6 +136,12 @@ def check_controller(directory: Path) -> Iterator[Finding]:
         is_held(directory)
     except ShoalError as error:
         yield Finding("controller", "failure", f"{error}", "let its owner run this, or set SHOAL_HOME")
+    stored = directory / STATE_FILE
+    if stored.exists():
+        try:
+            check_file(stored)
+        except StoreError as error:
+            yield Finding("state", "failure", f"{error}")
     for path in _unreadable(directory):
         yield Finding("state", "failure", f"{path} can't be read", f"`chown -R $(id -u) {directory}`, as its owner may")
 

@@ -244,10 +244,7 @@ class SqliteStore:
                     self._connect()
                 return work()
             except sqlite3.Error as error:
-                raise StoreError(
-                    f"{self._path}: the state can't be used: {error}; expected a writable SQLite file; "
-                    "`shoal doctor` looks at disk space and rights"
-                ) from error
+                raise _unusable(self._path, error) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -260,13 +257,46 @@ class SqliteStore:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             connection.close()
-            raise NewerState(
-                f"{self._path}: written by a newer Shoal (state version {version}, this one knows {SCHEMA_VERSION}); "
-                "use that Shoal, or remove the file to start with what runs"
-            )
+            raise _newer(self._path, version)
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._connection = connection
+
+
+def check_file(path: Path) -> None:
+    """Looks whether the state can be read, and writes nothing. Raises NewerState, StoreError."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as there:
+            version: int = there.execute("PRAGMA user_version").fetchone()[0]
+            found: str = there.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from error
+    if version > SCHEMA_VERSION:
+        raise _newer(path, version)
+    if found != "ok":
+        raise StoreError(f"{path}: the state can't be used: {found}; {_damaged(path)}")
+
+
+def _newer(path: Path, version: int) -> NewerState:
+    return NewerState(
+        f"{path}: written by a newer Shoal (state version {version}, this one knows {SCHEMA_VERSION}); use that Shoal, "
+        "or remove the file to start with what runs"
+    )
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> StoreError:
+    damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+    usual = "expected a writable SQLite file; `shoal doctor` looks at disk space and rights"
+    return StoreError(f"{path}: the state can't be used: {error}; {_damaged(path) if damaged else usual}")
+
+
+def _damaged(path: Path) -> str:
+    place = path.parent
+    return (
+        f"it is damaged, while what runs goes on. To go on with that, end the controller that {place}/controller.lock "
+        f"names, if it is there; `mkdir {place}/damaged && mv {path}* {place}/damaged`; then `shoal up`. Pins, history "
+        "and what `shoal secret set` gave are lost with it"
+    )
 
 
 def _readable(kind: TypeAdapter[T], document: bytes) -> T | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from shoal.control.memory_store import MemoryStore
-from shoal.control.sqlite_store import SqliteStore, open_store
+from shoal.control.sqlite_store import SqliteStore, check_file, open_store
 from shoal.control.store import DECISIONS_KEPT, SecretRecord, Store
 from shoal.core.decision import Decision, Pin, Proposal, ScaleEvent
 from shoal.core.record import AgentRecord
@@ -139,9 +140,33 @@ async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(b"nonsense" * 1000)
     store = SqliteStore(path)
-    with pytest.raises(StoreError, match=r"state\.db"):
+    with pytest.raises(
+        StoreError, match=r"state\.db: the state can't be used: .*; it is damaged, while what runs goes"
+    ):
         await store.open()
     await store.close()
+
+
+def test_a_look_at_the_state_writes_nothing(tmp_path: Path) -> None:
+    """Whole, damaged or newer."""
+    path = tmp_path / "state.db"
+    with contextlib.closing(sqlite3.connect(path)) as made:
+        made.executescript(
+            "CREATE TABLE t (a TEXT); INSERT INTO t VALUES (hex(zeroblob(9999))); PRAGMA user_version = 1"
+        )
+    check_file(path)
+    whole = path.read_bytes()
+    half = whole[: len(whole) // 2]
+    for content, error in ((half, "it is damaged"), (b"no" * 999, "it is damaged")):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=error):
+            check_file(path)
+        assert path.read_bytes() == content
+    path.write_bytes(whole)
+    with contextlib.closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA user_version = 99")
+    with pytest.raises(NewerState, match="99"):
+        check_file(path)
 
 
 def versions(**commands: str) -> Fleet:
