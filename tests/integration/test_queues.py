@@ -17,6 +17,7 @@ from shoal.core.broker import broker_url
 from shoal.errors import BrokerError, NotFound
 from shoal.sdk import QueueError, publish
 from shoal.sources.jetstream import JetStreamQueues
+from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.sources.jetstream_api import JetStreamApi
 from shoal.spec.model import Agent, Queue
 
@@ -150,6 +151,19 @@ async def test_redrive_puts_dead_letters_back(broker: Broker) -> None:
     assert await broker.admin.redrive("images") == 2
     assert await broker.dead("images") == 0
     assert [task.id for task in await broker.admin.peek("images")] == ["a", "b", "c"]
+
+
+async def test_what_a_worker_said_of_a_failure_is_masked(broker: Broker) -> None:
+    """Reason and traceback, not what the task carries."""
+    headers = {"Shoal-Reason": "no login with s3cret", "Shoal-Traceback": "line\\nValueError: s3cret"}
+    client = await connect(broker, "worker")
+    await client.request("shoal.ware-house.images.dead", b"s3cret", timeout=5, headers=headers)
+    await client.close()
+    admin = JetStreamAdmin(broker.admin_url, broker.fleet.fleet, lambda text: text.replace("s3cret", "***"))
+    (letter,) = await admin.peek("images", dead=True)
+    await admin.close()
+    assert (letter.reason, letter.traceback) == ("no login with ***", "line\nValueError: ***")
+    assert letter.payload == "s3cret"
 
 
 async def test_a_crash_in_a_redrive_loses_nothing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,9 +34,16 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.wfile.write(value.encode())
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).serve_forever()
 """
+SAYS = (
+    "status", "status -o json", "status crashing", "explain web", "explain crashing -o json", "events",
+    "events -o json", "logs", "logs -o json", "doctor", "config", "config --origin", "config -o json", "secret list",
+    "secret list -o json", "queue ls", "plan", "plan -o json", "rollout status --no-wait", "rollout history",
+    "rollout history web -o json",
+)  # fmt: skip
 SPEC = """\
 fleet: canary
 local: {{port: 0}}
+gateway: {{access_log: true}}
 secrets:
   CANARY: {{environment: SOURCE_OF_IT}}
 agents:
@@ -87,21 +94,56 @@ def test_no_place_of_shoals_holds_a_secret(place: Place) -> None:
     first, second = secrets.token_hex(12), secrets.token_hex(12)
     assert place.shoal("up", "-d", "--wait-timeout", "8s", source=first).returncode == 1  # one of them crashes
     url = json.loads(place.shoal("status", "-o", "json").stdout)["gateway_url"]
-    assert urllib.request.urlopen(f"{url}/web").read() == first.encode()
+    asked = urllib.request.Request(f"{url}/web?key={first}", headers={"Authorization": first})
+    assert urllib.request.urlopen(asked).read() == first.encode()
     place.shoal("secret", "set", "CANARY", "-d", given=second)
     place.shoal("plan", source=first + second)
-    for line in (
-        "status", "status -o json", "explain web", "events", "logs", "doctor", "config", "config --origin",
-        "secret list", "secret list -o json", "queue ls", "plan",
-    ):  # fmt: skip
+    for line in SAYS:
         place.shoal(*line.split())
-    assert "I was given ***" in place.said
-    assert "it is ***" in place.said
-    for secret in (first, second):
+    place.said += _asked(place.state / "canary" / "controller.sock", "/metrics")
+    assert '"path":"/web"' in (place.state / "canary" / "platform" / "gateway" / "access.log").read_text()
+    assert "I was given ***" in place.said and "it is ***" in place.said
+    assert "shoal_agent_replicas_ready" in place.said
+    _assert_nowhere(place, first, second)
+    place.said = ""
+    psutil.Process(json.loads(place.shoal("status", "-o", "json").stdout)["controller_pid"]).kill()
+    for line in SAYS:
+        place.shoal(*line.split())
+    assert "no controller answers; this is what lies on disk" in place.said and "I was given ***" in place.said
+    _assert_nowhere(place, first, second)
+
+
+def test_an_undo_brings_the_content_back(place: Place) -> None:
+    """With the version that had it, to every agent that has the secret; it stays until its source says otherwise."""
+    (place.path / "shoal.yaml").write_text(SPEC.format(python=sys.executable).partition("  crashing:")[0])
+    first, second, third = (secrets.token_hex(12) for _ in range(3))
+
+    def given() -> str:
+        url = json.loads(place.shoal("status", "-o", "json").stdout)["gateway_url"]
+        return urllib.request.urlopen(f"{url}/web").read().decode()
+
+    assert place.shoal("up", "-d", source=first).returncode == 0
+    assert place.shoal("up", "-d", source=second).returncode == 0
+    assert given() == second
+    undone = place.shoal("rollout", "undo", "web")
+    assert undone.returncode == 0 and "secrets.CANARY: another content" in undone.stderr
+    assert given() == first
+    assert "No changes." in place.shoal("up", "-d", source=second).stderr
+    assert given() == first
+    assert place.shoal("up", "-d", source=third).returncode == 0
+    assert given() == third
+    for content in (first, second, third):
+        assert content not in place.said
+
+
+def _assert_nowhere(place: Place, *contents: str) -> None:
+    """In what was said, in what is stored beside the secrets, in any process's arguments and in Envoy."""
+    for secret in contents:
         forms = (secret, base64.b64encode(secret.encode()).decode(), urllib.parse.quote(secret))
         assert [form for form in forms if form in place.said] == []
         assert _files_with(place.state, forms) == []
         assert [line for line in _command_lines() if any(form in line for form in forms)] == []
+        assert [line for line in _own_environments(place.state) if any(form in line for form in forms)] == []
         assert [form for form in forms if form in _envoys_own(place.state)] == []
 
 
@@ -124,12 +166,28 @@ def _command_lines() -> Iterator[str]:
             continue
 
 
+def _own_environments(state: Path) -> Iterator[str]:
+    """The variables of Shoal's own processes: the agents have it as one."""
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if any(str(state) in word for word in words) and not any("agent.py" in word for word in words):
+                yield f"{words} {process.environ()}"
+        except psutil.Error:
+            continue
+
+
 def _envoys_own(state: Path) -> str:
     """Envoy's configuration as its admin shows it."""
-    place = reachable_socket(state / "canary" / "platform" / "gateway" / "admin.sock", make=False)
-    with socket.socket(socket.AF_UNIX) as admin:
-        admin.connect(str(place))
-        admin.sendall(b"GET /config_dump HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answer = b"".join(iter(lambda: admin.recv(1 << 16), b""))
-    assert b'"configs"' in answer
-    return answer.decode()
+    answer = _asked(state / "canary" / "platform" / "gateway" / "admin.sock", "/config_dump")
+    assert '"configs"' in answer
+    return answer
+
+
+def _asked(place: Path, path: str) -> str:
+    """What a server on a Unix socket answers, headers included."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE_S)
+        client.connect(str(reachable_socket(place, make=False)))
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: client.recv(1 << 16), b"")).decode()

@@ -72,7 +72,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                     )
                 )
                 async with (
-                    _queue_admin(controller, fleet) as queue_admin,
+                    _queue_admin(controller, fleet, contents.mask) as queue_admin,
                     serve_api(controller, socket_path(directory), queue_admin),
                 ):
                     await controller.run()
@@ -84,14 +84,16 @@ def _configure(engine: LocalEngine, stored: StoredFleet) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _queue_admin(controller: Controller, fleet: str) -> AsyncGenerator[Callable[[], JetStreamAdmin | None]]:
+async def _queue_admin(
+    controller: Controller, fleet: str, mask: Callable[[str], str]
+) -> AsyncGenerator[Callable[[], JetStreamAdmin | None]]:
     """One administrator's connection for all requests, opened with the first."""
     opened: list[JetStreamAdmin] = []
 
     def admin() -> JetStreamAdmin | None:
         url = controller.wired.wiring.broker_admin_url if controller.wired is not None else None
         if url is not None and not opened:
-            opened.append(JetStreamAdmin(url, fleet))
+            opened.append(JetStreamAdmin(url, fleet, mask))
         return opened[0] if opened else None
 
     try:

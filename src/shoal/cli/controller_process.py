@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +45,9 @@ class Started:
             return file.read().decode(errors="replace").strip()
 
 
-def start_controller(directory: Path, fleet: str) -> Started:
-    """Start the controller of the fleet whose state is in `directory`."""
+def start_controller(directory: Path, fleet: str, without: Collection[str] = ()) -> Started:
+    """Start the controller of the fleet whose state is in `directory`. `without` are variables that it must not have:
+    it stays for long, and what it was started with can be read from it."""
     log = directory / LOG_FILE
     if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(".log.1"))
@@ -59,6 +61,7 @@ def start_controller(directory: Path, fleet: str) -> Started:
             stdout=handle,
             stderr=handle,
             cwd=directory,
+            env={name: value for name, value in os.environ.items() if name not in without},
             start_new_session=True,
         )
     finally:
@@ -75,8 +78,9 @@ async def answers(client: Client) -> bool:
     return True
 
 
-async def tell_or_start(client: Client, directory: Path, fleet: str) -> Started | None:
-    """Tell the controller of what is stored, or start one; gives what was started, `None` for one that was there.
+async def tell_or_start(client: Client, directory: Path, fleet: str, without: Collection[str] = ()) -> Started | None:
+    """Tell the controller of what is stored, or start one without these variables; gives what was started, `None` for
+    one that was there.
 
     Of several commands at once one starts it, and the others tell it. Raises ShoalError with the last words of a
     controller that could not start.
@@ -94,7 +98,7 @@ async def tell_or_start(client: Client, directory: Path, fleet: str) -> Started 
             started = None  # another one was quicker
         if started is None and not is_held(directory):
             say(f"Starting the controller of {fleet} ...")
-            started = start_controller(directory, fleet)
+            started = start_controller(directory, fleet, without)
         await asyncio.sleep(_POLL_S)
     raise _does_not_answer(directory, started)
 

@@ -1,4 +1,6 @@
-"""What the replicas wrote, while no controller is there to ask: read from the files that they write themselves."""
+"""What the replicas wrote, while no controller is there to ask: read from the files that they write themselves, and
+masked as the controller does it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from shoal.api.views import LogView
+from shoal.control.secret_contents import SecretContents
 from shoal.engines.local.layout import Layout, directories
 from shoal.engines.local.log_reading import read_logs
 from shoal.errors import NotFound
@@ -22,6 +25,7 @@ def read_logs_on_disk(
     for agent in agents:
         if agent not in known:
             raise NotFound(f"nothing of an agent {agent!r} is on disk; there are: {', '.join(known) or 'none'}")
+    mask = SecretContents(directory).mask
     paths = {agent: list(directories(layout.logs(agent))) for agent in agents or known}
     for line in read_logs(paths, since, TAIL_LINES if tail is None and since is None else tail):
-        yield LogView(line.replica, line.agent, line.text, line.stream, line.at)
+        yield LogView(line.replica, line.agent, mask(line.text), line.stream, line.at)

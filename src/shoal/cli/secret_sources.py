@@ -7,7 +7,9 @@ newline is taken off, as that ends the line and is no part of what it says. Noth
 from __future__ import annotations
 
 import os
+import selectors
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,20 +110,44 @@ def _read_file(path: Path) -> bytes | Unusable:
 
 def _run(argv: tuple[str, ...], directory: Path) -> bytes | Unusable:
     """Its standard error goes where ours does: what it asks and complains about is for the person."""
-    shown = argv[0]
+    shown, deadline = argv[0], time.monotonic() + COMMAND_TIMEOUT_S
     try:
-        done = subprocess.run(
-            argv, cwd=directory, stdout=subprocess.PIPE, timeout=COMMAND_TIMEOUT_S, check=False, start_new_session=False
-        )
+        with subprocess.Popen(argv, cwd=directory, stdout=subprocess.PIPE) as program:
+            try:
+                said = _read_output(program, deadline)
+                if len(said) > LARGEST_BYTES + 1:  # it may go on for ever, and is refused as it is
+                    return said
+                exit_code = program.wait(max(0.0, deadline - time.monotonic()))
+            finally:
+                program.kill()
     except subprocess.TimeoutExpired:
-        return Unusable(f"its command {shown} did not end within {format_duration(COMMAND_TIMEOUT_S)}")
+        return Unusable(
+            f"its command {shown} did not end within {format_duration(COMMAND_TIMEOUT_S)}, and was killed",
+            "run it by itself to see what it waits for",
+        )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return Unusable(f"its command {shown} can't be started: {str(reason).lower()}")
-    if done.returncode:
-        how = f"exit code {done.returncode}" if done.returncode > 0 else f"killed by signal {-done.returncode}"
+    if exit_code:
+        how = f"exit code {exit_code}" if exit_code > 0 else f"killed by signal {-exit_code}"
         return Unusable(f"its command {shown} failed ({how}); what it says to that stands above")
-    return done.stdout.removesuffix(b"\n").removesuffix(b"\r")
+    return said.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _read_output(program: subprocess.Popen[bytes], deadline: float) -> bytes:
+    """What it writes, up to a little more than a secret may have. Raises TimeoutExpired."""
+    assert program.stdout is not None
+    said = bytearray()
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(program.stdout, selectors.EVENT_READ)
+        while len(said) <= LARGEST_BYTES + 1:
+            if not waiting.select(max(0.0, deadline - time.monotonic())):
+                raise subprocess.TimeoutExpired(program.args, COMMAND_TIMEOUT_S)
+            piece = os.read(program.stdout.fileno(), 65536)
+            if not piece:
+                break
+            said += piece
+    return bytes(said)
 
 
 def _read_dotenv(path: Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -111,10 +111,12 @@ async def begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Client, Settli
     from shoal.api.client import Client, socket_path
     from shoal.cli.controller_process import tell_or_start
     from shoal.cli.settling import Settling
+    from shoal.spec.exposed import secrets_by_variable
 
     generation = await _store(intent)
     client = Client(socket_path(intent.directory))
-    started = await tell_or_start(client, intent.directory, intent.fleet.fleet)
+    of_secrets = secrets_by_variable(intent.fleet.agents.values(), intent.fleet.secrets)
+    started = await tell_or_start(client, intent.directory, intent.fleet.fleet, of_secrets.keys())
     return client, Settling(generation, agents), started
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -41,11 +41,13 @@ class _Stored:
 
 
 class JetStreamAdmin:
-    """Every method raises BrokerError when the broker is away, and NotFound for a queue that it does not have."""
+    """Every method raises BrokerError when the broker is away, and NotFound for a queue that it does not have. `mask`
+    takes secrets out of what a worker wrote about a failure."""
 
-    def __init__(self, admin_url: str, fleet: str) -> None:
+    def __init__(self, admin_url: str, fleet: str, mask: Callable[[str], str] = str) -> None:
         self._api = JetStreamApi(admin_url)
         self._fleet = fleet
+        self._mask = mask
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -74,9 +76,10 @@ class JetStreamAdmin:
         if limit <= 0:
             return ()
         async for stored in self._messages(queue, dead=dead):
-            tasks.append(
-                _task(queue, self._stream(queue, dead=dead), stored, dead=dead, delivered=stored.sequence <= delivered)
+            task = _task(
+                queue, self._stream(queue, dead=dead), stored, dead=dead, delivered=stored.sequence <= delivered
             )
+            tasks.append(replace(task, reason=self._mask(task.reason), traceback=self._mask(task.traceback)))
             if len(tasks) >= limit:
                 break
         return tuple(tasks)

@@ -16,6 +16,7 @@ from shoal.errors import Place, Problem, SpecError
 from shoal.spec.assembly import assemble
 from shoal.spec.checks import check_draft, finished, warn_of_draft
 from shoal.spec.dotenv import parse_variables
+from shoal.spec.exposed import find_exposed
 from shoal.spec.interpolation import InterpolationError, interpolate
 from shoal.spec.model import Fleet
 from shoal.spec.nodes import Block, Entry, Items, Loc, Node, Scalar, Spot, block_data, dotted, spot_of
@@ -101,7 +102,8 @@ class _Load:
         found = [self._problem(tree, finding) for finding in (*draft.findings, *check_draft(draft))]
         self._problems += (problem for problem in found if problem.place not in self._incomplete)
         self._refuse_if_wrong()
-        warnings = sorted((self._problem(tree, finding) for finding in warn_of_draft(draft)), key=self._order)
+        findings = (*warn_of_draft(draft), *find_exposed(tree, draft))
+        warnings = sorted((self._problem(tree, finding) for finding in findings), key=self._order)
         return Loaded(finished(draft), Origins(tree), tuple(warnings), tuple(self._environments), tuple(self._files))
 
     def _layers(self, path: str) -> Iterable[Block]:

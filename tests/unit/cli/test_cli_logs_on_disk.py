@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shoal.api.views import LogView
 from shoal.cli.logs import render_log
+from shoal.control.secret_contents import SecretContents
 from tests.unit.cli.conftest import Run
 
 
@@ -21,6 +22,17 @@ def test_logs_are_read_from_disk_while_the_controller_is_away(directory: Path, r
     assert "no controller answers" in done.err
     assert run("logs", "nope").code == 1
     assert run("logs", "web", "-f").code == 1
+
+
+def test_what_lies_on_disk_is_masked_too(directory: Path, run: Run) -> None:
+    """The values that secrets have, and those that they had and could be gone back to."""
+    for value in (b"current-value", b"value-before"):
+        SecretContents(directory).put(value)
+    path = directory / "agents" / "web" / "logs" / "web-1" / "stdout.log"
+    path.parent.mkdir(parents=True)
+    path.write_text("with current-value\nhad value-before\n")
+    assert run("logs", "web").out == "web-1 | with ***\nweb-1 | had ***\n"
+    assert "value" not in run("logs", "web", "-o", "json").out
 
 
 def test_nul_bytes_are_shown_once() -> None:

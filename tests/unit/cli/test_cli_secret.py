@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from shoal.cli import secret_sources
 from shoal.cli.secret_sources import LARGEST_BYTES, Sources, Unusable, refuse_content
 from shoal.control.secret_contents import SecretContents
 from shoal.spec import load
@@ -49,6 +50,26 @@ def test_sources_are_read_as_documented(home: Path) -> None:
         "its command false failed (exit code 1); what it says to that stands above",
         "its command no-such-program can't be started: no such file or directory",
     ]
+
+
+@pytest.mark.parametrize("command", ["sleep 600", "sh -c 'exec >&-; exec sleep 600'"])
+def test_a_command_that_hangs_is_killed_and_told(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """After a minute, whether or not it still holds its output; the error says which, and nothing is stored."""
+    monkeypatch.setattr(secret_sources, "COMMAND_TIMEOUT_S", 0.2)
+    (home / "shoal.yaml").write_text(f'{HEAD}secrets: {{TOKEN: {{command: "{command}"}}}}\n')
+    done = run("plan")
+    assert done.code == 1
+    assert f"its command {command.split(maxsplit=1)[0]} did not end within 200ms, and was killed" in done.err
+    assert "run it by itself to see what it waits for" in done.err
+
+
+def test_a_command_that_writes_without_end_is_refused(home: Path, run: Run) -> None:
+    """Once it has written more than a secret may have."""
+    (home / "shoal.yaml").write_text(f"{HEAD}secrets: {{TOKEN: {{command: 'cat /dev/zero'}}}}\n")
+    done = run("plan")
+    assert done.code == 1 and "expected at most 512,000" in done.err
 
 
 @pytest.mark.parametrize(

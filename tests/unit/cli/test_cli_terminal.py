@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from shoal.control.secret_contents import SecretContents
 from tests.unit.cli.fake_controller import IMAGES, INGEST, STATUS, FakeController
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -135,3 +137,21 @@ def test_questions_can_be_answered_no(
         terminal.child.sendline("n")
         assert terminal.end()[0] == 130
     assert fake.calls == []
+
+
+def test_a_secret_is_asked_for_without_being_shown(directory: Path, terminals: list[Terminal]) -> None:
+    """Twice, so that a slip is noticed; what is typed appears nowhere."""
+    terminal = Terminal("secret", "set", "TOKEN")
+    terminals.append(terminal)
+    shown = terminal.child.logfile_read = io.StringIO()
+    typed = (("Value of", "never-seen"), ("Repeat", "never-seem"), ("Value of", "never-seen"), ("Repeat", "never-seen"))
+    for question, answer in typed:
+        terminal.child.expect(question)
+        assert terminal.child.waitnoecho(PATIENCE_S)
+        terminal.child.sendline(answer)
+    code, _ = terminal.end()
+    assert code == 0
+    assert "do not match" in shown.getvalue() and "stored" in shown.getvalue()
+    assert "never" not in shown.getvalue()
+    contents = SecretContents(directory)
+    assert contents.has(contents.digest(b"never-seen"))

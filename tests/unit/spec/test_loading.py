@@ -250,6 +250,30 @@ def test_a_queue_without_takers_is_a_warning(read: Callable[..., Any]) -> None:
     ]
 
 
+def test_a_secret_s_variable_in_a_value_is_a_warning(read: Callable[..., Any]) -> None:
+    """Wherever it is put in, it stands in clear. What no secret of an agent comes from is none."""
+    text = (
+        "fleet: f\n"
+        "secrets: {KEY: {environment: OTHER}, FILED: {file: f}}\n"
+        "agents:\n"
+        "  a:\n"
+        "    command: [x, '--key=${OTHER}', '${FILED}', '${KEY}']\n"
+        "    port: 1\n"
+        "    environment: {URL: 'db://u:${PASSWORD}@h', SHOWN: '${KEY}'}\n"
+        "    env_file: web.env\n"
+        "    secrets: [PASSWORD, KEY, FILED]\n"
+    )
+    variables = dict.fromkeys(("PASSWORD", "OTHER", "FILED", "KEY"), "v")
+    found = read(text, {"web.env": "PASSWORD=v\nOPEN=1\n"}, variables=variables).warnings
+    remedy = "leave it out, and give it by secrets: [{{name: {0}, as: env}}]"
+    said = f"which the secret {{0}} holds, stands here in clear ({remedy})"
+    assert [str(warning) for warning in found] == [
+        f"shoal.yaml:5:18: agents.a.command[1]: the value of the variable OTHER, {said.format('KEY')}",
+        f"shoal.yaml:7:24: agents.a.environment.URL: the value of the variable PASSWORD, {said.format('PASSWORD')}",
+        f"web.env:1:1: agents.a.environment.PASSWORD: the value of the variable PASSWORD, {said.format('PASSWORD')}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
