@@ -14,7 +14,7 @@ from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pa
 from shoal.cli.output import NONE, Cell, Column, emit, format_ago, render_table, terminal_width
 from shoal.cli.own_fleet import require_own_fleet
 from shoal.cli.since import Span
-from shoal.errors import NotFound
+from shoal.errors import ControllerUnavailable, NotFound, ShoalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,12 +60,14 @@ def status(common: Common, agent: str | None, no_wait: bool, wait_timeout: float
 
     The exit code is 0 when they are complete, with --no-wait also while they go on, and 1 when one has failed.
     """
-    view = asyncio.run(_status(common, agent, None if no_wait else wait_timeout))
+    view, trouble = asyncio.run(_status(common, agent, None if no_wait else wait_timeout))
     found = [each for each in view.agents if each.rollout is not None and agent in (None, each.name)]
     if common.output != "text":
         emit([{"agent": each.name, **_plain(each)} for each in found], common.output)
     for each in found if common.output == "text" else ():
         click.echo(_line(each, view.at))
+    if trouble is not None:
+        raise trouble
     return FAILED if any(each.rollout is not None and each.rollout.phase == "failed" for each in found) else 0
 
 
@@ -119,7 +121,8 @@ def undo(common: Common, agent: str | None, to: int | None, wait_timeout: float,
     )
 
 
-async def _status(common: Common, agent: str | None, timeout_s: float | None) -> StatusView:
+async def _status(common: Common, agent: str | None, timeout_s: float | None) -> tuple[StatusView, ShoalError | None]:
+    """How far it is in the end, and what kept it from getting there."""
     from shoal.cli.settling import Settling
     from shoal.cli.up import wait_settled
 
@@ -130,9 +133,14 @@ async def _status(common: Common, agent: str | None, timeout_s: float | None) ->
             f"no agent {agent!r} in this fleet; there are: {', '.join(a.name for a in view.agents) or 'none'}"
         )
     if timeout_s is None:
-        return view
+        return view, None
     settling = Settling(view.generation, (agent,) if agent is not None else ())
-    return await wait_settled(client, common.directory(), settling, timeout_s)
+    try:
+        return await wait_settled(client, common.directory(), settling, timeout_s), None
+    except ControllerUnavailable:
+        raise
+    except ShoalError as trouble:
+        return await client.status(), trouble
 
 
 def _line(agent: AgentView, now: float) -> str:

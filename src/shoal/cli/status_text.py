@@ -258,7 +258,7 @@ def describe_trouble(view: StatusView, agents: Sequence[AgentView]) -> str:
         count = f"{agent.ready} of {agent.desired} ready"
         lines.append(f"{agent.name}: {agent.state}, {count}" + (f": {agent.reason}" if agent.reason else ""))
         for replica in agent.replicas:
-            if not replica.ready and replica.reason and replica.reason != agent.reason:
+            if not replica.ready and replica.reason and replica.reason not in agent.reason:
                 lines.append(f"  {replica.id}: {replica.phase}: {replica.reason}")
         lines += [f"  {line}" if line else "" for line in _last_logs(agent)]
     return "\n".join([*lines, *(f"problem: {problem}" for problem in view.problems)])

@@ -280,7 +280,7 @@ def check_file(path: Path) -> None:
 def _newer(path: Path, version: int) -> NewerState:
     return NewerState(
         f"{path}: written by a newer Shoal (state version {version}, this one knows {SCHEMA_VERSION}); use that Shoal, "
-        "or remove the file to start with what runs"
+        "or move the file aside to start with what runs"
     )
 
 

@@ -231,3 +231,7 @@ def test_status_of_rollouts(fake: FakeController, directory: Path, run: Run) -> 
     fake.status = replace(fake.status, agents=(replace(IMAGES, state="failed", rollout=failed),), settled=False)
     done = run("rollout", "status", "image-processing", "--no-wait", "-o", "json")
     assert done.code == 1 and json.loads(done.out)[0]["reason"].endswith("exit code 3")
+    fake.watched, fake.stays = [fake.status], True
+    done = run("rollout", "status", "-o", "json", "--wait-timeout", "100ms")
+    assert done.code == 1 and json.loads(done.out)[0]["phase"] == "failed"
+    assert "not settled after 100ms" in done.err
