@@ -52,7 +52,8 @@ def step_job(
     state.settled = not actions and state.revision in state.observed.counts and not state.observed.replicas
     waiting_for = "old replicas to drain" if state.observed.replicas else "its revision to be known"
     state.waiting_for = "" if state.settled else waiting_for
-    record = AgentRecord(last_fire_at=due.last_fire_at, schedule=schedule)  # it has no count
+    # It has no count.
+    record = AgentRecord(last_fire_at=due.last_fire_at, schedule=schedule, started=state.record.started)
     return Outcome(
         (*told, *actions),
         record=None if record == state.record and not state.manual_runs else record,

@@ -62,7 +62,7 @@ async def test_a_service_that_becomes_a_job_leaves_the_gateway_first() -> None:
         assert drive.state("a").observed.replicas == () and drive.state("a").route is None
         assert drive.gateways.snapshot is not None and "a" not in drive.gateways.snapshot.agents
         record = (await drive.store.read_records())["a"]
-        assert record == AgentRecord(last_fire_at=record.last_fire_at, schedule="0 0 1 1 * UTC")
+        assert record == AgentRecord(last_fire_at=record.last_fire_at, schedule="0 0 1 1 * UTC", started=True)
 
 
 async def test_a_job_that_becomes_a_service_finishes_its_run() -> None:
