@@ -59,7 +59,7 @@ class Progress:
             else:
                 for line in describe_changes(self._previous, view):
                     click.echo(line, err=True)
-        if self._previous is not None and self._previous.agents and not view.agents:
+        if self._live is None and self._previous is not None and self._previous.agents and not view.agents:
             self.tell("Agents are gone; the gateway is ending, and the broker where there are queues.")
         self._previous = view
 

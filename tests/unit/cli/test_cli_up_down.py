@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,10 +175,33 @@ def test_down_asks_the_controller(fake: FakeController, directory: Path, run: Ru
     assert not (directory / "secrets").exists()
 
 
+def test_down_left_by_ctrl_c_goes_on(fake: FakeController, directory: Path, run: Run) -> None:
+    """It says so, with the code of Ctrl-C, once the end of the fleet is sure to come."""
+
+    class Asked(list[tuple[str, Any]]):
+        def append(self, call: tuple[str, Any]) -> None:
+            super().append(call)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    fake.calls, fake.down_takes_s, fake.stays = Asked(), 2.0, True
+    done = run("down")
+    assert (done.code, done.out, fake.calls) == (130, "", [("down", {"volumes": False})])
+    assert "warehouse goes on ending in the background; `shoal down` waits for it.\n" in done.err
+
+
 def test_down_without_anything(directory: Path, run: Run) -> None:
     """Nothing to do is no error, and starts nothing."""
     done = run("down")
     assert (done.code, done.out) == (0, "warehouse: nothing runs here\n")
+    assert not directory.exists()
+
+
+def test_down_tidies_up_what_an_earlier_one_was_kept_from(directory: Path, run: Run) -> None:
+    """Secrets, though nothing runs any more."""
+    record = SecretRecord(SecretContents(directory).put(b"x"), 1.0, "ann")
+    asyncio.run(write_secrets(directory, {"TOKEN": record}, 0))
+    assert run("down").out == "warehouse: nothing runs here\n"
+    assert not (directory / "secrets").exists()
 
 
 def test_status_without_a_controller_shows_what_the_engine_has(file: Path, directory: Path, run: Run) -> None:
