@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shoal.cli.consent import ask
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, pass_common
 from shoal.cli.output import say
 from shoal.cli.own_fleet import require_own_fleet
@@ -35,7 +36,7 @@ def down(common: Common, volumes: bool, yes: bool) -> int:
     fleet, directory, client = common.fleet_name(), common.directory(), common.client()
     require_own_fleet(common)
     if volumes and not yes and sys.stdin.isatty():
-        click.confirm(f"Delete the volumes and queues of {fleet} for good?", abort=True, err=True)
+        ask(f"Delete the volumes and queues of {fleet} for good?")
     return asyncio.run(_down_or_leave(client, directory, fleet, volumes))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shoal.cli.agent_names import complete_queues
+from shoal.cli.consent import ask
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import NONE, Cell, Column, count_of, emit, format_moment, render_table, terminal_width
 from shoal.cli.own_fleet import require_own_fleet
@@ -84,7 +85,7 @@ def purge(common: Common, name: str, dead: bool, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise ShoalError(f"purging {name} throws its {what} away for good, and nobody is here to ask; add --yes")
-        click.confirm(f"Throw away the {what} of {name} for good?", abort=True, err=True)
+        ask(f"Throw away the {what} of {name} for good?")
     count = asyncio.run(common.client().purge(name, dead=dead))
     if common.output != "text":
         emit({"queue": name, "purged": count}, common.output)

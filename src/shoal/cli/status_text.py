@@ -80,6 +80,8 @@ def render_heading(view: StatusView) -> str:
 def _describe_no_agents(view: StatusView) -> str:
     if view.settled or not view.controller_pid:
         return "It has no agents."
+    if view.problems:
+        return "Nothing of it runs."
     if not view.observed_generation:
         return "Its controller has just started, and reads what the fleet is."
     return "All agents are stopped; the gateway is ending, and the broker where there are queues."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shoal.cli.agent_names import complete_agents
+from shoal.cli.consent import ask
 from shoal.cli.losses import ALLOW_DELETE, refuse_losses
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import count_of, emit, say
@@ -84,13 +85,12 @@ def up(
 
 
 def confirm(intent: Intent, yes: bool) -> None:
-    """Ask a person before replicas end for which none come first. Raises Abort."""
+    """Ask a person before replicas end for which none come first. Raises ShoalError where that is not wished."""
     ending = [
         change.agent for change in intent.plan.changes if change.class_ in {"remove", "recreate"} and change.agent
     ]
     if ending and not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        click.confirm(f"This ends replicas of {', '.join(ending)} before any come in their place. Go on?",
-                      abort=True, err=True)  # fmt: skip
+        ask(f"This ends replicas of {', '.join(ending)} before any come in their place. Go on?")
 
 
 async def _up(common: Common, intent: Intent, agents: tuple[str, ...], detach: bool, timeout_s: float) -> int:

@@ -135,7 +135,8 @@ def test_questions_can_be_answered_no(
         terminals.append(terminal)
         terminal.child.expect(question)
         terminal.child.sendline("n")
-        assert terminal.end()[0] == 130
+        terminal.child.expect("nothing was done, as the answer was no")
+        assert terminal.end()[0] == 1
     assert fake.calls == []
 
 
