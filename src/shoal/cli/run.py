@@ -71,5 +71,5 @@ def describe_end(run: RunView) -> str:
     if run.started_at is not None and run.finished_at is not None:
         took = f" after {format_span(run.finished_at - run.started_at)}"
     attempts = f", attempt {run.attempt}" if run.attempt > 1 else ""
-    exit_code = f", exit code {run.exit_code}" if run.exit_code else ""
+    exit_code = f", exit code {run.exit_code}" if run.exit_code and "exit code" not in run.reason else ""
     return f"{run.run_id}: {run.phase}{took}{attempts}{exit_code}" + (f": {run.reason}" if run.reason else "")

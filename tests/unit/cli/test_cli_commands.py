@@ -11,6 +11,7 @@ import pytest
 
 from shoal.api.views import RunView
 from shoal.cli.main import main
+from shoal.cli.run import describe_end
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_controller import FORECASTING, INGEST, NOW, STATUS, FakeController
 
@@ -86,6 +87,14 @@ def test_run_waits_for_the_end(fake: FakeController, run: Run, phase: str, exit_
     assert done.err.count("running") == 1
     fake.watched = []
     assert run("run", "forecasting", "--wait").code == 1
+
+
+def test_the_end_of_a_run_is_said_once() -> None:
+    """Its exit code is not repeated where the reason is just that."""
+    ended = RunView("report-1", "failed", 2, NOW, NOW + 3, 4, "exit code 4")
+    assert describe_end(ended) == "report-1: failed after 3s, attempt 2: exit code 4"
+    late = replace(ended, exit_code=143, reason="timed out after 3s")
+    assert describe_end(late) == "report-1: failed after 3s, attempt 2, exit code 143: timed out after 3s"
 
 
 def test_explain_says_why(fake: FakeController, run: Run) -> None:

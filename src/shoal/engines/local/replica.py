@@ -198,7 +198,7 @@ class ReplicaLife(Life):
         if self._excess:
             self._back_off(137, self._excess, self._last_lines())
             return
-        reason = exit_reason(exit_code)
+        reason = exit_reason(exit_code) + (", though nobody told it to end" if exit_code == 0 else "")
         port = self.state.port
         if port is not None and not self.state.ready and not is_free(port):
             reason = f"{reason}; port {port} was taken by somebody else meanwhile"
