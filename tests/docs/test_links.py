@@ -26,6 +26,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    """A guide that nobody finds is none: each page of the documentation is linked from the README."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    pages = [str(page.relative_to(REPOSITORY)) for page in (REPOSITORY / "docs").rglob("*.md")]
+    assert [page for page in sorted(pages) if f"]({page})" not in readme] == []
+
+
 def test_readme_fleet_is_valid(tmp_path: Path) -> None:
     """The README's shoal.yaml has no mistake."""
     file = next(step for step in read_steps(REPOSITORY / "README.md") if isinstance(step, File))
