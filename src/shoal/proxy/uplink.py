@@ -46,6 +46,7 @@ class Uplink:
         self._told = told
         self._credentials = credentials
         self._wake = asyncio.Event()
+        self._said = ""
 
     def wake(self) -> None:
         """There is something new to report."""
@@ -53,25 +54,28 @@ class Uplink:
 
     async def run(self) -> None:
         """Connects again and again until cancelled."""
-        said = ""
-        this = asyncio.current_task()
         while True:
-            try:
-                await self._session()
-                said = ""
-            except* _EXPECTED as group:
-                words = _words(group.exceptions[0])
-                if words != said:
-                    log.warning("no controller at %s, serving what is known: %s", self._address, words)
-                said = words
-            except* Exception as group:  # requests are served meanwhile, which an end of this process would end
-                words = repr(group.exceptions)
-                if words != said:
-                    log.exception("lost the controller at %s by a fault of Shoal's, tries again", self._address)
-                said = words
-            if this is not None and this.cancelling():  # a task group forgets it over an error of one of its tasks
-                raise asyncio.CancelledError
+            # In a task of its own: a task group may leave it behind as one that somebody cancelled (before Python 3.13,
+            # where a child fails after the group's body has ended), which must not look like the end of this one.
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._try())
             await asyncio.sleep(random.uniform(*_BACK_OFF_S))
+
+    async def _try(self) -> None:
+        """One session, and why it ended: said once, not at each of many tries."""
+        try:
+            await self._session()
+            self._said = ""
+        except* _EXPECTED as group:
+            words = _words(group.exceptions[0])
+            if words != self._said:
+                log.warning("no controller at %s, serving what is known: %s", self._address, words)
+            self._said = words
+        except* Exception as group:  # requests are served meanwhile, which an end of this process would end
+            words = repr(group.exceptions)
+            if words != self._said:
+                log.exception("lost the controller at %s by a fault of Shoal's, tries again", self._address)
+            self._said = words
 
     async def _session(self) -> None:
         place = grpc_address(self._address)
@@ -90,9 +94,6 @@ class Uplink:
                         self._told.connected(True)
                         self._told.receive(loads(Delta, message))
                     writer.cancel()
-                code = await stream.code()
-                if code is not grpc.StatusCode.OK:
-                    raise GatewayError(f"{code.name}: {await stream.details()}")
             finally:
                 self._told.connected(False)
                 stream.cancel()
