@@ -148,7 +148,8 @@ class Link:
     async def _on_disconnected(self) -> None:
         now = asyncio.get_running_loop().time()
         for waiting in self._waiting:
-            waiting.reschedule(now)
+            if not waiting.expired():  # an error here would be the end of nats-py's reconnecting
+                waiting.reschedule(now)
         self._waiting.clear()
         self._changed.set()
         self._on_change()

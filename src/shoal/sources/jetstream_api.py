@@ -140,7 +140,8 @@ class JetStreamApi:
         """An answer is lost with its connection: nobody should wait for it."""
         now = asyncio.get_running_loop().time()
         for waiting in self._waiting:
-            waiting.reschedule(now)
+            if not waiting.expired():  # an error here would be the end of nats-py's reconnecting
+                waiting.reschedule(now)
         self._waiting.clear()
 
     async def _probe(self) -> None:
