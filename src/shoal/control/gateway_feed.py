@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Mapping
 
 from shoal.control.agent_state import AgentState, Event, Wired
 from shoal.core.observed import Observed
@@ -34,6 +35,8 @@ class GatewayFeed:
         self._snapshot: Snapshot | None = None
         self._version = 0
         self._awaited: dict[str, frozenset[str]] = {}
+        self._out_since: dict[str, dict[str, int]] = {}  # by agent: who leaves, and the first version without it
+        self._held_since: dict[str, int] = {}  # agents with a hold, and the first version that has it
         self._gathered_at = 0.0  # in the loop's time
 
     def expect_gateways(self) -> None:
@@ -69,6 +72,7 @@ class GatewayFeed:
             self._snapshot = snapshot
             self._version = self._gateways.push(snapshot)
             self._awaited.clear()
+        self._note_versions()
         waiting = {
             name: state.leaving - state.left
             for name, state in self._states.items()
@@ -76,14 +80,20 @@ class GatewayFeed:
         }
         if waiting and tasks is not None:
             self._awaited.update(waiting)
-            holding = {name for name in waiting if self._holds(name)}
-            tasks.create_task(self._barrier(self._version, waiting, holding))
+            tasks.create_task(self._barrier(self._version, waiting))
 
-    def _holds(self, name: str) -> bool:
-        route = self._states[name].route
-        return route is not None and route.hold
+    def _note_versions(self) -> None:
+        """An acknowledgement counts for who is out, or held, in that version and in all since: who came back in between
+        has to be agreed upon anew."""
+        out, held, version = self._out_since, self._held_since, self._version
+        self._out_since = {
+            name: {replica: out.get(name, {}).get(replica, version) for replica in state.leaving}
+            for name, state in self._states.items()
+            if state.leaving
+        }
+        self._held_since = {name: held.get(name, version) for name, state in self._states.items() if _holds(state)}
 
-    async def _barrier(self, version: int, waiting: Mapping[str, frozenset[str]], holding: Collection[str]) -> None:
+    async def _barrier(self, version: int, waiting: Mapping[str, frozenset[str]]) -> None:
         await asyncio.sleep(max(0.0, self._gathered_at - asyncio.get_running_loop().time()))
         if not self._gateways.live:  # one may still serve from its last snapshot, and be about to come back
             with contextlib.suppress(TimeoutError):
@@ -100,12 +110,16 @@ class GatewayFeed:
             if self._awaited.get(name) == leaving:
                 del self._awaited[name]
             if state is not None:
-                state.left |= leaving & state.leaving
+                out = self._out_since.get(name, {})
+                state.left |= {replica for replica in leaving if out.get(replica, math.inf) <= version}
                 # Nobody to agree is no agreement here: the last replica must not go while nothing holds requests.
-                state.hold_acknowledged |= any_live and name in holding and self._holds(name)
+                state.hold_acknowledged |= any_live and self._held_since.get(name, math.inf) <= version
                 self._wake(name)
 
 
+def _holds(state: AgentState) -> bool:
+    return state.route is not None and state.route.hold
+
+
 def _must_wait(state: AgentState) -> bool:
-    unacknowledged_hold = state.route is not None and state.route.hold and not state.hold_acknowledged
-    return bool(state.leaving - state.left) or unacknowledged_hold
+    return bool(state.leaving - state.left) or (_holds(state) and not state.hold_acknowledged)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from shoal.control.agent_state import AgentState, Event
 from shoal.control.gateway_feed import BARRIER_S, GATHER_S, GatewayFeed
 from shoal.core.observed import AgentObserved
-from shoal.core.routing import Snapshot
+from shoal.core.routing import AgentRoute, HealthCheck, Snapshot
 from shoal.proxy.memory import MemoryGateways
 from tests.simulation.virtual_time import run_virtually
 
@@ -77,5 +77,45 @@ def test_the_barrier_ends_without_anybody() -> None:
         async with leaving(bed):
             pass
         assert bed.left_at == BARRIER_S and "g1" in bed.noted[0].message
+
+    run_virtually(run())
+
+
+def test_who_came_back_in_between_has_to_be_agreed_upon_anew() -> None:
+    """A late acknowledgement of the version in which it first left is none for the one in which it leaves again: the
+    gateway may use the version between them, in which it serves."""
+
+    async def run() -> None:
+        bed = Feed("g1")
+        async with asyncio.TaskGroup() as tasks:
+            for port, out in ((8080, {"web-1"}), (8081, set[str]()), (8082, {"web-1"})):
+                bed.state.leaving = frozenset(out)
+                bed.feed.push(Snapshot("f", "127.0.0.1", port), tasks)
+                await asyncio.sleep(0)
+            bed.gateways.acknowledge("g1", 2)
+            await asyncio.sleep(BARRIER_S / 2)
+            assert bed.state.left == frozenset()
+            bed.gateways.acknowledge("g1", 3)
+        assert bed.state.left == {"web-1"} and not bed.noted
+
+    run_virtually(run())
+
+
+def test_a_hold_that_was_gone_in_between_has_to_be_agreed_upon_anew() -> None:
+    """The same of a hold, without which the last replica must not go."""
+
+    async def run() -> None:
+        bed = Feed("g1")
+        bed.state.leaving = frozenset()
+        async with asyncio.TaskGroup() as tasks:
+            for port, hold in ((8080, True), (8081, False), (8082, True)):
+                bed.state.route = AgentRoute("web", "http", HealthCheck(None, 1.0, 1.0, 1), hold=hold)
+                bed.feed.push(Snapshot("f", "127.0.0.1", port), tasks)
+                await asyncio.sleep(0)
+            bed.gateways.acknowledge("g1", 2)
+            await asyncio.sleep(BARRIER_S / 2)
+            assert not bed.state.hold_acknowledged
+            bed.gateways.acknowledge("g1", 3)
+        assert bed.state.hold_acknowledged
 
     run_virtually(run())
