@@ -141,7 +141,8 @@ def step_agent(
     rollout, started = _judged(state, rollout, now), state.record.started or count > 0
     if rollout is not before or started is not state.record.started:
         state.record = replace(state.record.rolled(rollout), started=started)
-    state.due_at = _earliest(state.due_at, step.due_at, None if state.waits_on else gives_up_at(rollout, spec))
+    gives_up = None if state.waits_on else gives_up_at(rollout, spec, now=now)
+    state.due_at = _earliest(state.due_at, step.due_at, gives_up)
     return Outcome(step.actions, events=tuple(rollout_events(state.name, before, rollout, now)))
 
 

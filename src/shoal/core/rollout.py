@@ -122,9 +122,11 @@ def complete(rollout: Rollout, *, now: float) -> Rollout:
     return replace(rollout, phase=RolloutPhase.COMPLETE, finished_at=now, reason="", last_log=())
 
 
-def gives_up_at(rollout: Rollout, agent: Agent) -> float | None:
-    """The instant at which `advance` would answer otherwise on an equal look."""
-    return rollout.progressed_at + deadline_s(agent) if rollout.phase is RolloutPhase.PROGRESSING else None
+def gives_up_at(rollout: Rollout, agent: Agent, *, now: float) -> float | None:
+    """The instant at which `advance` would answer otherwise on an equal look; `None` once that has come, as what it
+    waits for then is only for old replicas to end."""
+    due_at = rollout.progressed_at + deadline_s(agent)
+    return due_at if rollout.phase is RolloutPhase.PROGRESSING and due_at > now else None
 
 
 def _given_up(

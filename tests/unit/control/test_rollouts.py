@@ -262,3 +262,18 @@ def test_who_became_ready_in_the_future_counts_from_when_it_was_seen() -> None:
     state.set_back(400.0)
     assert state.observed_by(601.5).replicas[0].ready_at == 600.0
     assert state.observed_by(6000.0) is state.observed
+
+
+async def test_a_deadline_that_is_past_keeps_nobody_busy() -> None:
+    """All new replicas serve, and an old one takes longer to end than a rollout may go without progress: the loop
+    waits for that end, and does not look again and again because an instant is past."""
+    async with driving() as drive:
+        await settled(drive)
+        drive.engine.mend(Behaviour(ready_s=0.5, stop_s=DEADLINE_S + 40))
+        await drive.up(web("2"))
+        await drive.go(DEADLINE_S + 30)
+        state = drive.state("web")
+        assert rollout(drive).phase is RolloutPhase.PROGRESSING and not state.settled
+        assert {r.phase for r in state.observed.replicas} == {Phase.RUNNING, Phase.STOPPING}
+        assert state.due_at is None or state.due_at > drive.now
+        await drive.go(60, until=lambda: rollout(drive).phase is RolloutPhase.COMPLETE)
