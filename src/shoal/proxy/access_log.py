@@ -24,11 +24,14 @@ class AccessLog:
 
     async def run(self) -> None:
         """Rotates until cancelled."""
+        moved = False
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
-                if self.rotate():
+                moved = self.rotate() or moved
+                if moved:  # until Envoy was told it writes on into the older file
                     await self._admin.get("/reopen_logs", method="POST")
+                    moved = False
             except (OSError, GatewayError) as error:
                 log.warning("can't rotate %s: %s", self._path, error)
 
