@@ -20,6 +20,7 @@ from shoal.errors import PlanError
 
 if TYPE_CHECKING:
     from shoal.cli.secret_values import Choices
+    from shoal.control.store import SecretRecord
     from shoal.core.plan import Plan
     from shoal.core.record import AgentRecord
     from shoal.spec.model import Fleet
@@ -33,7 +34,8 @@ ADOPT = click.option(
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What one command wants to store: the fleet, its secrets, the plan, and the generation that it was made on.
+    """What one command wants to store: the fleet, its secrets, the plan, and the generation and the `known_secrets`
+    that it was made on.
 
     `adopted_from` is the directory from which the fleet was started so far, where that is another one; `nonces` are
     those of restarted agents, `None` as they are; `what` is for the history.
@@ -45,6 +47,7 @@ class Intent:
     secrets: Choices
     plan: Plan
     generation: int
+    known_secrets: Mapping[str, SecretRecord]
     adopted_from: str | None = None
     nonces: Mapping[str, str] | None = None
     what: str = "up"
@@ -80,7 +83,13 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     from shoal.cli.part_of_fleet import take_agents
     from shoal.cli.secret_sources import Sources
     from shoal.cli.secret_values import choose_secrets
-    from shoal.cli.stored_fleet import capabilities_of, other_directory, read_records, read_secrets, read_stored
+    from shoal.cli.stored_fleet import (
+        capabilities_of,
+        generation_of,
+        other_directory,
+        read_records,
+        read_with_secrets,
+    )
     from shoal.control.secret_contents import SecretContents
 
     loaded = common.load()
@@ -90,7 +99,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     capabilities_of(loaded.fleet)  # before secrets are looked for
     project = common.project_directory()
     directory = reachable_directory(os.environ, loaded.fleet.fleet)
-    stored = await read_stored(directory)
+    stored, known = await read_with_secrets(directory)
     elsewhere = other_directory(stored, project)
     if elsewhere is not None and not adopt:
         raise PlanError(
@@ -100,17 +109,15 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
         )
     old = stored.fleet if stored is not None else None
     fleet = take_agents(old, loaded.fleet, agents) if agents else loaded.fleet
-    _, records = await read_secrets(directory)
     sources = Sources(loaded, project, os.environ)
-    secrets = choose_secrets(loaded, fleet, agents, records, SecretContents(directory), sources)
+    secrets = choose_secrets(loaded, fleet, agents, known, SecretContents(directory), sources)
     messages = await count_messages(directory, old, fleet)
     nonces: Mapping[str, str] = stored.nonces if stored is not None else {}
     made = compare(directory, old, fleet, secrets, await read_records(directory), nonces, messages=messages)
     only = (f"only {', '.join(agents)} may change; the other agents stay as they are stored",) if agents and old else ()
     made = replace(made, notes=(*made.notes, *only, *secrets.notes))
-    generation = stored.generation if stored is not None else 0
     what = " ".join(("up", *agents))
-    return Intent(directory, project, fleet, secrets, made, generation, elsewhere, what=what)
+    return Intent(directory, project, fleet, secrets, made, generation_of(stored), known, elsewhere, what=what)
 
 
 def compare(

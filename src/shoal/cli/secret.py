@@ -134,18 +134,17 @@ async def _rotate(common: Common, name: str, content: bytes) -> Intent | None:
     from shoal.cli.plan import Intent, compare
     from shoal.cli.secret_values import Choice, Choices, store_choices
     from shoal.cli.stored_fleet import (
+        generation_of,
         make_state_directory,
         read_records,
-        read_secrets,
-        read_stored,
+        read_with_secrets,
         who_am_i,
         write_secrets,
     )
     from shoal.control.secret_contents import SecretContents
 
     directory = common.directory()
-    stored = await read_stored(directory)
-    generation, records = await read_secrets(directory)
+    stored, records = await read_with_secrets(directory)
     fleet = stored.fleet if stored is not None else None
     _check(name, content, fleet)
     contents = SecretContents(directory)
@@ -157,12 +156,13 @@ async def _rotate(common: Common, name: str, content: bytes) -> Intent | None:
     users = _users(fleet, name)
     if same or fleet is None or stored is None or not users:
         make_state_directory(directory)
-        await write_secrets(directory, store_choices(contents, changed, who_am_i()), generation)
+        given = store_choices(contents, changed, who_am_i())
+        await write_secrets(directory, given, generation_of(stored), records)
         where = "it has this value already, so nothing restarts" if same else "stored; no agent has it yet"
         click.echo(f"{name}: {where}")
         return None
     made = compare(directory, fleet, fleet, changed, await read_records(directory), stored.nonces)
-    return Intent(directory, Path(stored.directory), fleet, changed, made, generation)
+    return Intent(directory, Path(stored.directory), fleet, changed, made, stored.generation, records)
 
 
 def _check(name: str, content: bytes, fleet: Fleet | None) -> None:
@@ -193,11 +193,9 @@ async def _carry_out(common: Common, intent: Intent, detach: bool, timeout_s: fl
 
 
 async def _rows(common: Common) -> list[SecretRow]:
-    from shoal.cli.stored_fleet import read_secrets, read_stored
+    from shoal.cli.stored_fleet import read_with_secrets
 
-    directory = common.directory()
-    stored = await read_stored(directory)
-    _, records = await read_secrets(directory)
+    stored, records = await read_with_secrets(common.directory())
     names = {*records, *_needed(stored)}
     return [_row(name, records.get(name), stored) for name in sorted(names)]
 
@@ -235,12 +233,11 @@ def _users(fleet: Fleet | None, name: str) -> list[str]:
 
 
 async def _remove(common: Common, name: str) -> None:
-    from shoal.cli.stored_fleet import read_secrets, read_stored, write_secrets
+    from shoal.cli.stored_fleet import generation_of, read_with_secrets, write_secrets
     from shoal.control.secret_contents import SecretContents
 
     directory = common.directory()
-    stored = await read_stored(directory)
-    generation, records = await read_secrets(directory)
+    stored, records = await read_with_secrets(directory)
     users = _users(stored.fleet if stored is not None else None, name)
     if users:
         raise PlanError(
@@ -250,7 +247,7 @@ async def _remove(common: Common, name: str) -> None:
     if name not in records:
         raise NotFound(f"no secret {name!r} in {common.fleet_name()}; there are: {', '.join(records) or 'none'}")
     kept = {each: record for each, record in records.items() if each != name}
-    await write_secrets(directory, kept, generation)
+    await write_secrets(directory, kept, generation_of(stored), records)
     contents = SecretContents(directory)
     if stored is None or stored.fleet is None:
         contents.prune({record.digest for record in kept.values()}, unnamed_s=0.0)

@@ -113,15 +113,16 @@ def mask_for(contents: SecretContents, choices: Choices) -> Callable[[str], str]
 
 
 async def forget_secrets(directory: Path, *, all_of_them: bool = False) -> None:
-    """After `down` nothing needs them. What was given by `shoal secret set` has no other home, and stays unless
-    `all_of_them`."""
-    from shoal.cli.stored_fleet import read_secrets, write_secrets
+    """After `down` nothing needs them, unless somebody was quick to start the fleet again. What was given by `shoal
+    secret set` has no other home, and stays unless `all_of_them`."""
+    from shoal.cli.stored_fleet import generation_of, read_with_secrets, write_secrets
 
     contents = SecretContents(directory)
-    generation, records = await read_secrets(directory)
+    stored, records = await read_with_secrets(directory)
+    if stored is not None and stored.fleet is not None:
+        return
     kept = {name: record for name, record in records.items() if record.by_hand and not all_of_them}
-    if kept != records:
-        await write_secrets(directory, kept, generation)
+    await write_secrets(directory, kept, generation_of(stored), records)
     contents.prune({record.digest for record in kept.values()}, unnamed_s=0.0)
 
 

@@ -117,8 +117,10 @@ def _intent(
     choices = Choices({name: Choice(kept=record) for name, record in records.items()}, frozenset(changed))
     made = compare(past.directory, past.fleet, fleet, choices, past.records, nonces, restarted=restarted)
     kept = {name: nonce for name, nonce in nonces.items() if nonce and name in fleet.agents}
-    project = Path(stored.directory)
-    return Intent(past.directory, project, fleet, choices, made, stored.generation, nonces=kept, what=what)
+    return Intent(
+        past.directory, Path(stored.directory), fleet, choices, made, stored.generation, stored.secrets,
+        nonces=kept, what=what,
+    )  # fmt: skip
 
 
 def _restarted(

@@ -55,6 +55,7 @@ async def write_stored(
     project: str,
     expected_generation: int,
     secrets: Mapping[str, SecretRecord] | None = None,
+    expected_secrets: Mapping[str, SecretRecord] | None = None,
     nonces: Mapping[str, str] | None = None,
     what: str = "",
 ) -> int:
@@ -69,19 +70,21 @@ async def write_stored(
             at=time.time(),
             expected_generation=expected_generation,
             secrets=secrets,
+            expected_secrets=expected_secrets,
             nonces=nonces,
             what=what,
         )
 
 
-async def read_secrets(directory: Path) -> tuple[int, Mapping[str, SecretRecord]]:
-    """The generation that is stored and its secrets, those included that no agent uses. It makes no state."""
+async def read_with_secrets(directory: Path) -> tuple[StoredFleet | None, Mapping[str, SecretRecord]]:
+    """What is stored and its secrets, of one instant: those included that no agent uses, and that were given before
+    the first fleet. It makes no state."""
     if not (directory / STATE_FILE).exists():
-        return 0, {}
+        return None, {}
     async with open_store(directory / STATE_FILE) as store:
         secrets = await store.read_secrets()
         stored = await store.read_fleet()
-    return (0, secrets) if stored is None else (stored.generation, stored.secrets)
+    return (None, secrets) if stored is None else (stored, stored.secrets)
 
 
 async def read_records(directory: Path) -> Mapping[str, AgentRecord]:
@@ -92,12 +95,23 @@ async def read_records(directory: Path) -> Mapping[str, AgentRecord]:
         return await store.read_records()
 
 
-async def write_secrets(directory: Path, secrets: Mapping[str, SecretRecord], expected_generation: int) -> None:
-    """Stores what changes no replica, where anything differs. Raises Conflict."""
+async def write_secrets(
+    directory: Path,
+    secrets: Mapping[str, SecretRecord],
+    expected_generation: int,
+    expected_secrets: Mapping[str, SecretRecord],
+) -> None:
+    """Stores what changes no replica, where anything differs from what was there. Raises Conflict."""
     make_state_directory(directory)
+    if secrets == expected_secrets:
+        return
     async with open_store(directory / STATE_FILE) as store:
-        if await store.read_secrets() != secrets:
-            await store.write_secrets(secrets, expected_generation=expected_generation)
+        await store.write_secrets(secrets, expected_generation=expected_generation, expected_secrets=expected_secrets)
+
+
+def generation_of(stored: StoredFleet | None) -> int:
+    """The generation that a change is made on; 0 where none is stored."""
+    return stored.generation if stored is not None else 0
 
 
 def who_am_i() -> str:

@@ -161,10 +161,17 @@ async def _store(intent: Intent) -> int:
     make_state_directory(intent.directory)
     secrets = store_choices(SecretContents(intent.directory), intent.secrets, who_am_i())
     if not intent.plan and intent.generation and intent.adopted_from is None:
-        await write_secrets(intent.directory, secrets, intent.generation)
+        await write_secrets(intent.directory, secrets, intent.generation, intent.known_secrets)
         return intent.generation
     return await write_stored(
-        intent.directory, intent.fleet, str(intent.project), intent.generation, secrets, intent.nonces, intent.what
+        intent.directory,
+        intent.fleet,
+        str(intent.project),
+        intent.generation,
+        secrets,
+        intent.known_secrets,
+        intent.nonces,
+        intent.what,
     )
 
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from shoal.control.history import REVISIONS_KEPT, StoredGeneration, StoredRevision, new_revisions
-from shoal.control.store import DECISIONS_KEPT, History, SecretRecord, StoredFleet, generation_conflict
+from shoal.control.store import (
+    DECISIONS_KEPT,
+    History,
+    SecretRecord,
+    StoredFleet,
+    generation_conflict,
+    refuse_other_secrets,
+)
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.spec.model import Fleet
@@ -36,10 +43,11 @@ class MemoryStore:
         at: float,
         expected_generation: int,
         secrets: Mapping[str, SecretRecord] | None = None,
+        expected_secrets: Mapping[str, SecretRecord] | None = None,
         nonces: Mapping[str, str] | None = None,
         what: str = "",
     ) -> int:
-        self._compare(expected_generation)
+        self._compare(expected_generation, expected_secrets)
         self._fleet = StoredFleet(expected_generation + 1, fleet, directory, by, at)
         self._secrets = self._secrets if secrets is None else dict(secrets)
         self._nonces = self._nonces if nonces is None else dict(nonces)
@@ -62,14 +70,21 @@ class MemoryStore:
     async def read_secrets(self) -> Mapping[str, SecretRecord]:
         return dict(self._secrets)
 
-    async def write_secrets(self, secrets: Mapping[str, SecretRecord], *, expected_generation: int) -> None:
-        self._compare(expected_generation)
+    async def write_secrets(
+        self,
+        secrets: Mapping[str, SecretRecord],
+        *,
+        expected_generation: int,
+        expected_secrets: Mapping[str, SecretRecord] | None = None,
+    ) -> None:
+        self._compare(expected_generation, expected_secrets)
         self._secrets = dict(secrets)
 
-    def _compare(self, expected: int) -> None:
+    def _compare(self, expected: int, secrets: Mapping[str, SecretRecord] | None) -> None:
         found, who = (self._fleet.generation, self._fleet.by) if self._fleet else (0, "nobody")
         if found != expected:
             raise generation_conflict(found, who, expected)
+        refuse_other_secrets(self._secrets, secrets)
 
     async def read_records(self) -> Mapping[str, AgentRecord]:
         return dict(self._records)

@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from shoal.control.history import REVISIONS_KEPT, StoredGeneration, StoredRevision, new_revisions
-from shoal.control.store import DECISIONS_KEPT, History, SecretRecord, StoredFleet, generation_conflict
+from shoal.control.store import (
+    DECISIONS_KEPT,
+    History,
+    SecretRecord,
+    StoredFleet,
+    generation_conflict,
+    refuse_other_secrets,
+)
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.errors import NewerState, StoreError
@@ -96,6 +103,7 @@ class SqliteStore:
         at: float,
         expected_generation: int,
         secrets: Mapping[str, SecretRecord] | None = None,
+        expected_secrets: Mapping[str, SecretRecord] | None = None,
         nonces: Mapping[str, str] | None = None,
         what: str = "",
     ) -> int:
@@ -103,7 +111,7 @@ class SqliteStore:
 
         def swap() -> None:
             with self._db:
-                self._compare(expected_generation)
+                self._compare(expected_generation, expected_secrets)
                 self._db.execute(
                     "REPLACE INTO fleet (id, generation, document, directory, stored_by, stored_at) "
                     "VALUES (1,?,?,?,?,?)",
@@ -168,20 +176,27 @@ class SqliteStore:
     async def read_secrets(self) -> Mapping[str, SecretRecord]:
         return await self._run(self._select_secrets)
 
-    async def write_secrets(self, secrets: Mapping[str, SecretRecord], *, expected_generation: int) -> None:
+    async def write_secrets(
+        self,
+        secrets: Mapping[str, SecretRecord],
+        *,
+        expected_generation: int,
+        expected_secrets: Mapping[str, SecretRecord] | None = None,
+    ) -> None:
         def swap() -> None:
             with self._db:
-                self._compare(expected_generation)
+                self._compare(expected_generation, expected_secrets)
                 self._replace_secrets(secrets)
 
         await self._run(swap)
 
-    def _compare(self, expected: int) -> None:
+    def _compare(self, expected: int, secrets: Mapping[str, SecretRecord] | None) -> None:
         """Begins a transaction that nobody else can write beside. Raises Conflict."""
         self._db.execute("BEGIN IMMEDIATE")
         found, who = self._db.execute("SELECT generation, stored_by FROM fleet").fetchone() or (0, "nobody")
         if found != expected:
             raise generation_conflict(found, who, expected)
+        refuse_other_secrets(self._select_secrets(), secrets)
 
     def _select_secrets(self) -> Mapping[str, SecretRecord]:
         rows = self._db.execute("SELECT name, document FROM secret ORDER BY name").fetchall()

@@ -72,6 +72,15 @@ def generation_conflict(found: int, by: str, expected: int) -> Conflict:
     )
 
 
+def refuse_other_secrets(found: Mapping[str, SecretRecord], expected: Mapping[str, SecretRecord] | None) -> None:
+    """Raises Conflict, naming them, where there are other secrets than those that a change was made on (`None`:
+    whichever)."""
+    names = [] if expected is None else sorted({*found, *expected})
+    changed = [name for name in names if found.get(name) != (expected or {}).get(name)]
+    if changed:
+        raise Conflict(f"secrets changed meanwhile: {', '.join(changed)}; nothing was stored, do it again")
+
+
 class Store(Protocol):
     """Durable state of one fleet. Every method may raise StoreError."""
 
@@ -86,12 +95,14 @@ class Store(Protocol):
         at: float,
         expected_generation: int,
         secrets: Mapping[str, SecretRecord] | None = None,
+        expected_secrets: Mapping[str, SecretRecord] | None = None,
         nonces: Mapping[str, str] | None = None,
         what: str = "",
     ) -> int:
         """Stores it as generation `expected_generation + 1` (0: there is none yet) and returns that; with it `secrets`
         and `nonces`, unless they are `None`, in place of all that there were. `what` says in the history what it was.
-        Raises Conflict, naming who was first, when another generation is there."""
+        Raises Conflict, naming who was first, when another generation is there, or, unless `expected_secrets` is
+        `None`, other secrets: they may change without a generation."""
         ...
 
     async def read_history(self) -> History:
@@ -102,7 +113,13 @@ class Store(Protocol):
         """By name; there may be some before the first fleet and after the last."""
         ...
 
-    async def write_secrets(self, secrets: Mapping[str, SecretRecord], *, expected_generation: int) -> None:
+    async def write_secrets(
+        self,
+        secrets: Mapping[str, SecretRecord],
+        *,
+        expected_generation: int,
+        expected_secrets: Mapping[str, SecretRecord] | None = None,
+    ) -> None:
         """Puts them in place of all that there were, and leaves the generation: for what changes no replica.
         Raises Conflict as `write_fleet` does."""
         ...

@@ -167,7 +167,7 @@ def test_a_controller_that_cannot_start_says_why(file: Path, directory: Path, ru
 def test_down_asks_the_controller(fake: FakeController, directory: Path, run: Run) -> None:
     """And forgets the secrets once nothing may need them."""
     record = SecretRecord(SecretContents(directory).put(b"x"), 1.0, "ann")
-    asyncio.run(write_secrets(directory, {"TOKEN": record, "BY_HAND": replace(record, by_hand=True)}, 0))
+    asyncio.run(write_secrets(directory, {"TOKEN": record, "BY_HAND": replace(record, by_hand=True)}, 0, {}))
     fake.stays = True
     done = run("down", "--volumes")
     assert (done.code, done.out) == (0, "warehouse: everything is stopped, volumes and queues are deleted\n")

@@ -89,6 +89,20 @@ async def test_secrets_without_a_new_generation(store: Store) -> None:
     assert await store.read_secrets() == {"OTHER": OTHER}
 
 
+async def test_secrets_that_changed_meanwhile_are_not_written_over(store: Store) -> None:
+    """They may change without a generation: who made a plan on others is told which, and stores nothing."""
+    await put(store)
+    await store.write_secrets({"TOKEN": TOKEN}, expected_generation=1, expected_secrets={})
+    fields = {"directory": "/p", "by": "ann", "at": 1.0, "expected_generation": 1}
+    with pytest.raises(Conflict, match="secrets changed meanwhile: TOKEN"):
+        await store.write_fleet(FLEET, secrets={}, expected_secrets={}, **fields)  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match="secrets changed meanwhile: TOKEN"):
+        await store.write_secrets({}, expected_generation=1, expected_secrets={"TOKEN": OTHER})
+    stored = await store.read_fleet()
+    assert stored is not None and (stored.generation, stored.secrets) == (1, {"TOKEN": TOKEN})
+    assert await store.write_fleet(FLEET, secrets={}, expected_secrets={"TOKEN": TOKEN}, **fields) == 2  # type: ignore[arg-type]
+
+
 async def test_records_are_kept_and_forgotten(store: Store) -> None:
     """A record comes back equal; `None` forgets it and its decisions."""
     record = AgentRecord(3, Pin(3, 9.0), (ScaleEvent(1.0, 2),), (), 7.5)
