@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from shoal.engines.protocol import LogLine
 from shoal.errors import Conflict, ControllerUnavailable, NotFound, ShoalError
 from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.spec.model import Queue
+
+log = logging.getLogger(__name__)
 
 EVENTS_INTERVAL_S = 0.2
 LOG_TAIL_LINES = 1000  # a replica's, where neither an end nor a begin was asked for
@@ -77,8 +80,10 @@ def _finish_changes(tasks: asyncio.TaskGroup, changes: set[asyncio.Task[None]]) 
         async def change() -> None:
             try:
                 answer = await handler(request)
-            except Exception as error:  # noqa: BLE001 - the request's, not the group's
-                if not outcome.done():
+            except Exception as error:
+                if outcome.done():  # who asked has left
+                    log.exception("%s %s", request.method, request.path)
+                else:
                     outcome.set_exception(error)
             else:
                 if not outcome.done():

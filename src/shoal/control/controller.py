@@ -448,10 +448,11 @@ class Controller:
             return
 
     def failed(self, where: str, error: Exception) -> None:
-        """Notes an error; one that is not Shoal's own is a fault of Shoal's, and its traceback goes to the log."""
-        if not isinstance(error, ShoalError):
+        """Notes an error; one that is not Shoal's own is a fault of Shoal's, the traceback goes to the log, once."""
+        words = str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, ShoalError) and self.problems.get(where) != words:
             log.error("%s: an unexpected error", where, exc_info=error)
-        self.problem(where, str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}")
+        self.problem(where, words)
 
     def problem(self, where: str, message: str | None) -> None:
         """Notes what goes wrong now, once, and that it is over."""
