@@ -1,8 +1,10 @@
 """A full disk, files that can't be read, rights that are missing: each is said in words, and nothing is lost."""
 
+import errno
 import json
 import logging
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,7 @@ from shoal.core.action import RunJob, Scale
 from shoal.core.observed import Phase
 from shoal.engines.local import LocalEngine, LocalPlatform
 from shoal.engines.local.addresses import Addresses
+from shoal.engines.local.census import Census, Look
 from shoal.engines.local.launch import _working_directory
 from shoal.errors import EngineError
 from shoal.spec.model import Agent, Fleet, Health, LocalOptions
@@ -149,6 +152,42 @@ async def test_a_life_of_which_nothing_is_left_is_made_anew(directory: Path) -> 
     async with local_engine(directory) as engine:
         await engine.act(wanted(template(), 1))
         assert (await ready(engine, 1))[0].id == "a-2"
+
+
+async def test_a_fault_in_one_replicas_story_ends_no_other(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With no descriptor left nobody sees which processes there are: what broke off over it is taken up again, the
+    others never notice, and the controller lives."""
+    async with local_engine(directory) as engine:
+        await engine.act([*wanted(template(), 1), *wanted(template(agent="b"), 1)])
+        await ready(engine, 1)
+        (other,) = await ready(engine, 1, "b")
+        (life,) = engine._agents["a"].lives
+        session = life.session
+        assert session is not None
+
+        async def blind(_census: Census) -> Look:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Census, "look", blind)
+            os.killpg(session, signal.SIGKILL)
+            await eventually("it is told", lambda: "Too many open files" in caplog.text)
+        again = await until(engine, "it runs again", lambda view: [r.restarts for r in view.replicas if r.ready] == [1])
+        assert again.replicas[0].id == "a-1"
+        assert await ready(engine, 1, "b") == (other,)
+
+
+async def test_a_log_whose_notes_cannot_be_read_is_read_without_times(directory: Path) -> None:
+    """What a power cut left of them keeps no controller from starting."""
+    async with local_engine(directory) as engine:
+        await engine.act(wanted(template((*PYTHON, "import time; print('hi'); time.sleep(600)")), 1))
+        await ready(engine, 1)
+    (directory / "agents" / "a" / "logs" / "a-1" / "stdout.marks").write_bytes(b"\xff\x00garbage\n")
+    async with local_engine(directory) as engine:
+        assert (await ready(engine, 1))[0].restarts == 0
+        assert [line.text async for line in engine.logs("a")] == ["hi"]
 
 
 async def test_the_state_of_a_newer_shoal_is_left_alone(directory: Path) -> None:

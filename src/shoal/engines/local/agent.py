@@ -45,16 +45,19 @@ _RUN_IDS_SLACK = 200  # so that the file is written anew only now and then
 _GONE_LOGS_KEPT = 20
 _UNKNOWN_GRACE_S = 10.0  # what the spec gives an agent that says nothing
 
+Story = Callable[[], Coroutine[Any, Any, None]]
+
 
 class LocalAgent:
-    """`begin` takes a coroutine that must run on; `changed` is called after every change, `freed` when something that
-    replicas of any agent may wait for was given back. `view` is the same object until something changes."""
+    """`begin` takes what must run on, and takes it up again where it breaks off; `changed` is called after every
+    change, `freed` when something that replicas of any agent may wait for was given back. `view` is the same object
+    until something changes."""
 
     def __init__(
         self,
         machine: Machine,
         name: str,
-        begin: Callable[[Coroutine[Any, Any, None]], object],
+        begin: Callable[[Story], object],
         changed: Callable[[], None],
         freed: Callable[[], None],
     ) -> None:
@@ -271,12 +274,12 @@ class LocalAgent:
         if adopted:
             life.adopt()
         self._touch()
-        self._begin(self._follow_replica(life))
+        self._begin(lambda: self._follow_replica(life))
         return life
 
     async def _follow_replica(self, life: ReplicaLife) -> None:
         await life.run()
-        del self._replicas[life.state.id]
+        self._replicas.pop(life.state.id, None)
         self._settle()
 
     def _live_run(self, state: RunState, *, adopted: bool = False) -> RunLife:
@@ -284,12 +287,12 @@ class LocalAgent:
         self._runs[state.id] = life
         if adopted:
             life.adopt()
-        self._begin(self._follow_run(life))
+        self._begin(lambda: self._follow_run(life))
         return life
 
     async def _follow_run(self, life: RunLife) -> None:
         await life.run()
-        del self._runs[life.state.id]
+        self._runs.pop(life.state.id, None)
         if not self._state.removed:
             self._history[life.state.id] = life.value()
         self._settle()

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from shoal.core.action import Action, ActionFailure
-from shoal.core.observed import AgentObserved, Observed
+from shoal.core.observed import Observed
 from shoal.core.signals import Usage
 from shoal.core.template import SecretUse
 from shoal.engines.dispatch import carry_out
-from shoal.engines.local.agent import LocalAgent
+from shoal.engines.local.agent import LocalAgent, Story
 from shoal.engines.local.capabilities import CAPABILITIES
 from shoal.engines.local.gpus import Gpus, visible_devices
 from shoal.engines.local.guard import keep_limits
@@ -36,8 +37,12 @@ from shoal.engines.local.render import render_base
 from shoal.engines.local.state import check_version
 from shoal.engines.local.usage import UsageMeter
 from shoal.engines.protocol import Capabilities, LogLine
+from shoal.engines.view import View
 from shoal.errors import EngineError, EngineUnavailable
 from shoal.spec.model import LocalOptions
+
+_LOGGER = logging.getLogger("shoal.engines.local")
+_AGAIN_S = 1.0
 
 
 def refuse_secrets(use: SecretUse) -> bytes:
@@ -86,13 +91,10 @@ class LocalEngine:
             clock=clock,
         )
         self.configure(options, project_directory or Path())
-        self._dirty: set[str] = set()
-        self._view: Mapping[str, AgentObserved] = {}
+        self._view = View()
         self._usage = UsageMeter()
         self._log_readers = 0  # while somebody reads in a thread, nothing is rotated
         self._rotating = asyncio.Lock()  # and while something is rotated in a thread, nobody reads
-        self._version = 0
-        self._changed = asyncio.Event()
         self._lock: int | None = None
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,9 +110,9 @@ class LocalEngine:
             self._group = await asyncio.TaskGroup().__aenter__()
             for path in directories(layout.agents):
                 self._agent(path.name).adopt()
-            self._begin(self._keep_house())
-            self._begin(keep_limits(self._machine, self._lives))
-            self._begin(self._watch_lively_logs())
+            self._begin(self._keep_house)
+            self._begin(lambda: keep_limits(self._machine, self._lives))
+            self._begin(self._watch_lively_logs)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -144,22 +146,11 @@ class LocalEngine:
 
     async def observe(self) -> Observed:
         """Every agent; the same object again for one of which nothing changed."""
-        if self._dirty:
-            view = dict(self._view)
-            for name in self._dirty:
-                agent = self._agents.get(name)
-                if agent is None or agent.gone:
-                    self._agents.pop(name, None)
-                    view.pop(name, None)
-                else:
-                    view[name] = agent.view
-            self._dirty.clear()
-            self._view = view
-        return Observed(self._machine.clock(), self._view)
+        return Observed(self._machine.clock(), self._view.of(self._agents))
 
     def changes(self) -> AsyncIterator[None]:
         """Yields after whatever happened since the call: an exit, a flip of readiness, a start, an action."""
-        return self._changes_since(self._version)
+        return self._view.changes()
 
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
         """Carries the actions out in order. Starting and stopping go on after it has returned."""
@@ -220,37 +211,23 @@ class LocalEngine:
     def _agent(self, name: str) -> LocalAgent:
         if name not in self._agents or self._agents[name].gone:
             self._agents[name] = LocalAgent(
-                self._machine, name, self._begin, lambda: self._touch(name), self._wake_waiting
+                self._machine, name, self._begin, lambda: self._view.touch(name), self._wake_waiting
             )
         return self._agents[name]
 
     def _masked(self, line: LogLine) -> LogLine:
         return LogLine(line.replica, line.agent, self._machine.mask(line.text), line.stream, line.at)
 
-    def _begin(self, story: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, story: Story) -> None:
         if self._group is None:
-            story.close()
             raise EngineUnavailable("the local engine is not open; use it by `async with`")
-        task = self._group.create_task(story)
+        task = self._group.create_task(_lasting(story))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _wake_waiting(self) -> None:
         for agent in self._agents.values():
             agent.wake()
-
-    def _touch(self, agent: str) -> None:
-        self._dirty.add(agent)
-        self._version += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _changes_since(self, seen: int) -> AsyncIterator[None]:
-        while True:
-            while seen == self._version:
-                await self._changed.wait()
-            seen = self._version
-            yield
 
     async def _keep_house(self) -> None:
         while True:
@@ -275,6 +252,19 @@ class LocalEngine:
                     path = directory / f"{stream}.log"
                     if path not in followers:
                         followers[path] = Follower(agent, directory, stream, from_end=from_end)
+
+
+async def _lasting(story: Story) -> None:
+    """A story that breaks off is taken up again: one replica's trouble (no descriptor left, a disk that can't be read)
+    must not be the end of what keeps all the others."""
+    while True:
+        try:
+            await story()
+        except Exception:
+            _LOGGER.exception("an unexpected error; goes on in %g s", _AGAIN_S)
+            await asyncio.sleep(_AGAIN_S)
+        else:
+            return
 
 
 def _lock(path: Path) -> int:

@@ -122,7 +122,7 @@ class LogPair:
 def read_marks(path: Path) -> deque[tuple[int, float]]:
     marks: deque[tuple[int, float]] = deque()
     with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(encoding="ascii").splitlines():
+        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
             size, _, at = line.partition(" ")
             with contextlib.suppress(ValueError):
                 marks.append((int(size), float(at)))

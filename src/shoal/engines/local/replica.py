@@ -73,7 +73,7 @@ class ReplicaLife(Life):
         """Until it was told to end and nothing of it is left."""
         if self._leftovers:
             await self._clear_away()
-        if self._process is not None:
+        if self._process is not None and self.state.phase is Phase.RUNNING:
             await self._attend()
         while not self.stopping:
             await self._wait_until(self.state.start_due or self._machine.now, lambda: self.stopping)

@@ -50,7 +50,7 @@ class RunLife(Life):
         """Until it has succeeded, failed for good, or was told to end."""
         if self._leftovers:
             await self._clear_away()
-        if self._process is not None:
+        if self._process is not None and self.state.phase is Phase.RUNNING:
             await self._attend()
         while not self.stopping and self.state.phase not in ENDED:
             await self._wait_until(self.state.start_due or self._machine.now, lambda: self.stopping)

@@ -161,7 +161,8 @@ def load_life(path: Path) -> ReplicaState | RunState | None:
         state = recover_life(path.parent)
         set_aside(path, time.time())
         if state is not None:
-            store_life(path, state)
+            with contextlib.suppress(OSError):  # a full disk: the next look finds it as this one did
+                store_life(path, state)
         return state
 
 

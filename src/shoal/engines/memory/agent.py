@@ -44,7 +44,7 @@ class MemoryAgent:
         self._view: AgentObserved | None = None
 
     @property
-    def empty(self) -> bool:
+    def gone(self) -> bool:
         """Removed, and its last replica is gone."""
         return self.removed and not self._lives
 

@@ -6,7 +6,6 @@ instant, so that a simulation may jump from `next_due` to `next_due`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
 from shoal.core.action import Action, ActionFailure
@@ -17,6 +16,7 @@ from shoal.engines.memory.agent import MemoryAgent
 from shoal.engines.memory.behaviour import Behaviour, Behaviours
 from shoal.engines.memory.timeline import Timeline
 from shoal.engines.protocol import Ability, Capabilities, LogLine, Support
+from shoal.engines.view import View
 from shoal.errors import EngineError, EngineUnavailable, NotFound
 
 CAPABILITIES = Capabilities(
@@ -45,13 +45,10 @@ class MemoryEngine:
         self._behaviour: Behaviours = behaviour or Behaviour()
         self._behaviours: dict[str, Behaviours] = {}
         self._agents: dict[str, MemoryAgent] = {}
-        self._dirty: set[str] = set()
-        self._view: Mapping[str, AgentObserved] = {}
+        self._view = View()
         self._failures: list[tuple[Callable[[Action], bool], str]] = []
         self._logs: list[LogLine] = []
         self._usage: dict[str, Usage] = {}
-        self._version = 0
-        self._changed = asyncio.Event()
         self._addresses = 0
 
     # The port.
@@ -64,22 +61,11 @@ class MemoryEngine:
     def look(self) -> Mapping[str, AgentObserved]:
         """What there is now, whether or not the engine can be reached."""
         self._timeline.advance()
-        if self._dirty:
-            view = dict(self._view)
-            for name in self._dirty:
-                agent = self._agents.get(name)
-                if agent is None or agent.empty:
-                    self._agents.pop(name, None)
-                    view.pop(name, None)
-                else:
-                    view[name] = agent.view
-            self._dirty.clear()
-            self._view = view
-        return self._view
+        return self._view.of(self._agents)
 
     def changes(self) -> AsyncIterator[None]:
         """Yields after every change since the call; time that passes is a change once `observe` or `tick` saw it."""
-        return self._changes_since(self._version)
+        return self._view.changes()
 
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
         """Carries out each action at once, save those that `fail_next` named."""
@@ -170,7 +156,7 @@ class MemoryEngine:
     def put_log(self, line: LogLine) -> None:
         """The replica wrote a line."""
         self._logs.append(line)
-        self._wake()
+        self._view.wake()
 
     def put_usage(self, replica: str, usage: Usage | None) -> None:
         """What the replica uses; `None`: it can't be measured."""
@@ -180,22 +166,6 @@ class MemoryEngine:
             self._usage[replica] = usage
 
     # Within.
-
-    async def _changes_since(self, seen: int) -> AsyncIterator[None]:
-        while True:
-            while seen == self._version:
-                await self._changed.wait()
-            seen = self._version
-            yield
-
-    def _wake(self) -> None:
-        self._version += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def _touch(self, agent: str) -> None:
-        self._dirty.add(agent)
-        self._wake()
 
     def _reach(self) -> None:
         if self.unavailable is not None:
@@ -209,7 +179,7 @@ class MemoryEngine:
 
     def _agent(self, name: str) -> MemoryAgent:
         if name not in self._agents:
-            agent = MemoryAgent(name, self._timeline, self._next_address, lambda: self._touch(name))
+            agent = MemoryAgent(name, self._timeline, self._next_address, lambda: self._view.touch(name))
             agent.behaviour = self._behaviours.get(name, self._behaviour)
             self._agents[name] = agent
         return self._agents[name]
