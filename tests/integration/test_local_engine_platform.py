@@ -74,6 +74,22 @@ async def test_addresses_and_processes_outlive_the_controller(directory: Path) -
     assert not (directory / "platform").exists() and not (directory / "volumes").exists()
 
 
+async def test_a_start_that_nobody_noted_is_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller that dies between the start and the note of it leaves no second gateway or broker to the next."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    home = directory / "platform" / "gateway"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shoal.engines.local.service.write_whole", killed)
+        Service("gateway", home).start(SLEEPER, {"PATH": os.environ["PATH"]})
+    found = Service("gateway", home)
+    assert found.is_running(SLEEPER)
+    await found.stop(1.0)
+    assert processes_below(directory) == []
+
+
 async def test_no_queue_no_broker(directory: Path) -> None:
     """Nothing is started that nobody needs."""
     parts = platform(directory)

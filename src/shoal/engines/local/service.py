@@ -185,11 +185,14 @@ class Service:
 
     def _load(self) -> _Noted | None:
         content = read_if_there(self._manifest)
-        try:
-            return None if content is None else _NOTED.validate_json(content)
-        except ValidationError:
-            set_aside(self._manifest, time.time())
-        process = find_leader(self._exit_path)
+        if content is None and not self.directory.is_dir():
+            return None
+        if content is not None:
+            try:
+                return _NOTED.validate_json(content)
+            except ValidationError:
+                set_aside(self._manifest, time.time())
+        process = find_leader(self._exit_path)  # a controller may have died between the start and the note of it
         with contextlib.suppress(psutil.Error):
             return None if process is None else _Noted(led_argv(psutil.Process(process.pid).cmdline()), process)
         return None
