@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import resource
 import signal
 import sys
 import traceback
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from shoal.api.controller import run_controller
 from shoal.errors import ShoalError
+from shoal.proxy.limits import allow_many_files
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, required=True, help="the fleet's state directory")
     parser.add_argument("--fleet", required=True, help="the fleet's name")
     arguments = parser.parse_args()
-    _allow_many_files()
+    allow_many_files()  # a thousand agents want more than the usual 1,024
     status = 0
     try:
         asyncio.run(_run(arguments.directory, arguments.fleet))
@@ -36,14 +36,6 @@ def main() -> int:
         traceback.print_exception(errors)
         status = 1
     return status
-
-
-def _allow_many_files() -> None:
-    """The usual soft limit of 1,024 open files is too few for a thousand agents."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(directory: Path, fleet: str) -> None:

@@ -18,8 +18,6 @@ RATE_WINDOW_S = 2.0
 QUANTILE_WINDOW_S = 5.0
 LONGEST_WINDOW_S = QUANTILE_WINDOW_S
 
-_LATENCY_BUCKETS = len(LATENCY_BOUNDS_MS)
-
 
 @dataclass(frozen=True, slots=True)
 class Point:

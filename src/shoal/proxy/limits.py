@@ -36,7 +36,7 @@ def machine_limits() -> Limits:
 
 
 def allow_many_files() -> None:
-    """Raises the soft limit of open files, of this process and of the Envoy that it starts, as far as is allowed."""
+    """Raises the soft limit of open files, of this process and of what it starts, as far as is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
