@@ -137,7 +137,7 @@ def _draw_dependencies(agents: dict[str, Any], rng: random.Random) -> None:
     lasting = [name for name in sorted(agents) if name != "job"]
     rng.shuffle(lasting)
     for index, name in enumerate(lasting):
-        if index and rng.random() < 0.4:
+        if index and rng.random() < 0.75:
             agents[name]["depends_on"] = rng.sample(lasting[:index], rng.randrange(1, min(index, 2) + 1))
 
 

@@ -79,6 +79,7 @@ def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) 
         replicas=tuple(_replica_view(state, replica) for replica in replicas),
         runs=tuple(_run_view(run) for run in state.observed.runs),
         rollout=_rollout_view(state),
+        waits_on=state.waits_on,
     )
 
 

@@ -90,7 +90,8 @@ class RolloutView:
 @dataclass(frozen=True, slots=True)
 class AgentView:
     """One agent. `state` is `ok`, `progressing`, `asleep` (at zero, wakes by itself), `degraded` or `failed`, with its
-    `reason`; `settled`: what is wished of it is carried out. `desired`, `ready` and `starting` count replicas apart."""
+    `reason`; `settled`: what is wished of it is carried out. `desired`, `ready` and `starting` count replicas apart.
+    `waits_on` are the agents that it waits for before its first start or its end."""
 
     name: str
     kind: str
@@ -118,6 +119,7 @@ class AgentView:
     runs: tuple[RunView, ...] = ()
     settled: bool = True
     rollout: RolloutView | None = None
+    waits_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,18 @@ class Settling:
         return Verdict.WAITING
 
     def concerned(self, view: StatusView) -> list[AgentView]:
-        """The agents that count."""
-        return [agent for agent in view.agents if not self.agents or agent.name in self.agents]
+        """The agents that count: all, or the named ones and for whom these wait."""
+        if not self.agents:
+            return list(view.agents)
+        by_name = {agent.name: agent for agent in view.agents}
+        found: dict[str, AgentView] = {}
+        names = list(self.agents)
+        while names:
+            agent = by_name.get(names.pop())
+            if agent is not None and agent.name not in found:
+                found[agent.name] = agent
+                names += agent.waits_on
+        return [agent for agent in view.agents if agent.name in found]
 
     def in_the_way(self, view: StatusView) -> list[AgentView]:
         """Those that are not at rest."""

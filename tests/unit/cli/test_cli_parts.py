@@ -160,6 +160,19 @@ def test_a_later_generation_supersedes() -> None:
     assert Settling(2).judge(replace(STATUS, generation=3, observed_generation=3), 0) is Verdict.SUPERSEDED
 
 
+def test_who_is_waited_for_counts_too() -> None:
+    """`up AGENT` tells that what it waits for has failed, however far off that is, and of no other failure."""
+    named = replace(INGEST, name="web", state="progressing", settled=False, waits_on=("api",))
+    between = replace(named, name="api", waits_on=("db",))
+    failed = replace(named, name="db", state="failed", waits_on=())
+    view = replace(STATUS, generation=1, observed_generation=1, settled=False, agents=(named, between, failed))
+    settling = Settling(1, ["web"])
+    assert settling.judge(view, 0) is Verdict.WAITING and settling.judge(view, 9) is Verdict.FAILED
+    assert settling.in_the_way(view) == [named, between, failed]
+    started = replace(view, agents=(replace(named, state="ok", settled=True, waits_on=()), between, failed))
+    assert Settling(1, ["web"]).judge(started, 0) is Verdict.SETTLED
+
+
 def test_part_of_a_fleet() -> None:
     """The named agents change, those that they call come with them, the others stay as they are stored."""
     assert list(take_agents(None, FLEET, ["c"]).agents) == ["c"]
