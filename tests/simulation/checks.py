@@ -59,11 +59,13 @@ class Checks:
         now = self._world.loop.time()
         if action.agent in self._begun or now - self._forgotten_at.get(action.agent, -1e9) < EXCUSED_S:
             return
+        agents = self._world.engine.look()
         for name in spec.depends_on:
             other, state = fleet.agents.get(name), life.controller.states.get(name)
             if other is None or state is None or (other.scale.min == 0 and state.record.desired == 0):
                 continue
-            if now - self._ready_at.get(name, -1e9) > EXCUSED_S:
+            ready_now = self._serving(agents.get(name, _NOBODY)) > 0
+            if not ready_now and now - self._ready_at.get(name, -1e9) > EXCUSED_S:
                 self._broken(f"{action.agent} started before {name} was ready", action)
 
     def _counts(

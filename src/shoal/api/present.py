@@ -76,7 +76,7 @@ def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) 
         memory_bytes=sum(u.memory_bytes for u in usage) if usage else None,
         next_run_at=state.next_run_at,
         decision=decision_view(state.decision) if state.decision is not None else None,
-        replicas=tuple(_replica_view(state, replica) for replica in replicas),
+        replicas=tuple(_replica_view(state, each) for each in sorted(replicas, key=lambda r: r.ordinal or 0)),
         runs=tuple(_run_view(run) for run in state.observed.runs),
         rollout=_rollout_view(state),
         waits_on=state.waits_on,
