@@ -244,7 +244,7 @@ def test_ports_that_nobody_noted_are_chosen(tmp_path: Path) -> None:
     corrupt(tmp_path / "ports.json")
     addresses = Addresses(tmp_path / "ports.json")
     addresses.choose(0, "127.0.0.1", ["a"], gateway_runs=False, broker_runs=False)
-    assert addresses.public != addresses.callers(["a"])["a"]
+    assert addresses.public != addresses.callers["a"]
 
 
 async def test_a_command_without_the_right_to_run_is_told(engine: LocalEngine, directory: Path) -> None:

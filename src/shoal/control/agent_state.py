@@ -17,15 +17,15 @@ from shoal.spec.model import Agent
 
 @dataclass(slots=True)
 class AgentState:
-    """One agent. `spec` is `None` once it left the fleet and only has to be drained and forgotten; `depends_on` is what
-    its spec said until then."""
+    """One agent. `spec` is `None` once it left the fleet and only has to be drained and forgotten; `last` is its spec
+    until then, as far as this controller knew it."""
 
     name: str
     spec: Agent | None
     observed: AgentObserved
     record: AgentRecord = field(default_factory=AgentRecord)
     revision: str = ""
-    depends_on: tuple[str, ...] = ()
+    last: Agent | None = None
     ensure: bool = True
     history: ScalingHistory = field(default_factory=ScalingHistory)
     decision: Decision | None = None

@@ -46,7 +46,7 @@ class Controller:
         self.stored: StoredFleet | None = None
         self.wished: StoredFleet | None = None  # as it was last read; `stored` once it could be taken up
         self.wired: Wired | None = None
-        self._last_fleet: Fleet | None = None  # while the fleet ends, who still finishes something calls as before
+        self._last_fleet: Fleet | None = None  # while it ends, who still finishes something calls as before
         self.queues: QueueBroker | None = None
         self.events = parts.events
         self.problems: dict[str, str] = {}
@@ -300,8 +300,8 @@ class Controller:
         if state is None:
             state = self.states[name] = AgentState(name, None, AgentObserved(name))
             state.take_over(now)
-        state.spec, state.revision, state.ensure = fleet.agents[name], revision_of(self._templates[name]), True
-        state.depends_on = state.spec.depends_on
+        state.spec = state.last = fleet.agents[name]
+        state.revision, state.ensure = revision_of(self._templates[name]), True
 
     async def _connect_queues(self, fleet: Fleet, admin_url: str | None) -> None:
         if self.queues is not None and admin_url != self._queues_url:

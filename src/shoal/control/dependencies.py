@@ -37,7 +37,8 @@ def _start_waits_on(state: AgentState, states: Mapping[str, AgentState]) -> tupl
 
 def _end_waits_on(state: AgentState, states: Mapping[str, AgentState]) -> tuple[str, ...]:
     """The agents that leave the fleet with this one, depend on it, and are still there."""
-    return tuple(name for name, other in states.items() if other.spec is None and state.name in other.depends_on)
+    leaving = ((name, other.last) for name, other in states.items() if other.spec is None)
+    return tuple(name for name, last in leaving if last is not None and state.name in last.depends_on)
 
 
 def _lets_start(state: AgentState) -> bool:

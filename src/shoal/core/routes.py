@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from shoal.core.observed import Observed, Replica, identity_name
 from shoal.core.routing import AgentRoute, Caller, Endpoint, ExternalRoute, HealthCheck
 from shoal.core.wiring import Wiring
-from shoal.spec.model import Agent, External, Fleet
+from shoal.spec.model import Agent, External
 
 
 def route_for(name: str, agent: Agent, serving: Sequence[Replica], *, hold: bool) -> AgentRoute:
@@ -36,11 +36,11 @@ def route_for(name: str, agent: Agent, serving: Sequence[Replica], *, hold: bool
     )
 
 
-def callers_for(fleet: Fleet, wiring: Wiring, observed: Observed) -> dict[str, Caller]:
+def callers_for(agents: Mapping[str, Agent], wiring: Wiring, observed: Observed) -> dict[str, Caller]:
     """Who may call whom, and how each caller is known."""
     callers: dict[str, Caller] = {}
-    for name, agent in fleet.agents.items():
-        port = wiring.caller_ports.get(name)
+    for name, agent in agents.items():
+        port = wiring.caller_ports.get(name) if agent.calls else None
         there = observed.agents.get(name)
         addresses = tuple(sorted({r.source for r in there.replicas if r.source})) if there else ()
         if port is not None or addresses:

@@ -18,8 +18,9 @@ CONSUMER = "workers"  # the one durable consumer of every queue
 class Wiring:
     """Addresses. `call_url` is by calling agent: the base under which it reaches the agent `b` as `<base>/b`.
 
-    `caller_ports` is by calling agent where each has a listener of its own; `broker_url` is by agent, with credentials
-    that reach only the queues that it declares; `broker_admin_url` is Shoal's own.
+    `caller_ports` is by calling agent where each has a listener of its own, those included that called before;
+    `broker_url` is by agent, with credentials that reach only the queues that it declares; `broker_admin_url` is
+    Shoal's own.
     """
 
     bind: str

@@ -156,6 +156,7 @@ async def test_the_end_goes_the_other_way(whole: bool) -> None:
         await drive.go(1)
         assert living(drive, "stock") == 1 and drive.route("stock").endpoints
         assert drive.state("stock").waiting_for == "waits for web to stop"
+        assert drive.gateways.snapshot is not None and drive.gateways.snapshot.callers["web"].may_call == ("stock",)
         await drive.go(5, until=lambda: drive.controller.states.keys() == ({"other"} - ({"other"} if whole else set())))
 
 

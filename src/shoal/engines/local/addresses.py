@@ -77,9 +77,10 @@ class Addresses:
         """The broker's HTTP port for health."""
         return self._kept.monitor
 
-    def callers(self, agents: Iterable[str]) -> dict[str, int]:
-        """The listener of each agent that calls others."""
-        return {agent: self._kept.callers[agent] for agent in agents}
+    @property
+    def callers(self) -> dict[str, int]:
+        """The listener of each agent that calls others, or did."""
+        return dict(self._kept.callers)
 
     def choose(self, public: int, bind: str, callers: Iterable[str], *, gateway_runs: bool, broker_runs: bool) -> None:
         """Fills what is missing, and chooses anew what somebody else took while nothing of ours ran.

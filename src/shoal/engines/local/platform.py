@@ -118,7 +118,7 @@ class LocalPlatform:
             self._died(f"{why}; it is started anew")
 
     def _wire(self, fleet: Fleet, callers: Sequence[str], users: Sequence[str]) -> Wiring:
-        ports = self._addresses.callers(callers)
+        ports = self._addresses.callers
         passwords = self._broker.passwords(fleet) if users else {}
         port = self._addresses.broker
         return Wiring(

@@ -30,7 +30,7 @@ class MemoryPlatform:
         return Wiring(
             bind=fleet.local.bind,
             public_port=fleet.local.port or 8080,
-            caller_ports={name: self._ports[name] for name in callers},
+            caller_ports=dict(self._ports),
             call_url={name: f"http://127.0.0.1:{self._ports[name]}" for name in callers},
             broker_url={name: f"nats://{name}@127.0.0.1:4222" for name in users},
             broker_admin_url="nats://127.0.0.1:4222" if users else None,
