@@ -63,7 +63,7 @@ class AgentState:
 
     def leave(self) -> None:
         """It is not in the fleet any more. Should it come back once it has ended, that is a first start."""
-        self.spec = None
+        self.spec, self.waits_on = None, ()
         if self.record.started:
             self.record = replace(self.record, started=False)
 

@@ -301,7 +301,7 @@ class Controller:
             state = self.states[name] = AgentState(name, None, AgentObserved(name))
             state.take_over(now)
         state.spec = state.last = fleet.agents[name]
-        state.revision, state.ensure = revision_of(self._templates[name]), True
+        state.revision, state.ensure, state.waits_on = revision_of(self._templates[name]), True, ()
 
     async def _connect_queues(self, fleet: Fleet, admin_url: str | None) -> None:
         if self.queues is not None and admin_url != self._queues_url:

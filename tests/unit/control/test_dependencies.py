@@ -160,6 +160,18 @@ async def test_the_end_goes_the_other_way(whole: bool) -> None:
         await drive.go(5, until=lambda: drive.controller.states.keys() == ({"other"} - ({"other"} if whole else set())))
 
 
+async def test_who_waits_and_becomes_something_else() -> None:
+    """A job waits for nobody any more; who leaves before its first start is gone at once."""
+    async with driving() as drive:
+        drive.unhealthy = {"stock-1"}
+        await drive.up({**FLEET, "late": WEB})
+        await drive.go(3)
+        assert drive.state("web").waits_on and drive.state("late").waits_on
+        await drive.up({"web": {"command": "x", "schedule": "0 0 1 1 *"}, "stock": STOCK})
+        await drive.go(3)
+        assert not drive.state("web").waits_on and "late" not in drive.controller.states
+
+
 async def test_who_comes_back_starts_for_the_first_time() -> None:
     """An agent that left the fleet and ended is a new one."""
     async with driving() as drive:
