@@ -118,24 +118,7 @@ def step_agent(
         healthy=state.healthy,
         chooses_victims=chooses_victims,
     )
-    hold = _holds(state, spec, step)
-    serving, leaving = step.serving, step.leaving
-    if hold and leaving and not state.hold_acknowledged:
-        # The last replica goes only once the hold is in force: else a request between the two would fail. Who left
-        # before may be stopped in this very step, and stays away.
-        leaving &= state.leaving
-        serving = tuple(r for r in state.observed.replicas if takes_requests(r) and r.id not in leaving)
-    _remember(state, step, serving, leaving)
-    if spec.kind is Kind.SERVICE:
-        route = route_for(state.name, spec, serving, hold=hold)
-        if route != state.route:
-            state.route = route
-        if not hold:
-            state.hold_acknowledged = False
-        elif not state.hold_acknowledged:
-            state.settled, state.waiting_for = False, "the gateway to hold its requests"
-    else:
-        state.route = None
+    _lead(state, spec, step)
     if state.waits_on:
         state.settled, state.waiting_for = False, describe_waits(state)
     rollout, started = _judged(state, rollout, now), state.record.started or count > 0
@@ -172,6 +155,27 @@ def take_in(state: AgentState, observed: Observed) -> bool:
         return False
     state.observed = there
     return True
+
+
+def _lead(state: AgentState, spec: Agent, step: Step) -> None:
+    """Takes the step into the state: whom the gateway sends to, who leaves, whether requests are held."""
+    hold = _holds(state, spec, step)
+    serving, leaving = step.serving, step.leaving
+    if hold and leaving and not state.hold_acknowledged:
+        # The last replica goes only once the hold is in force: else a request between the two would fail. Who left
+        # before may be stopped in this very step, and stays away.
+        leaving &= state.leaving
+        serving = tuple(r for r in state.observed.replicas if takes_requests(r) and r.id not in leaving)
+    _remember(state, step, serving, leaving)
+    if spec.kind is Kind.SERVICE:
+        route = route_for(state.name, spec, serving, hold=hold)
+        state.route = state.route if route == state.route else route  # the same object is not told again
+        if not hold:
+            state.hold_acknowledged = False
+        elif not state.hold_acknowledged:
+            state.settled, state.waiting_for = False, "the gateway to hold its requests"
+    else:
+        state.route = None
 
 
 def _holds(state: AgentState, spec: Agent, step: Step) -> bool:
