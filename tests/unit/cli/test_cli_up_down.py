@@ -199,7 +199,7 @@ def test_down_without_anything(directory: Path, run: Run) -> None:
 def test_down_tidies_up_what_an_earlier_one_was_kept_from(directory: Path, run: Run) -> None:
     """Secrets, though nothing runs any more."""
     record = SecretRecord(SecretContents(directory).put(b"x"), 1.0, "ann")
-    asyncio.run(write_secrets(directory, {"TOKEN": record}, 0))
+    asyncio.run(write_secrets(directory, {"TOKEN": record}, 0, {}))
     assert run("down").out == "warehouse: nothing runs here\n"
     assert not (directory / "secrets").exists()
 
