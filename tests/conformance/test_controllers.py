@@ -103,7 +103,7 @@ async def test_down_without_a_controller(bed: LocalBed, tmp_path: Path) -> None:
     await bed.until_agent("job", lambda a: any(run.phase == "running" for run in a.runs), "the run to start")
     url = await bed.url()
     async with asyncio.TaskGroup() as tasks:
-        slow = tasks.create_task(bed.get("/web/?ms=3000"))
+        slow = tasks.create_task(bed.get("/web/?ms=2000"))
         await bed.until_agent("web", lambda a: bool(a.concurrency), "the request to be there")
         await bed.kill_controller()
         left = bed.left_behind()

@@ -70,8 +70,9 @@ async def test_secret(bed: LocalBed) -> None:
     """A secret is a file that is only read, and a variable where it says so; a new value comes by a change without a
     failed request; what a replica writes of it is not shown."""
     agent = bed.http_agent(
-        public={"path": "/web"}, scale={"min": 2, "max": 2}, secrets=["PLAIN", {"name": "KEY", "as": "env"}]
-    )
+        public={"path": "/web"}, scale={"min": 2, "max": 2}, secrets=["PLAIN", {"name": "KEY", "as": "env"}],
+        update={"max_surge": "100%", "min_ready_time": "500ms"},
+    )  # fmt: skip
     await bed.up({"agents": {"web": agent}}, {"PLAIN": b"a plain one", "KEY": b"the-first-key"})
     _, plain = await bed.get("/web/secret?name=PLAIN")
     assert plain == {"file": "a plain one", "variable": None, "writable": False}
