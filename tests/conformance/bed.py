@@ -110,6 +110,16 @@ class LocalBed:
         )  # fmt: skip
         return await _end_of(process, given)
 
+    async def down(self) -> str:
+        """`shoal down`, whether there is a controller or not: what it said."""
+        exit_code, said = await self.shoal("down")
+        assert exit_code == 0, said
+        assert self._controller is not None
+        async with asyncio.timeout(DEADLINE_S):
+            await self._controller.wait()
+        self._controller = None
+        return said
+
     def left_behind(self) -> list[str]:
         """The processes of the fleet that still run, whatever they are."""
         found: list[str] = []
@@ -170,7 +180,7 @@ class LocalBed:
         return url
 
     async def close(self) -> None:
-        """Takes the fleet down, and kills what is left of the controller."""
+        """Takes the fleet down, and kills what is left of the controller; nothing else may be left."""
         if self._controller is None:
             return
         try:
@@ -183,6 +193,7 @@ class LocalBed:
             if self._controller.returncode is None:
                 os.killpg(self._controller.pid, signal.SIGKILL)
                 await self._controller.wait()
+        assert self.left_behind() == []
 
     @property
     def _controller_command(self) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""What a replica has and what it may do: an identity, volumes, secrets, limits."""
+"""What a replica has and what it may do: an identity, volumes, secrets, limits, others that it waits for."""
 
 from __future__ import annotations
 
 import errno
+import json
 from typing import Any
 
 import pytest
@@ -88,6 +89,31 @@ async def test_secret(bed: LocalBed) -> None:
         assert key == {"file": "the-second-key", "variable": "the-second-key", "writable": False}
     shown = [line.text async for line in bed.api.logs(["web"])]
     assert "my key is *** indeed" in shown and "the-first-key" not in " ".join(shown)
+
+
+async def test_depends_on(bed: LocalBed) -> None:
+    """An agent starts for the first time when those that it depends on are ready, and can call them then; later it goes
+    on without them. They are stopped in the other order."""
+    back = bed.http_agent(environment={"START_S": "1.5"})
+    middle = bed.http_agent(calls=["back"], depends_on=["back"], environment={"NEEDS": "back"})
+    front = bed.http_agent(
+        public={"path": "/front"}, calls=["middle"], depends_on=["middle"], environment={"NEEDS": "middle"}
+    )
+    fleet = {"front": front, "middle": middle, "back": back}
+    await bed.store({"agents": fleet})
+    waits = await bed.until_agent("front", lambda a: "middle" in a.reason, "front to say for whom it waits")
+    assert waits.replicas == ()
+    status = await bed.until(lambda status: status.settled, "the fleet to settle")
+    assert [replica.restarts for agent in status.agents for replica in agent.replicas] == [0, 0, 0]
+    assert [event.message async for event in bed.api.events() if event.kind == "crashed"] == []
+    async with load(f"{await bed.url()}/front/", 20) as seen:
+        await bed.get("/front/call?agent=middle&path=/crash")
+        await bed.until_agent("middle", lambda a: a.ready == 1 and a.replicas[0].restarts == 1, "middle to come back")
+    assert seen.failed == {}
+    await bed.down()
+    _, said = await bed.shoal("events", "-o", "json")
+    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert [event["agent"] for event in events if event["kind"] == "gone"] == ["front", "middle", "back"]
 
 
 @pytest.mark.enforces("agents.resources.memory")

@@ -162,6 +162,8 @@ def main() -> None:
     time.sleep(float(os.environ.get("START_S", "0")))
     if "SHOAL_VOLUME_STOCK" in os.environ:
         hold(Path(os.environ["SHOAL_VOLUME_STOCK"]))
+    if needed := os.environ.get("NEEDS"):
+        urllib.request.urlopen(os.environ[f"SHOAL_URL_{needed.upper()}"] + "/", timeout=10).close()
     if os.environ.get("BROKEN"):
         print("this version is broken", file=sys.stderr, flush=True)
         sys.exit(3)
