@@ -274,7 +274,8 @@ class SqliteStore:
             connection.close()
             raise _newer(self._path, version)
         connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version != SCHEMA_VERSION:  # who only reads needs no room on the disk
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._connection = connection
 
 
@@ -300,9 +301,13 @@ def _newer(path: Path, version: int) -> NewerState:
 
 
 def _unusable(path: Path, error: sqlite3.Error) -> StoreError:
-    damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-    usual = "expected a writable SQLite file; `shoal doctor` looks at disk space and rights"
-    return StoreError(f"{path}: the state can't be used: {error}; {_damaged(path) if damaged else usual}")
+    remedy = "expected a writable SQLite file; `shoal doctor` looks at disk space and rights"
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        remedy = _damaged(path)
+    elif code == sqlite3.SQLITE_FULL:
+        remedy = f"nothing of this was stored, and what runs goes on; make room on the disk of {path.parent}, and again"
+    return StoreError(f"{path}: the state can't be used: {error}; {remedy}")
 
 
 def _damaged(path: Path) -> str:

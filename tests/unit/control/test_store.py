@@ -161,6 +161,23 @@ async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_full_disk_is_told_and_reading_needs_no_room(tmp_path: Path) -> None:
+    """What could not be stored was not, in part or in whole."""
+    path, log = tmp_path / "state.db", tmp_path / "state.db-wal"
+    async with open_store(path) as store:
+        await put_version(store, 1, versions(a="one"))
+        before = log.stat().st_size
+        async with open_store(path) as reader:
+            assert await reader.read_fleet() is not None
+        assert log.stat().st_size == before
+        store._db.execute("PRAGMA max_page_count = 1")  # SQLite takes what there is, and no page more
+        with pytest.raises(StoreError, match="is full; nothing of this was stored, and what runs goes on; make room"):
+            await put_version(store, 2, versions(**{f"a{number}": "x" * 1000 for number in range(100)}))
+        found = await store.read_fleet()
+        assert found is not None and found.generation == 1
+        assert len((await store.read_history()).generations) == 1
+
+
 def test_a_look_at_the_state_writes_nothing(tmp_path: Path) -> None:
     """Whole, damaged or newer."""
     path = tmp_path / "state.db"
