@@ -67,6 +67,11 @@ class AgentState:
         if self.record.started:
             self.record = replace(self.record, started=False)
 
+    def forget_kind(self) -> None:
+        """It becomes another kind of agent: what was known of the demand and the schedule of the one before is over."""
+        self.decision, self.next_run_at, self.depth = None, None, None
+        self.signals, self.series, self.traffic = Signals(), Series(), None
+
     def set_back(self, by_s: float) -> None:
         """The clock was set back: what is remembered keeps its age, else an hour set back would be an hour in which no
         window forgets and nothing is due. A job's last run stays where it was: no time is run for twice."""

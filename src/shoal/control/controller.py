@@ -300,6 +300,8 @@ class Controller:
         if state is None:
             state = self.states[name] = AgentState(name, None, AgentObserved(name))
             state.take_over(now)
+        if state.spec is not None and state.spec.kind is not fleet.agents[name].kind:
+            state.forget_kind()
         state.spec = state.last = fleet.agents[name]
         state.revision, state.ensure, state.waits_on = revision_of(self._templates[name]), True, ()
 

@@ -65,6 +65,8 @@ def _drain(state: AgentState) -> set[str]:
     """Takes out of the gateway what a service left to the job; the revisions that a gateway may still send to."""
     serving = {replica.id: replica.revision for replica in state.observed.replicas if takes_requests(replica)}
     state.serving, state.leaving, state.left = (), frozenset(serving), state.left & serving.keys()
-    if state.route is not None:
-        state.route = replace(state.route, endpoints=(), hold=False) if state.observed.replicas else None
+    if not state.observed.replicas:
+        state.route = state.traffic = None
+    elif state.route is not None:
+        state.route = replace(state.route, endpoints=(), hold=False)
     return {revision for replica, revision in serving.items() if replica not in state.left}

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from shoal.control.history import REVISIONS_KEPT, StoredGeneration, StoredRevision, new_revisions
 from shoal.control.store import (
@@ -84,7 +84,8 @@ class SqliteStore:
             fleet = Fleet.from_document(json.loads(row[1])) if row[1] is not None else None
         except ValueError as error:  # pydantic's is one too
             raise StoreError(
-                f"{self._path}: the stored fleet can't be read by this Shoal: {error}; `shoal up` stores it anew"
+                f"{self._path}: another Shoal stored a fleet that this one can't read: {_brief(error)}; use that one. A "
+                "controller of this one that still runs has to be ended: `shoal up` of that one then starts its own"
             ) from error
         return StoredFleet(row[0], fleet, row[2], row[3], row[4], secrets, nonces)
 
@@ -277,6 +278,14 @@ class SqliteStore:
         if version != SCHEMA_VERSION:  # who only reads needs no room on the disk
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._connection = connection
+
+
+def _brief(error: ValueError) -> str:
+    """What is wrong with a stored fleet, in a line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)]
+    return f"{'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
 
 
 def check_file(path: Path) -> None:

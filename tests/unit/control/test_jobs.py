@@ -7,6 +7,7 @@ from typing import Any
 from shoal.core.action import Remove
 from shoal.core.observed import JobRun, Phase
 from shoal.core.record import AgentRecord
+from shoal.core.signals import Signals
 from shoal.engines.memory.behaviour import Behaviour
 from tests.unit.control.drive import Drive, driving
 
@@ -62,6 +63,8 @@ async def test_a_service_that_becomes_a_job_leaves_the_gateway_first() -> None:
         assert drive.state("a").observed.replicas == () and drive.state("a").route is None
         assert drive.gateways.snapshot is not None and "a" not in drive.gateways.snapshot.agents
         record = (await drive.store.read_records())["a"]
+        state = drive.state("a")
+        assert (state.decision, state.signals, state.traffic) == (None, Signals(), None)
         assert record == AgentRecord(last_fire_at=record.last_fire_at, schedule="0 0 1 1 * UTC", started=True)
 
 
@@ -74,6 +77,7 @@ async def test_a_job_that_becomes_a_service_finishes_its_run() -> None:
         await drive.up({"a": WEB})
         await drive.go(5, until=lambda: drive.controller.settled and len(drive.route("a").endpoints) == 2)
         assert run_of(drive, run_id).phase is Phase.RUNNING and Remove("a", old) not in drive.engine.acted
+        assert drive.state("a").next_run_at is None
         drive.engine.finish_run("a", run_id)
         await drive.go(3, until=lambda: old not in drive.state("a").observed.counts)
         assert run_of(drive, run_id).phase is Phase.SUCCEEDED

@@ -161,6 +161,22 @@ async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_fleet_that_another_shoal_stored_is_told_in_a_line(tmp_path: Path) -> None:
+    """By the keys that this one does not know."""
+    path = tmp_path / "state.db"
+    async with open_store(path) as store:
+        await put_version(store, 1, versions(a="one"))
+    with contextlib.closing(sqlite3.connect(path)) as newer:
+        changed = """UPDATE fleet SET document = replace(document, '"command"', '"wings": 2, "command"')"""
+        newer.execute(changed)
+        newer.commit()
+    async with open_store(path) as store:
+        with pytest.raises(StoreError) as caught:
+            await store.read_fleet()
+    said = "another Shoal stored a fleet that this one can't read: agents.a.wings: Extra inputs are not permitted; use"
+    assert said in str(caught.value) and "https" not in str(caught.value)
+
+
 async def test_a_full_disk_is_told_and_reading_needs_no_room(tmp_path: Path) -> None:
     """What could not be stored was not, in part or in whole."""
     path, log = tmp_path / "state.db", tmp_path / "state.db-wal"
