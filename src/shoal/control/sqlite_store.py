@@ -84,8 +84,8 @@ class SqliteStore:
             fleet = Fleet.from_document(json.loads(row[1])) if row[1] is not None else None
         except ValueError as error:  # pydantic's is one too
             raise StoreError(
-                f"{self._path}: another Shoal stored a fleet that this one can't read: {_brief(error)}; use that one. A "
-                "controller of this one that still runs has to be ended: `shoal up` of that one then starts its own"
+                f"{self._path}: another Shoal stored a fleet that this one can't read: {_brief(error)}; use that one. "
+                "A controller of this one that still runs has to be ended: `shoal up` of that one then starts its own"
             ) from error
         return StoredFleet(row[0], fleet, row[2], row[3], row[4], secrets, nonces)
 
