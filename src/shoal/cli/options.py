@@ -106,8 +106,8 @@ def find_file(start: Path) -> Path:
             if (directory / name).is_file():
                 return Path(os.path.relpath(directory / name, start))
     raise ShoalError(
-        f"no {' or '.join(FILE_NAMES)} in {start} or above it; `shoal init` writes a first one, -f names another, and "
-        "--fleet NAME is enough for a fleet that runs"
+        f"no {' or '.join(FILE_NAMES)} in {start} or above it; `shoal init` writes a first one, and -f names another "
+        "(what asks a fleet that runs, such as status, logs and down, takes --fleet NAME instead)"
     )
 
 
