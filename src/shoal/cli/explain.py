@@ -57,6 +57,8 @@ async def _ask(common: Common, agent: str, last: int) -> tuple[AgentView, tuple[
 
 def render_explanation(agent: AgentView, decisions: tuple[DecisionView, ...], now: float) -> str:
     """The agent's count and bounds, then each decision."""
+    if agent.kind == "job":
+        return f"{agent.name} is a job, which has no count; `shoal status {agent.name}` shows its runs"
     head = f"{click.style(agent.name, bold=True)}: {agent.desired} desired, {agent.ready} ready"
     lines = [f"{head}, {describe_bounds(agent)}"]
     if agent.pin is not None:
