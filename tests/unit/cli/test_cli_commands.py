@@ -114,6 +114,7 @@ def test_explain_says_why(fake: FakeController, run: Run) -> None:
     assert "looked at again at" in out
     assert json.loads(run("explain", "ingest", "-o", "json").out)["decisions"][0]["capped_by"] == "max"
     assert run("explain", "nobody").code == 1
+    fake.status = STATUS
     assert run("explain", "forecasting").out == (
         "forecasting is a job, which has no count; `shoal status forecasting` shows its runs\n"
     )
