@@ -91,9 +91,9 @@ class Watching:
         for name, state in self._controller.states.items():
             depth = depths.get(state.spec.queue) if state.spec is not None and state.spec.queue else None
             if depth is not None:
-                changed = state.depth is None or state.depth.value != depth.value
+                known = state.signals.queue_depth  # None also while the last reading was too old
                 state.depth = depth
-                if changed:
+                if known is None or known.value != depth.value:
                     self._controller.touch(name)
 
     async def _read_usage(self) -> None:
