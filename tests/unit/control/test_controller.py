@@ -153,7 +153,7 @@ async def test_what_is_not_known_any_more_changes_no_count() -> None:
 async def test_a_depth_that_is_known_again_counts_though_it_is_the_same() -> None:
     """The broker was away in the middle of the window after which an empty queue's workers go."""
     async with driving() as drive:
-        down = {"scale_down": {**QUICK["scale_down"], "stabilization_window": "20s"}}
+        down = {"scale_down": {**QUICK["scale_down"], "stabilization_window": "40s"}}
         scale = {"min": 0, "max": 5, "target": {"queue_depth": 10}, "behavior": down}
         worker = {"command": "work", "queue": "q", "scale": scale}
         await drive.up({"w": worker}, queues={"q": {}}, brokers={"main": {"type": "embedded"}})
@@ -166,7 +166,7 @@ async def test_a_depth_that_is_known_again_counts_though_it_is_the_same() -> Non
         await drive.go(60)
         assert drive.state("w").record.desired == 4
         drive.queues.away = False
-        await drive.go(30, until=lambda: drive.state("w").record.desired == 0)
+        await drive.go(60, until=lambda: drive.state("w").record.desired == 0)
 
 
 async def test_a_new_schedule_has_missed_nothing() -> None:
