@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,15 +141,16 @@ async def test_a_large_log_is_copied_beside_the_loop(directory: Path, monkeypatc
     await parts.remove(data=True)
 
 
-async def test_what_died_is_started_again(directory: Path) -> None:
-    """With the addresses that agents were told."""
+@pytest.mark.parametrize("kill", [os.killpg, os.kill])
+async def test_what_died_is_started_again(directory: Path, kill: Callable[[int, int], None]) -> None:
+    """With the addresses that agents were told, though the broker still has its port when its leader is dead."""
     deaths: list[str] = []
     parts = platform(directory, died=deaths.append)
     shape = fleet(a=CALLER, b=WORKER)
     before = await parts.ensure(shape)
     pids = [pid_of(directory, name) for name in ("gateway", "broker")]
     for pid in pids:
-        os.killpg(pid, signal.SIGKILL)
+        kill(pid, signal.SIGKILL)
 
     async def other_processes() -> bool:
         await parts.ensure(shape)

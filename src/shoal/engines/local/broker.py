@@ -96,6 +96,10 @@ class LocalBroker:
         self._service.start(argv, environment)
         await self._wait_ready(monitor_port)
 
+    async def bury(self) -> None:
+        """See `Service.bury`."""
+        await self._service.bury()
+
     async def stop(self) -> None:
         """Ends it; its messages stay."""
         await self._service.stop(_STOP_S)

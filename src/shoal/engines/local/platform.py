@@ -74,6 +74,7 @@ class LocalPlatform:
                 return self._done[1]
             make_private(self._directory)
             callers = sorted(name for name, agent in fleet.agents.items() if agent.calls)
+            await self._broker.bury()  # agents were told its port: it is not to be given up for what is just ending
             self._addresses.choose(
                 fleet.local.port,
                 fleet.local.bind,
