@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,16 @@ from local_fleet import (
 from shoal.core.action import Remove, RunJob, Scale
 from shoal.core.observed import Phase
 from shoal.engines.local import agent as local_agent
-from shoal.engines.local.process import Identity, Process, boot_id, identify, is_alive, kill_remnants
+from shoal.engines.local.census import read_member
+from shoal.engines.local.process import (
+    Identity,
+    Process,
+    boot_id,
+    identify,
+    is_alive,
+    kill_remnants,
+    session_members,
+)
 from shoal.engines.local.state import AgentState, ReplicaState, load_agent, load_life, store_agent, store_life
 
 
@@ -261,6 +271,24 @@ async def test_a_stop_is_carried_on(directory: Path) -> None:
         await in_phase(engine, Phase.STOPPING)
         await until(engine, "it is gone", lambda view: not view.replicas)
     assert processes_below(directory) == []
+
+
+def test_one_whose_first_thread_has_ended_lives() -> None:
+    """It looks like a zombie, and still holds all that it had: nobody may be started in its place."""
+    program = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); "
+    child = subprocess.Popen([*PYTHON, f"{program}ctypes.CDLL(None).pthread_exit(None)"], start_new_session=True)
+    try:
+        while Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")[2][0] != "Z":
+            time.sleep(0.01)
+        assert identify(child.pid) is not None and read_member(child.pid) is not None
+        assert session_members(child.pid) == [child.pid]
+        child.kill()
+        while session_members(child.pid):
+            time.sleep(0.01)
+        assert identify(child.pid) is None and read_member(child.pid) is None  # not reaped yet
+    finally:
+        child.kill()
+        child.wait()
 
 
 async def test_an_ordinal_has_one_holder(directory: Path) -> None:

@@ -96,9 +96,9 @@ class LocalBroker:
         self._service.start(argv, environment)
         await self._wait_ready(monitor_port)
 
-    async def bury(self) -> None:
-        """See `Service.bury`."""
-        await self._service.bury()
+    async def runs_or_is_gone(self) -> bool:
+        """See `Service.runs_or_is_gone`."""
+        return await self._service.runs_or_is_gone()
 
     async def stop(self) -> None:
         """Ends it; its messages stay."""

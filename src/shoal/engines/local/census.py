@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,19 +146,25 @@ def read_mark(pid: int) -> str:
 
 
 def read_member(pid: int) -> Member | None:
-    """What /proc says of a process now; `None` for none and for a zombie."""
+    """What /proc says of a process now; `None` for none and for one that has ended."""
     try:
         stat = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold blanks and brackets
-    if fields[0] in {b"Z", b"X", b"x"}:
+    if has_ended(fields):
         return None
     cpu_ticks = sum(int(field) for field in fields[11:15])
     return Member(
         pid, fields[19].decode(), int(fields[1]), int(fields[3]), int(fields[17]), cpu_ticks * _TICK_S,
         int(fields[21]) * _PAGE_BYTES,
     )  # fmt: skip
+
+
+def has_ended(fields: Sequence[bytes]) -> bool:
+    """By the fields of /proc/<pid>/stat from its state on. One whose first thread is a zombie while others still run
+    has not: it holds its files, locks and ports until the last of them ends."""
+    return fields[0] in {b"X", b"x"} or (fields[0] == b"Z" and int(fields[17]) <= 1)
 
 
 def proportional_bytes(pid: int) -> int | None:

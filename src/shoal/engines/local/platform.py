@@ -74,13 +74,12 @@ class LocalPlatform:
                 return self._done[1]
             make_private(self._directory)
             callers = sorted(name for name, agent in fleet.agents.items() if agent.calls)
-            await self._broker.bury()  # agents were told its port: it is not to be given up for what is just ending
             self._addresses.choose(
                 fleet.local.port,
                 fleet.local.bind,
                 callers,
                 gateway_runs=self._gateway.anything_alive,
-                broker_runs=self._broker.alive,
+                broker_runs=await self._broker.runs_or_is_gone(),  # what just ends still has the port
             )
             if users:
                 await self._broker.ensure(fleet, self._addresses.broker, self._addresses.monitor, self._environment)

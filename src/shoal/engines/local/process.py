@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from shoal.engines.local.census import has_ended
 from shoal.engines.local.render import LEADER_NAME
 
 _POLL_S = 0.2
@@ -202,7 +203,7 @@ async def wait_gone(identity: Identity, within_s: float = 1.0) -> None:
 
 
 def session_members(session: int) -> list[int]:
-    """The pids in a session, zombies left out."""
+    """The pids in a session, without what has ended and only waits to be reaped."""
     members: list[int] = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -219,7 +220,7 @@ def _belongs(pid: int, replica: str) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/<pid>/stat, or psutil's time elsewhere; `None` for what is not there or a zombie."""
+    """Field 22 of /proc/<pid>/stat, or psutil's time elsewhere; `None` for what is not there or has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
@@ -227,7 +228,7 @@ def _start_time(pid: int) -> str | None:
     except ProcessLookupError:  # it ended while it was read
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold blanks and brackets
-    return None if fields[0] in {b"Z", b"X", b"x"} else fields[19].decode()
+    return None if has_ended(fields) else fields[19].decode()
 
 
 def _start_time_by_psutil(pid: int) -> str | None:

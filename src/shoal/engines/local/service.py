@@ -140,12 +140,14 @@ class Service:
             await self._has_ended(_KILL_S)
             self._killed = True
 
-    async def bury(self) -> None:
-        """Where it has ended, ends what is left of it, and waits until that is gone: its ports are free only then."""
-        if self._noted is None or self.alive:
-            return
-        if kill_remnants(self._noted.process, self.name, just_ended=self._started_at > -math.inf):
-            await wait_gone(self._noted.process)
+    async def runs_or_is_gone(self) -> bool:
+        """Whether it runs. Where it has ended, what is left of it is ended too: its ports are free only then."""
+        if self.alive:
+            return True
+        noted, seen_alive = self._noted, self._started_at > -math.inf
+        if noted is not None and kill_remnants(noted.process, self.name, just_ended=seen_alive):
+            await wait_gone(noted.process)
+        return False
 
     def look_at_logs(self, now: float) -> None:
         """Keeps its logs small; not for the event loop, as a large one is copied."""
