@@ -208,6 +208,28 @@ def test_a_port_that_is_taken_is_told_within_seconds(project: Project) -> None:
     assert project.shoal("up", "-d").returncode == 0
 
 
+def test_a_controller_of_another_version_is_replaced(project: Project) -> None:
+    """It may not read what the new one stores. Replicas run on, and the next command finds nothing to replace."""
+    assert project.shoal("up", "-d").returncode == 0
+    before = project.status()
+    newer = (
+        "import sys, shoal; shoal.__version__ = '99.0'; from shoal.cli.main import main; sys.exit(main(['up', '-d']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", newer], cwd=project.path, env=project.environment, capture_output=True, text=True,
+        timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"The controller is of Shoal {before['version']}; one of 99.0 takes its place" in done.stderr
+    after = project.status()
+    assert after["controller_pid"] != before["controller_pid"]
+    assert [each["started_at"] for each in after["agents"][0]["replicas"]] == [
+        each["started_at"] for each in before["agents"][0]["replicas"]
+    ]
+    assert "takes its place" not in project.shoal("up", "-d").stderr
+    assert project.status()["controller_pid"] == after["controller_pid"]
+
+
 def test_a_damaged_state_is_told_and_gone_on_from(project: Project) -> None:
     """Every command says what it is and what to do; done so, the replicas that run are taken up as they are."""
     assert project.shoal("up", "-d").returncode == 0

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 
+from shoal import __version__
 from shoal.api.views import AgentView, DecisionView, ReplicaView, RolloutView, RunView, StatusView
 from shoal.control.agent_state import AgentState
 from shoal.control.controller import Controller
@@ -33,6 +34,7 @@ def fleet_view(controller: Controller) -> StatusView:
         gateways=controller.parts.gateways.live,
         controller_pid=os.getpid(),
         problems=tuple(controller.problems.values()),
+        version=__version__,
     )
 
 

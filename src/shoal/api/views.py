@@ -125,7 +125,7 @@ class AgentView:
 @dataclass(frozen=True, slots=True)
 class StatusView:
     """The fleet. `generation` is what is wished, `observed_generation` what has been taken up; `settled` says that it
-    is carried out too."""
+    is carried out too. `version` is the controller's, empty where none answers."""
 
     fleet: str
     engine: str
@@ -138,6 +138,7 @@ class StatusView:
     controller_pid: int
     agents: tuple[AgentView, ...] = ()
     problems: tuple[str, ...] = ()
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal import __version__
 from shoal.cli.output import say
 from shoal.errors import ControllerUnavailable, ShoalError
 
 if TYPE_CHECKING:
     from shoal.api.client import Client
+    from shoal.api.views import StatusView
 
 LOG_FILE = "controller.log"
 LOCK_FILE = "controller.lock"
@@ -80,18 +83,24 @@ async def answers(client: Client) -> bool:
 
 async def tell_or_start(client: Client, directory: Path, fleet: str, without: Collection[str] = ()) -> Started | None:
     """Tell the controller of what is stored, or start one without these variables; gives what was started, `None` for
-    one that was there.
+    one that was there, or was of another version and is replaced.
 
     Of several commands at once one starts it, and the others tell it. Raises ShoalError with the last words of a
     controller that could not start.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     started: Started | None = None
+    replaced = False
     while time.monotonic() < deadline:
         with contextlib.suppress(ControllerUnavailable):
+            view = await client.status()
+            if view.version != __version__ and not replaced and is_held(directory):
+                replaced = True
+                await _end_other_version(view, directory)
+                continue
             await client.apply()
-            pid = (await client.status()).controller_pid
-            return started if started is not None and started.process.pid == pid else None
+            ours = started is not None and started.process.pid == view.controller_pid and not replaced
+            return started if ours else None
         if started is not None and started.process.poll() is not None:
             if not is_held(directory):
                 raise _could_not_start(started)
@@ -101,6 +110,17 @@ async def tell_or_start(client: Client, directory: Path, fleet: str, without: Co
             started = start_controller(directory, fleet, without)
         await asyncio.sleep(_POLL_S)
     raise _does_not_answer(directory, started)
+
+
+async def _end_other_version(view: StatusView, directory: Path) -> None:
+    """Ends a controller that may not read what this version stores. What runs goes on, and the next one takes it up.
+    Raises ShoalError."""
+    whose = f"Shoal {view.version}" if view.version else "an earlier Shoal"
+    say(f"The controller is of {whose}; one of {__version__} takes its place, and what runs goes on.")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(view.controller_pid, signal.SIGTERM)
+    if not await wait_ended(directory):
+        raise ShoalError(f"the controller of {whose} (process {view.controller_pid}) does not end; end it by hand")
 
 
 async def wait_answers(client: Client, started: Started) -> None:
