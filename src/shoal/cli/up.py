@@ -75,6 +75,8 @@ def up(
     intent = asyncio.run(make_intent(common, agents, adopt=adopt))
     if common.output == "text":
         click.echo(colour_plan(intent.plan), err=True)
+        if not intent.plan and intent.generation:
+            say("Shoal does not watch your source: `shoal restart AGENT` takes up changed code.")
     if intent.adopted_from is not None:
         say(f"{intent.fleet.fleet} is taken over from {intent.adopted_from}: replicas that run go on as they are, new "
             f"ones start in {intent.project}.")  # fmt: skip

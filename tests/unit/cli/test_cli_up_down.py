@@ -45,7 +45,9 @@ def test_up_stores_and_waits(fake: FakeController, file: Path, directory: Path, 
     assert "ingest: ok, 2 desired, 2 ready, 0 starting" in done.err
     assert done.out == "warehouse: 3 agents settled as generation 1 at http://127.0.0.1:8080\n"
     assert fake.calls == [("apply", {})]
-    assert run("up", "-d").out == done.out
+    again = run("up", "-d")
+    assert again.out == done.out
+    assert "`shoal restart AGENT` takes up changed code" in again.err
     stored = asyncio.run(read_stored(directory))
     assert stored is not None
     assert (stored.generation, stored.directory) == (1, str(file.parent))
