@@ -12,10 +12,12 @@ from tests.conformance.load import load
 WEB = {"public": {"path": "/web"}, "scale": {"min": 2, "max": 2}, "stop_grace_period": "20s"}
 
 
-def web(bed: LocalBed, version: str, **environment: str) -> dict[str, Any]:
-    update = {"progress_deadline": "6s", "min_ready_time": "500ms"}
-    agent = bed.http_agent(**WEB, update=update, environment={"VERSION": version, **environment})
-    return {"agents": {"web": agent}}
+def web(bed: LocalBed, version: str, *, broken: bool = False) -> dict[str, Any]:
+    """A version; a broken one is given up soon, while others have all the time that a busy machine needs."""
+    update, environment = {"min_ready_time": "500ms"}, {"VERSION": version}
+    if broken:
+        update["progress_deadline"], environment["BROKEN"] = "6s", "1"
+    return {"agents": {"web": bed.http_agent(**WEB, update=update, environment=environment)}}
 
 
 def rollout_of(agent: AgentView, phase: str) -> bool:
@@ -54,7 +56,7 @@ async def test_given_up_for_the_version_before(bed: LocalBed) -> None:
     a mended one takes over from it."""
     await bed.up(web(bed, "1"))
     async with load(f"{await bed.url()}/web/", 40) as seen:
-        await bed.store(web(bed, "2", BROKEN="1"))
+        await bed.store(web(bed, "2", broken=True))
         agent = await bed.until_agent("web", lambda a: rollout_of(a, "failed") and len(a.replicas) == 2, "it to fail")
         assert agent.state == "failed" and agent.ready == 2 and agent.rollout is not None
         assert agent.rollout.serving == agent.rollout.stable and "exit code 3" in agent.reason
