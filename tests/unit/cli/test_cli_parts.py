@@ -10,6 +10,7 @@ import click
 import pytest
 
 from shoal.api.client import socket_path
+from shoal.cli.explain import render_explanation
 from shoal.cli.health_checks import (
     Finding,
     check_controller,
@@ -171,6 +172,13 @@ def test_who_is_waited_for_counts_too() -> None:
     assert settling.in_the_way(view) == [named, between, failed]
     started = replace(view, agents=(replace(named, state="ok", settled=True, waits_on=()), between, failed))
     assert Settling(1, ["web"]).judge(started, 0) is Verdict.SETTLED
+
+
+def test_explain_says_what_an_agent_waits_for() -> None:
+    """Its count alone does not tell why none of it runs."""
+    waiting = replace(INGEST, state="progressing", reason="waits for stock to be ready", pin=None)
+    assert "progressing: waits for stock to be ready" in render_explanation(waiting, (), 0.0).splitlines()
+    assert "ok: " not in render_explanation(replace(INGEST, state="ok", reason="at its target"), (), 0.0)
 
 
 def test_part_of_a_fleet() -> None:

@@ -355,3 +355,10 @@ def test_who_starts_after_whom_is_said_of_new_agents() -> None:
     assert {change.agent: change.class_ for change in plan.changes} == {"a": "live", "c": "create"}
     templates = [template_of(fleet, "a", {}) for fleet in (old, new)]
     assert revision_of(templates[0]) == revision_of(templates[1])
+
+
+def test_memory_is_shown_as_people_write_it() -> None:
+    """More shared memory, or another tmpfs, takes new replicas."""
+    old, new = (fleet_of(a={**SERVICE, "shm_size": size, "tmpfs": ["/run"]}) for size in ("64Mi", "1.5Gi"))
+    plan = make_plan(old, new, LOCAL)
+    assert plan.changes[0].class_ == "rolling" and "      shm_size: 64Mi -> 1.5Gi" in format_plan(plan)
