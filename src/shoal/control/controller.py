@@ -230,6 +230,7 @@ class Controller:
             self.failed("pass", error)
             self._dirty.update(self.states)
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
+            self._publish()  # who asked for a change is answered, though a full disk keeps it from being stored
             return
         self.problem("pass", None)
 
@@ -421,6 +422,10 @@ class Controller:
                 self._wake.set()  # its route has to go from the gateways
             else:
                 self.states[name].saved = record
+        self._publish()
+
+    def _publish(self) -> None:
+        """A pass is over: who waits for the next change looks."""
         self._published.set()
         self._published = asyncio.Event()
 

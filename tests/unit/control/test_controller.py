@@ -578,3 +578,25 @@ async def test_who_left_stays_away_when_the_hold_comes_first() -> None:
         await drive.controller.run_pass()
         assert drive.route("web").hold
         assert not {endpoint.replica for endpoint in drive.route("web").endpoints} & left
+
+
+async def test_who_asks_for_a_change_is_answered_though_it_cannot_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in force, and stored once there is room."""
+    async with driving() as drive:
+        await drive.up({"web": web(scale={"min": 1, "max": 3})})
+        await drive.go(5, until=lambda: drive.controller.settled)
+
+        async def full(*_: object) -> None:
+            raise StoreError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(drive.store, "write", full)
+            async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+                told = tasks.create_task(drive.controller.next_change())
+                drive.controller.pin("web", 2)
+                await asyncio.sleep(0)
+                await drive.go(1)
+            assert told.done() and drive.controller.problems == {"pass": "the disk is full"}
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert (await drive.store.read_records())["web"].desired == 2
+        assert drive.controller.problems == {}
