@@ -12,7 +12,7 @@ from shoal.core.action import Action, RunJob
 from shoal.core.observed import AgentObserved, Phase
 from shoal.core.record import AgentRecord
 from shoal.core.routing import Snapshot
-from shoal.core.schedule import next_fire
+from shoal.core.schedule import CATCH_UP_LIMIT, next_fire
 from shoal.spec.model import Agent, Fleet, Kind
 from tests.simulation.gateways import COMES_BACK_S, SimGateway
 
@@ -35,6 +35,7 @@ class Checks:
         self._identities: Mapping[str, AgentObserved] = {}
         self._started: dict[str, set[float]] = {}
         self._promised_from: dict[str, float] = {}
+        self._caught_up: dict[str, tuple[float, list[float]]] = {}  # when, and the runs that were started then
         self._begun: set[str] = set()  # agents that were started
         self._forgotten_at: dict[str, float] = {}
         self._ready_at: dict[str, float] = {}
@@ -174,6 +175,12 @@ class Checks:
         if at in times:
             self._broken("a job ran twice for one scheduled time", action)
         times.add(at)
+        now = self._world.loop.time()
+        since, together = self._caught_up.get(action.agent, (now, []))
+        together = [*together, at] if since == now else [at]
+        self._caught_up[action.agent] = now, together
+        if len(together) >= CATCH_UP_LIMIT and action.agent in self._promised_from:
+            self._promised_from[action.agent] = min(together) - 1  # what is older is not promised
 
     def forgotten(self, agent: str) -> None:
         """The engine forgot the agent: what it ran before is not known any more."""
