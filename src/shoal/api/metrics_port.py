@@ -29,7 +29,7 @@ async def serve_metrics(controller: Controller) -> None:
                     runner = await _listen(controller, wanted)
                     served = wanted if runner is not None else None
                 else:
-                    controller.problem(_PROBLEM, None)
+                    controller.problems.say(_PROBLEM, None)
             await asyncio.sleep(_LOOK_S)
     finally:
         if runner is not None:
@@ -54,7 +54,7 @@ async def _listen(controller: Controller, port: int) -> web.AppRunner | None:
     except OSError as error:
         await runner.cleanup()
         problem = f"metrics.port: can't listen at {HOST}:{port}: {error.strerror or error}; give another port"
-        controller.problem(_PROBLEM, problem)
+        controller.problems.say(_PROBLEM, problem)
         return None
-    controller.problem(_PROBLEM, None)
+    controller.problems.say(_PROBLEM, None)
     return runner

@@ -6,7 +6,6 @@ A pass touches only agents of which something changed or whose answer is due; qu
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +17,8 @@ from shoal.control.events import events_between
 from shoal.control.gateway_feed import GatewayFeed
 from shoal.control.jobs import step_job
 from shoal.control.parts import Parts, QueueBroker
+from shoal.control.pass_clock import PassClock
+from shoal.control.problems import Problems
 from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
 from shoal.control.watching import Watching, end_tasks
@@ -26,14 +27,11 @@ from shoal.core.observed import AgentObserved, Observed
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
 from shoal.core.template import Template
-from shoal.errors import Conflict, EngineError, NotFound, ShoalError
+from shoal.errors import Conflict, EngineError, NotFound
 from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
 RETRY_S = 1.0
-SLEPT_S = 10.0  # a clock that is further on than the time we ran has been set, or the machine was suspended
-
-log = logging.getLogger(__name__)
 
 
 class Controller:
@@ -49,7 +47,7 @@ class Controller:
         self._last_fleet: Fleet | None = None  # while it ends, who still finishes something calls as before
         self.queues: QueueBroker | None = None
         self.events = parts.events
-        self.problems: dict[str, str] = {}
+        self.problems = Problems(parts.clock, self.note)
         self.tally = Tally()
         self.stopped = asyncio.Event()
         self.tasks: asyncio.TaskGroup | None = None  # where barriers run; `run` brings its own
@@ -63,7 +61,7 @@ class Controller:
         self._closed_at = 0  # the generation from which on nothing was to run
         self._reopened = asyncio.Event()
         self._loading, self._loaded, self._load_at = False, False, 0.0
-        self._clock_at = self._loop_clock_at = 0.0  # when the last pass began, to see a clock that was set
+        self._clock = PassClock(parts.clock)
         self._queues_url: str | None = None
         self._pruned_for: StoredFleet | None = None  # whose secrets are all that is kept
         self._unsaved: list[Decision] = []
@@ -192,12 +190,12 @@ class Controller:
                 self._observed = await self.parts.engine.observe()
                 records = await self.parts.store.read_records() if self._observed.complete else None
             except Exception as error:  # noqa: BLE001 - told, and tried again; what runs goes on as it is meanwhile
-                self.failed("engine" if isinstance(error, EngineError) else "records", error)
+                self.problems.failed("engine" if isinstance(error, EngineError) else "records", error)
             if records is None:
                 await asyncio.sleep(RETRY_S)
-        self.problem("engine", None)
-        self.problem("records", None)
-        self._clock_at, self._loop_clock_at = self.parts.clock(), asyncio.get_running_loop().time()
+        self.problems.say("engine", None)
+        self.problems.say("records", None)
+        self._clock.start()
         if any(agent.replicas for agent in self._observed.agents.values()):
             self._feed.expect_gateways()
         for name in sorted({*records, *self._observed.agents}):
@@ -227,12 +225,12 @@ class Controller:
                 await self._save(outcomes)
             await self._prune_secrets()
         except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
-            self.failed("pass", error)
+            self.problems.failed("pass", error)
             self._dirty.update(self.states)
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
             self._publish()  # who asked for a change is answered, though a full disk keeps it from being stored
             return
-        self.problem("pass", None)
+        self.problems.say("pass", None)
 
     async def _prune_secrets(self) -> None:
         """Once what was stored is carried out, the contents that nothing names go to which one could come back."""
@@ -244,18 +242,15 @@ class Controller:
         self.parts.prune_secrets(frozenset(named))
 
     def _read_clock(self) -> float:
-        now, before = self.parts.clock(), self._clock_at
-        loop_now, loop_before = asyncio.get_running_loop().time(), self._loop_clock_at
-        self._clock_at, self._loop_clock_at = now, loop_now
-        slept_s = now - before - (loop_now - loop_before)
-        if slept_s > SLEPT_S:
+        instant = self._clock.read()
+        if instant.slept_s:
             for state in self.states.values():
-                state.slept(slept_s)
-        if now < before:
+                state.slept(instant.slept_s)
+        if instant.set_back_s:
             for state in self.states.values():
-                state.set_back(before - now)
-            self._load_at -= before - now
-        return now
+                state.set_back(instant.set_back_s)
+            self._load_at -= instant.set_back_s
+        return instant.now
 
     async def _load(self, now: float) -> None:
         """Takes up the stored fleet. One that can't be used yet leaves the one before in force, and is tried again."""
@@ -264,10 +259,10 @@ class Controller:
             await self._take_fleet(now)
         except Exception as error:  # noqa: BLE001 - the fleet before stays in force
             self._reload, self._load_at = True, now + RETRY_S
-            self.failed("load", error)
+            self.problems.failed("load", error)
         else:
             self._loaded, self._load_at = True, 0.0
-            self.problem("load", None)
+            self.problems.say("load", None)
         finally:
             self._loading = False
 
@@ -453,22 +448,3 @@ class Controller:
                 await self._wake.wait()
         except TimeoutError:
             return
-
-    def failed(self, where: str, error: Exception) -> None:
-        """Notes an error; one that is not Shoal's own is a fault of Shoal's, the traceback goes to the log, once."""
-        words = str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
-        if not isinstance(error, ShoalError) and self.problems.get(where) != words:
-            log.error("%s: an unexpected error", where, exc_info=error)
-        self.problem(where, words)
-
-    def problem(self, where: str, message: str | None) -> None:
-        """Notes what goes wrong now, once, and that it is over."""
-        before = self.problems.get(where)
-        if message is None:
-            self.problems.pop(where, None)
-        else:
-            self.problems[where] = message
-        if message is not None and message != before:
-            self.note(Event(self.parts.clock(), None, "problem", message))
-        elif message is None and before is not None:
-            self.note(Event(self.parts.clock(), None, "solved", f"no longer: {before}"))

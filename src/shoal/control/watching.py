@@ -43,9 +43,9 @@ class Watching:
             try:
                 async for _ in self._controller.parts.engine.changes():
                     self._controller.look()
-                    self._controller.problem("changes", None)
+                    self._controller.problems.say("changes", None)
             except EngineError as error:
-                self._controller.problem("changes", str(error))
+                self._controller.problems.say("changes", str(error))
             await asyncio.sleep(REOPEN_S)
             self._controller.look()
 
@@ -54,7 +54,7 @@ class Watching:
             await self._controller.parts.gateways.changed()
             refusals = self._controller.parts.gateways.refusals.items()
             words = "; ".join(f"gateway {name} refuses what it was sent: {why}" for name, why in refusals)
-            self._controller.problem("gateways", words or None)
+            self._controller.problems.say("gateways", words or None)
             self._note_ends()
             self._controller.wake()
 
@@ -71,9 +71,9 @@ class Watching:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - this task must not be the end of all others
-                self._controller.failed(work.__name__.strip("_"), error)
+                self._controller.problems.failed(work.__name__.strip("_"), error)
             else:
-                self._controller.problem(work.__name__.strip("_"), None)
+                self._controller.problems.say(work.__name__.strip("_"), None)
 
     async def _keep_platform(self) -> None:
         fleet = self._controller.carried_out
