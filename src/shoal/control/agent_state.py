@@ -26,6 +26,7 @@ class AgentState:
     record: AgentRecord = field(default_factory=AgentRecord)
     revision: str = ""
     last: Agent | None = None
+    calls: dict[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])  # by revision
     ensure: bool = True
     history: ScalingHistory = field(default_factory=ScalingHistory)
     decision: Decision | None = None
@@ -61,13 +62,33 @@ class AgentState:
         ups, downs = _until(now, self.record.ups), _until(now, self.record.downs)
         self.history = ScalingHistory(seed, ups, downs)
 
+    @property
+    def may_call(self) -> tuple[str, ...]:
+        """What the file says, or said last, and what was said of the revisions of which something still runs."""
+        said = [self.calls.get(self.revision, ()), *(self.calls.get(each, ()) for each in self.running)]
+        return tuple(dict.fromkeys(callee for calls in said for callee in calls))
+
+    @property
+    def running(self) -> list[str]:
+        """The revisions of which something runs."""
+        runs = [run.revision for run in self.observed.runs if run.finished_at is None]
+        return sorted({*(replica.revision for replica in self.observed.replicas), *runs})
+
+    def take_spec(self, spec: Agent, revision: str) -> None:
+        """What the file says of it now; whom the revisions may call that still run is kept."""
+        if self.spec is not None and self.spec.kind is not spec.kind:
+            self._forget_kind()
+        self.spec = self.last = spec
+        self.calls = {each: self.calls[each] for each in self.running if each in self.calls} | {revision: spec.calls}
+        self.revision, self.ensure, self.waits_on = revision, True, ()
+
     def leave(self) -> None:
         """It is not in the fleet any more. Should it come back once it has ended, that is a first start."""
         self.spec, self.waits_on = None, ()
         if self.record.started:
             self.record = replace(self.record, started=False)
 
-    def forget_kind(self) -> None:
+    def _forget_kind(self) -> None:
         """It becomes another kind of agent: what was known of the demand and the schedule of the one before is over."""
         self.decision, self.next_run_at, self.depth = None, None, None
         self.signals, self.series, self.traffic = Signals(), Series(), None

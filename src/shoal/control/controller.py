@@ -281,6 +281,7 @@ class Controller:
             self._last_fleet = fleet
             for name in fleet.agents:
                 self._take_spec(name, fleet, now)
+            await self._learn_calls()
             # One that was read before it was taken down, and took its time to be taken up, is not one that came after.
             if self._closing is not None and stored.generation > self._closed_at:
                 self._closing = None
@@ -296,10 +297,14 @@ class Controller:
         if state is None:
             state = self.states[name] = AgentState(name, None, AgentObserved(name))
             state.take_over(now)
-        if state.spec is not None and state.spec.kind is not fleet.agents[name].kind:
-            state.forget_kind()
-        state.spec = state.last = fleet.agents[name]
-        state.revision, state.ensure, state.waits_on = revision_of(self._templates[name]), True, ()
+        state.take_spec(fleet.agents[name], revision_of(self._templates[name]))
+
+    async def _learn_calls(self) -> None:
+        """Whom those may call that are of an older revision and were started before this controller."""
+        if any(revision not in state.calls for state in self.states.values() for revision in state.running):
+            for name, stored in (await self.parts.store.read_history()).revisions.items():
+                for each in stored if name in self.states else ():
+                    self.states[name].calls.setdefault(each.revision, each.spec.calls)
 
     async def _connect_queues(self, fleet: Fleet, admin_url: str | None) -> None:
         if self.queues is not None and admin_url != self._queues_url:

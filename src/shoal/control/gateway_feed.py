@@ -52,9 +52,7 @@ class GatewayFeed:
         return not divided or not self._snapshot.agents.keys() <= self._states.keys()
 
     def compose(self, fleet: Fleet, wired: Wired, observed: Observed) -> Snapshot:
-        """The whole of what the gateways should know now; `fleet` is the one in force, or the last that was. Who leaves
-        it may call as before until it has ended."""
-        leaving = {name: state.last for name, state in self._states.items() if state.last is not None}
+        """The whole of what the gateways should know now; `fleet` is the one in force, or the last that was."""
         wiring = wired.wiring
         return Snapshot(
             fleet=wired.fleet,
@@ -64,7 +62,7 @@ class GatewayFeed:
             gateways=max(1, len(self._gateways.live)),
             access_log=fleet.gateway.access_log,
             agents={name: state.route for name, state in self._states.items() if state.route is not None},
-            callers=callers_for({**leaving, **fleet.agents}, wiring, observed),
+            callers=callers_for({name: state.may_call for name, state in self._states.items()}, wiring, observed),
             externals=externals_for(fleet.external),
         )
 

@@ -36,15 +36,15 @@ def route_for(name: str, agent: Agent, serving: Sequence[Replica], *, hold: bool
     )
 
 
-def callers_for(agents: Mapping[str, Agent], wiring: Wiring, observed: Observed) -> dict[str, Caller]:
-    """Who may call whom, and how each caller is known."""
+def callers_for(calls: Mapping[str, tuple[str, ...]], wiring: Wiring, observed: Observed) -> dict[str, Caller]:
+    """How each caller is known; `calls` says by agent whom it may call."""
     callers: dict[str, Caller] = {}
-    for name, agent in agents.items():
-        port = wiring.caller_ports.get(name) if agent.calls else None
+    for name, callees in calls.items():
+        port = wiring.caller_ports.get(name) if callees else None
         there = observed.agents.get(name)
         addresses = tuple(sorted({r.source for r in there.replicas if r.source})) if there else ()
         if port is not None or addresses:
-            callers[name] = Caller(name, agent.calls, port, addresses)
+            callers[name] = Caller(name, callees, port, addresses)
     return callers
 
 

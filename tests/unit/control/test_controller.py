@@ -14,7 +14,7 @@ from shoal.core.wiring import Wiring
 from shoal.engines.memory.behaviour import Behaviour
 from shoal.errors import Conflict, NotFound, StoreError
 from shoal.spec.model import Fleet
-from tests.unit.control.drive import driving
+from tests.unit.control.drive import Drive, driving
 
 WEB = {"command": "serve", "port": 80, "public": {"path": "/web"}}
 QUICK = {"scale_down": {"stabilization_window": "1s", "policies": [{"type": "percent", "value": 100, "period": "1s"}]}}
@@ -385,6 +385,30 @@ async def test_nothing_is_settled_while_a_fleet_is_taken_up() -> None:
         await drive.up({"web": web(environment={"VERSION": "2"})})
         await drive.go(5, until=lambda: drive.controller.settled)
         assert seen == [False]
+
+
+async def test_old_replicas_call_whom_they_could_until_they_end() -> None:
+    """Also under a controller that comes in the middle, and learns of their revision from what was stored."""
+    async with driving(ready_s=5.0) as drive:
+        back = {"command": "serve", "port": 81}
+        await drive.up({"web": web(calls=["back"]), "back": back, "other": {**back, "port": 82}})
+        await drive.go(20, until=lambda: drive.controller.settled)
+        assert callees(drive) == ("back",)
+        await drive.up({"web": web(calls=["other"]), "back": back, "other": {**back, "port": 82}})
+        await drive.go(1)
+        assert callees(drive) == ("other", "back")
+        tasks, drive.controller = drive.controller.tasks, drive.new_controller()
+        drive.controller.tasks = tasks
+        await drive.controller.take_over()
+        await drive.go(1)
+        assert callees(drive) == ("other", "back")
+        await drive.go(30, until=lambda: drive.controller.settled)
+        assert callees(drive) == ("other",)
+
+
+def callees(drive: Drive) -> tuple[str, ...]:
+    assert drive.gateways.snapshot is not None
+    return drive.gateways.snapshot.callers["web"].may_call
 
 
 async def test_a_refused_run_is_not_lost() -> None:
