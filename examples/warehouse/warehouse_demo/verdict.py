@@ -20,7 +20,8 @@ TASK_KINDS = ("image", "metadata")  # every picture goes through both queues
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the demo found. `tasks` and `stock` hold ids, so that what went wrong can be looked up."""
+    """What the demo found. `tasks` and `stock` hold ids, so that what went wrong can be looked up; `repeats` says of
+    what was done twice by whom, and when."""
 
     load: LoadSummary
     failures: tuple[Outcome, ...]
@@ -28,6 +29,7 @@ class Verdict:
     tasks: int
     lost_tasks: tuple[str, ...]
     twice_tasks: tuple[str, ...]
+    repeats: tuple[str, ...]
     stock: Comparison
     time_to_scale_s: float | None
     forecasts: int
@@ -61,10 +63,20 @@ def judge(traffic: Traffic, started_at: float, outcomes: Sequence[Outcome], effe
         tasks=len(expected),
         lost_tasks=tuple(sorted({task for stage in stages for task in stage.lost})),
         twice_tasks=tuple(sorted({task for stage in stages for task in stage.twice})),
+        repeats=tuple(
+            f"{kind} {task}: " + ", ".join(_doings(effects, kind, task, started_at))
+            for kind, stage in zip(TASK_KINDS, stages, strict=True)
+            for task in stage.twice
+        ),
         stock=compare([batch for batch in traffic.batches if batch in accepted], ids_of(effects, "stock")),
         time_to_scale_s=time_to_scale(effects, started_at + traffic.spike_at_s),
         forecasts=len(ids_of(effects, "forecast")),
     )
+
+
+def _doings(effects: Sequence[Effect], kind: str, identity: str, started_at: float) -> list[str]:
+    same = [effect for effect in effects if (effect.kind, effect.id) == (kind, identity)]
+    return [f"{effect.replica} at {effect.at - started_at:.3f} s" for effect in same]
 
 
 def ids_of(effects: Sequence[Effect], kind: str) -> list[str]:
@@ -101,6 +113,7 @@ def render(verdict: Verdict, ledger: Ledger, killed: str, left: int) -> str:
     ]
     lines = [f"{name + ':':<17}{value}" for name, value in rows]
     lines += [f"  failed: {_describe(outcome)}" for outcome in verdict.failures[:SHOWN]]
+    lines += [f"  twice: {repeat}" for repeat in verdict.repeats[:SHOWN]]
     reasons = [f"  {times} x {agent} {wording}" for times, agent, wording in ledger.top_reasons(6)]
     return "\n".join([*lines, "decisions, the commonest reasons first:", *(reasons or ["  none"])])
 

@@ -140,3 +140,12 @@ def test_the_summary_names_everything() -> None:
     text = render(judge(TRAFFIC, 0.0, GOOD, effects_of(TRAFFIC)), ledger, "ingest-1", 0)
     for name in ("requests:", "failed:", "lost:", "done twice:", "time to scale:", "replica-seconds:", "decisions"):
         assert name in text
+
+
+def test_what_was_done_twice_is_told_with_who_and_when() -> None:
+    """So that the logs of these replicas can be looked at."""
+    task = TRAFFIC.tasks[0]
+    effects = [*effects_of(TRAFFIC), Effect("metadata", task, "metadata-extraction-2", 33.5)]
+    assert judge(TRAFFIC, 0.5, GOOD, effects).repeats == (
+        f"metadata {task}: w at 1.500 s, metadata-extraction-2 at 33.000 s",
+    )
