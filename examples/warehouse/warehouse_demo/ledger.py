@@ -22,6 +22,7 @@ class Ledger:
     replica_seconds: dict[str, float] = field(default_factory=dict[str, float])
     largest: dict[str, int] = field(default_factory=dict[str, int])
     decisions: dict[tuple[str, float], DecisionView] = field(default_factory=dict[tuple[str, float], DecisionView])
+    crashes: list[str] = field(default_factory=list[str])  # who ended by itself, and how
     last: StatusView | None = None
     first_at: float | None = None
 

@@ -121,7 +121,7 @@ async def perform(run: Run) -> None:
     try:
         async with watching(run), asyncio.timeout(run.seconds + 2 * FINISH_S):
             await follow(run, load)
-        await note_decisions(run)
+        await note_what_happened(run)
     finally:
         load.terminate()
         load.wait()
@@ -187,8 +187,10 @@ def agent_now(run: Run, name: str) -> AgentView | None:
     return next((agent for agent in agents if agent.name == name), None)
 
 
-async def note_decisions(run: Run) -> None:
-    """Decisions that came and went between two looks."""
+async def note_what_happened(run: Run) -> None:
+    """Decisions that came and went between two looks, and who ended by itself, or by our hand."""
+    async with contextlib.aclosing(run.fleet.client.events()) as events:
+        run.ledger.crashes += [event.message async for event in events if event.kind == "crashed"]
     for agent in run.ledger.last.agents if run.ledger.last else ():
         for decision in await run.fleet.client.explain(agent.name, last=50):
             run.ledger.decide(agent.name, decision)

@@ -107,12 +107,14 @@ def render(verdict: Verdict, ledger: Ledger, killed: str, left: int) -> str:
         ("stock changes", f"{len(verdict.stock.lost)} lost, {len(verdict.stock.twice)} booked twice"),
         ("forecasts", f"{verdict.forecasts}"),
         ("replica killed", killed),
+        ("crashes", f"{len(ledger.crashes)}, the one on purpose included"),
         ("time to scale", "no new replica served" if scaled is None else f"{scaled:.1f} s from the start of the spike"),
         ("replica-seconds", f"{used:.0f}, {ledger.share_of_fixed:.0%} of a fixed fleet of the largest size ({sizes})"),
         ("processes left", f"{left}"),
     ]
     lines = [f"{name + ':':<17}{value}" for name, value in rows]
     lines += [f"  failed: {_describe(outcome)}" for outcome in verdict.failures[:SHOWN]]
+    lines += [f"  crash: {crash}" for crash in ledger.crashes[:SHOWN]]
     lines += [f"  twice: {repeat}" for repeat in verdict.repeats[:SHOWN]]
     reasons = [f"  {times} x {agent} {wording}" for times, agent, wording in ledger.top_reasons(6)]
     return "\n".join([*lines, "decisions, the commonest reasons first:", *(reasons or ["  none"])])

@@ -137,7 +137,9 @@ def test_the_summary_names_everything() -> None:
     ledger = Ledger()
     ledger.see(look(0.0, 1))
     ledger.see(look(10.0, 2))
+    ledger.crashes.append("ingest-1: killed by SIGKILL")
     text = render(judge(TRAFFIC, 0.0, GOOD, effects_of(TRAFFIC)), ledger, "ingest-1", 0)
+    assert "  crash: ingest-1: killed by SIGKILL" in text.splitlines()
     for name in ("requests:", "failed:", "lost:", "done twice:", "time to scale:", "replica-seconds:", "decisions"):
         assert name in text
 
