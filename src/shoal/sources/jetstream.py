@@ -47,15 +47,15 @@ class JetStreamQueues:
         _check_names(self._fleet, queues)
         await self._api.wait_until_ready(READY_TIMEOUT_S)
         places = asyncio.Semaphore(AT_ONCE)
+        refusals: list[BrokerError] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for name, queue in queues.items():
                     group.create_task(self._ensure_queue(places, name, queue))
         except* BrokerError as failures:
-            first: BaseException = failures
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
-            raise BrokerError(str(first)) from first
+            refusals += (error for error in failures.exceptions if isinstance(error, BrokerError))
+        if refusals:  # raised in there, it would come out in a group before Python 3.11.4
+            raise BrokerError(str(refusals[0])) from refusals[0]
 
     async def read(self) -> Mapping[str, Reading]:
         """Waiting and unacknowledged tasks by queue, of every queue that this fleet has on the broker."""
