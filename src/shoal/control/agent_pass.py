@@ -129,14 +129,12 @@ def step_agent(
     return Outcome(step.actions, events=tuple(rollout_events(state.name, before, rollout, now)))
 
 
-def step_removed(state: AgentState, *, chooses_victims: bool) -> tuple[Action, ...]:
+def step_removed(state: AgentState) -> tuple[Action, ...]:
     """The next actions of an agent that left the fleet: none while one that left it too still depends on this one."""
     if state.waits_on:
         state.settled, state.waiting_for = False, describe_waits(state)
         return ()
-    step = reconcile_removed(
-        state.name, state.observed, leaving=state.leaving, left=state.left, chooses_victims=chooses_victims
-    )
+    step = reconcile_removed(state.name, state.observed, leaving=state.leaving, left=state.left)
     if state.route is not None:
         state.route = replace(state.route, endpoints=(), hold=False)
     _remember(state, step, (), step.leaving | frozenset(r.id for r in state.observed.replicas if takes_requests(r)))

@@ -352,10 +352,10 @@ class Controller:
         fleet = self.stored.fleet if self.stored is not None else None
         if state.spec is None or self.wired is None or fleet is None:
             waits = take_waits(state, self.states, now)
-            return Outcome(step_removed(state, chooses_victims=chooses), events=waits)
+            return Outcome(step_removed(state), events=waits)
         template = self._templates[state.name]
         if state.spec.kind is Kind.JOB:
-            return step_job(state, state.spec, template, self.wired, now, chooses_victims=chooses)
+            return step_job(state, state.spec, template, self.wired, now)
         outcome = scale_agent(state, state.spec, now, gateways=bool(self.parts.gateways.live))
         waits = take_waits(state, self.states, now)
         step = step_agent(state, state.spec, template, self.wired, now, chooses_victims=chooses)

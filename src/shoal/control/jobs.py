@@ -22,9 +22,7 @@ from shoal.spec.model import Agent
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 
-def step_job(
-    state: AgentState, spec: Agent, template: Template, wired: Wired, now: float, *, chooses_victims: bool
-) -> Outcome:
+def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, now: float) -> Outcome:
     """The next actions of a job. A run's id names its scheduled time, and the last one is remembered only after the
     engine took it, so that a controller that dies between the two neither loses a run nor starts it twice."""
     assert spec.schedule is not None
@@ -40,8 +38,7 @@ def step_job(
         RunJob(state.name, state.revision, run_id, spec.timeout_s, spec.retries) for run_id in runs
     ]
     busy = {run.revision for run in state.observed.runs if run.phase not in _ENDED}
-    draining = _drain(state)
-    busy |= draining if chooses_victims else set()
+    busy |= _drain(state)
     actions += [
         Remove(state.name, revision)
         for revision in state.observed.counts

@@ -74,13 +74,11 @@ def reconcile(
     )
 
 
-def reconcile_removed(
-    agent: str, observed: AgentObserved, *, leaving: frozenset[str], left: frozenset[str], chooses_victims: bool
-) -> Step:
+def reconcile_removed(agent: str, observed: AgentObserved, *, leaving: frozenset[str], left: frozenset[str]) -> Step:
     """The next step of an agent that is not in the fleet any more: drained, stopped, forgotten."""
     in_service = frozenset(r.id for r in observed.replicas if takes_requests(r))
     waiting = in_service - left
-    if chooses_victims and waiting:
+    if waiting:
         return Step((), (), in_service, settled=False, waiting_for=f"{len(waiting)} to leave the gateway")
     gone = not observed.replicas and not observed.counts and not observed.runs
     actions: tuple[Action, ...] = () if gone else (Remove(agent),)
@@ -102,18 +100,23 @@ def _scale(
     left: frozenset[str],
     chooses_victims: bool,
 ) -> tuple[Scale | None, frozenset[str]]:
-    """Sets one revision's count, by way of the drain where replicas have to go."""
+    """Sets one revision's count, by way of the drain where replicas have to go.
+
+    An engine that chooses by itself who goes can be drained for all the same where there is no choice: nobody is to
+    stay, or identities go from the highest down.
+    """
     count = observed.counts.get(revision, 0)
     if target >= count:
         return (Scale(wanted.agent, revision, target) if target > count else None), frozenset()
-    if not chooses_victims:
+    stateful = wanted.template.stateful
+    if not chooses_victims and target and not stateful:
         return Scale(wanted.agent, revision, target), frozenset()
-    victims = choose_victims(live(observed, revision), count - target, leaving, stateful=wanted.template.stateful)
+    victims = choose_victims(live(observed, revision), count - target, leaving, stateful=stateful)
     at_once = [r.id for r in victims if not takes_requests(r) or r.id in left]
     draining = frozenset(r.id for r in victims if takes_requests(r))
     # A count above the live replicas (the engine has not made them yet) needs no victim to come down.
     stop_count = count - len(at_once) - max(0, count - target - len(victims))
-    if stop_count == count:
+    if stop_count == count or (stop_count > target and not chooses_victims and not stateful):
         return None, draining
     return Scale(wanted.agent, revision, stop_count, tuple(at_once)), draining
 

@@ -91,6 +91,20 @@ def test_engine_that_chooses_is_only_told_the_count() -> None:
     assert done.actions == (Scale("a", "new", 1),) and done.leaving == NOTHING
 
 
+def test_engine_that_chooses_is_drained_where_there_is_no_choice() -> None:
+    """Where all of a revision go, or identities from the highest down, the gateway is told first on every engine; and
+    nobody is stopped before all of them left, as the engine might take another one."""
+    all_go = seen(replica("r0"), replica("r1"))
+    first = step(wanted(0), all_go, chooses=False)
+    assert first.actions == () and first.leaving == {"r0", "r1"}
+    half = step(wanted(0), all_go, leaving=first.leaving, left=frozenset({"r0"}), chooses=False)
+    assert half.actions == () and half.leaving == {"r0", "r1"}
+    gone = step(wanted(0), all_go, leaving=first.leaving, left=first.leaving, chooses=False)
+    assert gone.actions == (Scale("a", "new", 0, ("r0", "r1")),)
+    identities = seen(*(replica(f"r{i}", ordinal=i) for i in range(2)))
+    assert step(wanted(1, stateful=True), identities, healthy=2, chooses=False).leaving == {"r1"}
+
+
 def test_scale_up_again_takes_back_who_was_leaving() -> None:
     """A drain that is not needed any more ends: the replica serves again."""
     there = seen(replica("r0"), replica("r1"))
@@ -148,11 +162,11 @@ def test_stateful_replaces_stop_first_from_the_highest_ordinal() -> None:
 def test_removed_agent_is_drained_first() -> None:
     """An agent that left the fleet goes out of the gateway before it is stopped."""
     there = seen(replica("r0"))
-    first = reconcile_removed("a", there, leaving=NOTHING, left=NOTHING, chooses_victims=True)
+    first = reconcile_removed("a", there, leaving=NOTHING, left=NOTHING)
     assert first.actions == () and first.leaving == {"r0"} and not first.settled
-    second = reconcile_removed("a", there, leaving=first.leaving, left=first.leaving, chooses_victims=True)
+    second = reconcile_removed("a", there, leaving=first.leaving, left=first.leaving)
     assert second.actions == (Remove("a"),)
-    assert reconcile_removed("a", AgentObserved("a"), leaving=NOTHING, left=NOTHING, chooses_victims=True).settled
+    assert reconcile_removed("a", AgentObserved("a"), leaving=NOTHING, left=NOTHING).settled
 
 
 REPLICAS = st.lists(
