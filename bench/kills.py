@@ -37,6 +37,7 @@ AGENT = "steady"
 PER_S, UNSAFE_PER_S = 200, 40
 REPLICAS = 3
 SERVING_AGAIN_S = 0.5
+_REPLACED_S = 90  # one that is killed soon after its start, several times in a row, backs off for up to a minute
 
 
 @dataclass
@@ -224,7 +225,7 @@ def _kill_replica(campaign: Campaign, _result: Result, rng: random.Random) -> No
     before = {replica.pid for replica in replicas}
     victim = rng.choice(replicas)
     victim.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + _REPLACED_S
     while time.monotonic() < deadline:
         agent = campaign.fleet.agent(AGENT)
         now = {process.pid for kind, process in campaign.processes() if kind == "replica" and not _is_shell(process)}
@@ -232,7 +233,7 @@ def _kill_replica(campaign: Campaign, _result: Result, rng: random.Random) -> No
             time.sleep(rng.uniform(0.2, 1.0))
             return
         time.sleep(0.1)
-    raise TimeoutError("a killed replica was not replaced within 30 s")
+    raise TimeoutError(f"a killed replica was not replaced within {_REPLACED_S} s")
 
 
 def _is_shell(process: psutil.Process) -> bool:

@@ -21,17 +21,18 @@ class Timing:
     """Seconds, bytes and counts that tests make smaller.
 
     `probe_s`: between two probes of a replica that has just started; `settled_s`: until a replica without a port is
-    taken for ready; `well_s`: a replica that ran so long starts its back-off anew; `wrong_port_s`: how long an unready
-    replica is left alone before Shoal looks where it listens; `housekeeping_s`: between two looks at the logs' sizes,
-    `lively_s` at those that have just grown; `follow_s`: between two looks of who follows a log;
-    `limits_s`: between two looks at memory and processes; `most_tasks`: processes and threads that a replica may have.
+    taken for ready; `well_s`: a replica that ran so long starts its back-off anew, as in Docker; `wrong_port_s`: how
+    long an unready replica is left alone before Shoal looks where it listens; `housekeeping_s`: between two looks at
+    the logs' sizes, `lively_s` at those that have just grown; `follow_s`: between two looks of who follows a log;
+    `limits_s`: between two looks at memory and processes; `most_tasks`: processes and threads that a replica may
+    have.
     """
 
     probe_s: float = 0.01
     settled_s: float = 1.0
     backoff_s: float = 0.5
     backoff_max_s: float = 60.0
-    well_s: float = 60.0
+    well_s: float = 10.0
     wrong_port_s: float = 3.0
     housekeeping_s: float = 1.0
     lively_s: float = 0.2
