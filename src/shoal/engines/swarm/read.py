@@ -1,0 +1,281 @@
+"""What Swarm shows of a fleet, read as what control knows: services and tasks in, agents out. Pure.
+
+A replica is a task. Swarm never starts a task again: what ends is replaced by another task in the same slot, and the
+last few that ended stay listed, from which restarts and their reasons are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
+from shoal.engines.swarm import names
+from shoal.engines.swarm.names import Role, replica_id
+
+Json = Mapping[str, Any]
+
+_ENDED = frozenset(("complete", "failed", "rejected", "shutdown", "orphaned", "remove"))
+_BROKEN = frozenset(("failed", "rejected", "orphaned"))
+_LEAVING = frozenset(("shutdown", "remove"))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What is known of a container that is probed: whether it can take traffic, and since when it ever could."""
+
+    ready: bool
+    ready_at: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look. `nodes_down` are ids of nodes that Swarm does not hear of; `probes` and `last_logs` are by task;
+    `hosts` by node id."""
+
+    services: Sequence[Json]
+    tasks: Sequence[Json]
+    network: str
+    hosts: Mapping[str, str] = field(default_factory=dict[str, str])
+    nodes_down: frozenset[str] = frozenset()
+    probes: Mapping[str, Probe] = field(default_factory=dict[str, Probe])
+    last_logs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+
+def read_agents(seen: Seen) -> dict[str, AgentObserved]:
+    """Every agent of which there is a service, or a task that still ends."""
+    services: dict[str, list[Json]] = {}
+    for service in seen.services:
+        agent = _labels(service).get(names.AGENT)
+        if agent is not None:
+            services.setdefault(agent, []).append(service)
+    tasks: dict[str, list[Json]] = {}
+    for task in seen.tasks:
+        agent = _task_labels(task).get(names.AGENT)
+        if agent is not None:
+            tasks.setdefault(agent, []).append(task)
+    found = {name: _agent(name, services.get(name, ()), tasks.get(name, ()), seen) for name in {*services, *tasks}}
+    return {name: agent for name, agent in sorted(found.items()) if agent.counts or agent.replicas or agent.runs}
+
+
+def broken_tasks(seen: Seen) -> frozenset[str]:
+    """The tasks whose last words are worth to be read: those that failed, the last one of each slot."""
+    return frozenset(
+        history[0]["ID"]
+        for slot in _slots(seen.tasks).values()
+        if (history := [task for task in slot if _state(task) in _BROKEN])
+    )
+
+
+def ordinals_in_use(tasks: Iterable[Json]) -> dict[int, Json]:
+    """By ordinal a task that has, or may still have, the identity: on a node that Swarm does not hear of too."""
+    return {
+        int(labels[names.ORDINAL]): task
+        for task in tasks
+        if names.ORDINAL in (labels := _task_labels(task)) and _holds(task)
+    }
+
+
+def is_agents(task: Json) -> bool:
+    """Whether it is a replica's or a run's, not of what Shoal runs beside them."""
+    return names.AGENT in _task_labels(task)
+
+
+def replica_of(task: Json) -> str:
+    """The id of the replica or run that a task is."""
+    labels = _task_labels(task)
+    return labels.get(names.RUN) or replica_id(labels[names.AGENT], task["ID"], labels.get(names.ORDINAL))
+
+
+def replicas_of(service: Json) -> int:
+    """How many replicas a service is set to have; 0 for a job."""
+    return service["Spec"]["Mode"].get("Replicated", {}).get("Replicas", 0)
+
+
+def epoch_s(text: str | None) -> float | None:
+    """Docker's times as epoch seconds; it writes the year 1 for never."""
+    if not text or text.startswith("0001"):
+        return None
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def _agent(name: str, services: Sequence[Json], tasks: Sequence[Json], seen: Seen) -> AgentObserved:
+    counts: dict[str, int] = {}
+    for service in services:
+        labels = _labels(service)
+        role, replicas = names.role_of(labels), replicas_of(service)
+        if role == Role.REVISION or (role == Role.ORDINAL and replicas):
+            counts[labels[names.REVISION]] = counts.get(labels[names.REVISION], 0) + replicas
+    of_runs = {service["ID"]: service for service in services if names.role_of(_labels(service)) == Role.RUN}
+    slots = _slots(task for task in tasks if names.role_of(_task_labels(task)) != Role.RUN)
+    replicas = [replica for slot in slots.values() for replica in _replicas(name, slot, seen)]
+    runs = [_run(name, service, [t for t in tasks if t["ServiceID"] == key]) for key, service in of_runs.items()]
+    return AgentObserved(
+        name,
+        dict(sorted(counts.items())),
+        tuple(sorted(replicas, key=lambda r: (r.created_at, r.id))),
+        tuple(sorted(runs, key=lambda run: (run.started_at or 0.0, run.run_id))),
+    )
+
+
+def _slots(tasks: Iterable[Json]) -> dict[tuple[str, int], list[Json]]:
+    """The tasks of each slot, the newest first."""
+    slots: dict[tuple[str, int], list[Json]] = {}
+    for task in tasks:
+        slots.setdefault((task["ServiceID"], task.get("Slot", 0)), []).append(task)
+    for slot in slots.values():
+        slot.sort(key=lambda task: (task["CreatedAt"], task["ID"]), reverse=True)
+    return slots
+
+
+def _replicas(agent: str, slot: Sequence[Json], seen: Seen) -> list[Replica]:
+    broken = [task for task in slot if _state(task) in _BROKEN]
+    current = next((task for task in slot if task["DesiredState"] not in _LEAVING), None)
+    found: list[Replica] = []
+    for task in slot:
+        if task is current:
+            found.append(_current(agent, task, broken, seen))
+        elif _state(task) not in _ENDED and task.get("NodeID", "") not in seen.nodes_down and _has_started(task):
+            found.append(_replica(agent, task, Phase.STOPPING, seen, ready=False))
+    return found
+
+
+def _current(agent: str, task: Json, broken: Sequence[Json], seen: Seen) -> Replica:
+    """The one that the slot is to have. `broken` are those that failed in it, the newest first."""
+    state, waits = _state(task), task["DesiredState"] == "ready"
+    if state == "running" and task.get("NodeID", "") in seen.nodes_down:
+        return _replica(agent, task, Phase.RUNNING, seen, ready=False, reason="its node does not answer")
+    if state == "running":
+        probe = _probe(task, seen)
+        return _replica(agent, task, Phase.RUNNING, seen, ready=probe.ready, reason=probe.reason, broken=broken)
+    if state in _ENDED or (waits and broken):
+        last = broken[0] if broken else task
+        return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=_why_ended(last), broken=broken or [task])
+    reason = task["Status"].get("Err") or ("" if state == "pending" and not broken else task["Status"]["Message"])
+    return _replica(agent, task, Phase.PENDING, seen, ready=False, reason=reason, broken=broken)
+
+
+def _replica(
+    agent: str,
+    task: Json,
+    phase: Phase,
+    seen: Seen,
+    *,
+    ready: bool,
+    reason: str = "",
+    broken: Sequence[Json] = (),
+) -> Replica:
+    labels, status = _task_labels(task), task["Status"]
+    ordinal = labels.get(names.ORDINAL)
+    host = _address(task, seen.network)
+    started = phase in (Phase.RUNNING, Phase.STOPPING)
+    port = labels.get(names.PORT)
+    return Replica(
+        id=replica_id(agent, task["ID"], ordinal),
+        agent=agent,
+        revision=labels[names.REVISION],
+        phase=phase,
+        ready=ready,
+        host=host if started else None,
+        port=int(port) if port is not None and started else None,
+        source=host,
+        node=seen.hosts.get(task.get("NodeID", "")),
+        ordinal=int(ordinal) if ordinal is not None else None,
+        created_at=epoch_s(task["CreatedAt"]) or 0.0,
+        started_at=epoch_s(status.get("Timestamp")) if phase is Phase.RUNNING else None,
+        ready_at=_probe(task, seen).ready_at if started else None,
+        restarts=len(broken),
+        exit_code=_exit_code(broken[0]) if broken else None,
+        reason=reason,
+        last_log=seen.last_logs.get(broken[0]["ID"], ()) if broken else (),
+    )
+
+
+def _run(agent: str, service: Json, tasks: Sequence[Json]) -> JobRun:
+    labels = _labels(service)
+    ordered = sorted(tasks, key=lambda task: (task["CreatedAt"], task["ID"]))
+    last = ordered[-1] if ordered else None
+    retries = int(labels.get(names.RETRIES, "0"))
+    phase, finished_at, exit_code, reason = Phase.PENDING, None, None, ""
+    if last is not None:
+        state = _state(last)
+        if state == "complete":
+            phase, exit_code = Phase.SUCCEEDED, 0
+        elif state in _ENDED:
+            phase = Phase.FAILED if len(ordered) > retries else Phase.BACKOFF
+            exit_code, reason = _exit_code(last), _why_ended(last)
+        elif state == "running":
+            phase = Phase.RUNNING
+        else:
+            reason = last["Status"].get("Err") or ""
+        finished_at = epoch_s(last["Status"]["Timestamp"]) if state in _ENDED else None
+    return JobRun(
+        run_id=labels[names.RUN],
+        agent=agent,
+        revision=labels[names.REVISION],
+        phase=phase,
+        attempt=max(1, len(ordered)),
+        started_at=float(labels[names.STARTED]),
+        finished_at=finished_at,
+        exit_code=exit_code,
+        reason=reason,
+    )
+
+
+def _probe(task: Json, seen: Seen) -> Probe:
+    """Who is not probed, having no port, is ready once it runs."""
+    if _task_labels(task).get(names.HEALTH):
+        return seen.probes.get(task["ID"], Probe(False))
+    if _state(task) != "running":
+        return Probe(False)
+    return Probe(True, epoch_s(task["Status"].get("Timestamp")))
+
+
+def _labels(service: Json) -> Mapping[str, str]:
+    return service["Spec"].get("Labels") or {}
+
+
+def _task_labels(task: Json) -> Mapping[str, str]:
+    return task["Spec"].get("ContainerSpec", {}).get("Labels") or {}
+
+
+def _state(task: Json) -> str:
+    return task["Status"]["State"]
+
+
+def _holds(task: Json) -> bool:
+    return _state(task) not in _ENDED
+
+
+def _has_started(task: Json) -> bool:
+    """What was never placed ends without a trace."""
+    return _state(task) in ("starting", "running")
+
+
+def _address(task: Json, network: str) -> str | None:
+    for attachment in task.get("NetworksAttachments") or ():
+        if attachment["Network"]["ID"] == network and attachment.get("Addresses"):
+            return attachment["Addresses"][0].partition("/")[0]
+    return None
+
+
+def _exit_code(task: Json) -> int | None:
+    return task["Status"].get("ContainerStatus", {}).get("ExitCode")
+
+
+def _why_ended(task: Json) -> str:
+    status, code = task["Status"], _exit_code(task)
+    words = (status.get("Err") or status.get("Message") or "").removeprefix("task: ")
+    if words.startswith("non-zero exit") and code is not None:
+        return exit_reason(code)
+    return words
+
+
+def exit_reason(exit_code: int) -> str:
+    """How a container ended, in words: codes above 128 are 128 + signal."""
+    if exit_code == 137:
+        return "killed by SIGKILL (exit code 137): by itself, for its memory, or as it did not answer"
+    return f"exit code {exit_code}"
