@@ -24,7 +24,7 @@ def doctor(common: Common) -> int:
 
     With a shoal.yaml in reach, its fleet's directory and ports are checked. Exits 1 if something would fail.
     """
-    from shoal.cli.health_checks import check_all
+    from shoal.cli.local.health_checks import check_all
 
     directory, port = _directory(common), _port(common)
     findings = check_all(directory, port)

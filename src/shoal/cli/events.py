@@ -38,22 +38,19 @@ def events(common: Common, follow: bool, since: float | None) -> None:
 
 async def _events(common: Common, since: float | None, follow: bool) -> AsyncGenerator[EventView]:
     """From the controller or, while it is away, from the file that it keeps."""
+    place = common.place()
     try:
-        async with aclosing(common.client().events(since, follow=follow)) as stream:
+        async with aclosing(place.client().events(since, follow=follow)) as stream:
             async for event in stream:
                 yield event
     except ControllerUnavailable:
-        from shoal.api.views import EventView
-        from shoal.control.event_file import EVENTS_FILE, read_events
-
-        path = common.directory() / EVENTS_FILE
-        if follow or not path.exists():
+        known = None if follow else place.events()
+        if known is None:
             raise
-
         say("no controller answers; this is what it wrote down", fg="yellow")
-        for event in read_events(path):
+        for event in known:
             if since is None or event.at >= since:
-                yield EventView(event.at, event.agent, event.kind, event.message)
+                yield event
 
 
 async def _print(events: AsyncGenerator[EventView], form: str) -> None:

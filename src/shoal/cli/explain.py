@@ -39,20 +39,21 @@ def explain(common: Common, agent: str, last: int) -> None:
 
 
 async def _ask(common: Common, agent: str, last: int) -> tuple[AgentView, tuple[DecisionView, ...]]:
-    client = common.client()
+    place = common.place()
+    client = place.client()
     try:
         view = find_agent(await client.status(), agent)
         return view, await client.explain(agent, last)
     except ControllerUnavailable:
-        from shoal.cli.away import look_without_controller, read_decisions
-
-        directory = common.directory()
-        found = await look_without_controller(directory, common.fleet_name()) if directory.exists() else None
+        found = await place.look()
         if found is None:
             raise
+        from shoal.api.present import decision_view
+
         view = find_agent(found, agent)
         say("no controller answers; this is what it stored", fg="yellow")
-        return view, await read_decisions(directory, agent, last)
+        async with place.store() as store:
+            return view, tuple(decision_view(each) for each in await store.read_decisions(agent, last))
 
 
 def render_explanation(agent: AgentView, decisions: tuple[DecisionView, ...], now: float) -> str:

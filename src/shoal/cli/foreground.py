@@ -9,11 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.cli.controller_process import Started, remove_sockets, wait_ended
-from shoal.cli.hurry import kill_stopping
 from shoal.cli.interrupts import Interrupts
 from shoal.cli.output import say
 from shoal.cli.progress import Progress
@@ -26,8 +23,8 @@ from shoal.errors import ControllerUnavailable, ShoalError
 from shoal.units import format_duration
 
 if TYPE_CHECKING:
-    from shoal.api.client import Client
     from shoal.api.views import StatusView
+    from shoal.cli.place import Place, Started
 
 _HURRY_S = 0.2
 
@@ -37,15 +34,14 @@ class Foreground:
 
     def __init__(
         self,
-        client: Client,
-        directory: Path,
+        place: Place,
         settling: Settling,
         started: Started | None,
         timeout_s: float,
         interrupts: Interrupts,
     ) -> None:
-        self._client = client
-        self._directory = directory
+        self._place = place
+        self._client = place.client()
         self._settling = settling
         self._started = started
         self._timeout_s = timeout_s
@@ -59,7 +55,10 @@ class Foreground:
             async with asyncio.TaskGroup() as tasks:
                 others = [tasks.create_task(self._tell_events(progress))]
                 if self._started is not None:
-                    others += [tasks.create_task(self._drain(progress)), tasks.create_task(self._hurry(progress))]
+                    others += [
+                        tasks.create_task(self._drain(progress)),
+                        tasks.create_task(self._hurry(self._started, progress)),
+                    ]
                 await self._show(progress)
                 for task in others:
                     task.cancel()
@@ -90,7 +89,7 @@ class Foreground:
         now = time.monotonic()
         verdict = self._settling.judge(view, now)
         if verdict is Verdict.SUPERSEDED:
-            stored = await read_stored(self._directory)
+            stored = await read_stored(self._place)
             if self._told is None:
                 progress.tell(f"{describe_superseded(self._settling, stored)}. {self._what_ctrl_c_does()}")
                 self._told = Verdict.FAILED
@@ -129,11 +128,11 @@ class Foreground:
         except ControllerUnavailable:
             return  # it ended while it answered
 
-    async def _hurry(self, progress: Progress) -> None:
+    async def _hurry(self, started: Started, progress: Progress) -> None:
         await self._interrupts.second.wait()
         progress.tell("Hurrying: what is still stopping is killed.")
         while True:
-            kill_stopping(self._directory)
+            started.hurry()
             await asyncio.sleep(_HURRY_S)
 
     async def _ended(self) -> int:
@@ -144,11 +143,10 @@ class Foreground:
                 return settled
             say("The fleet's controller has ended.")
             return 0
-        ended = await wait_ended(self._directory, self._started)
-        code = self._started.process.poll()
-        if self._interrupts.wished and ended and code == 0:
-            await forget_secrets(self._directory)
-            remove_sockets(self._directory)
+        code = await self._started.ended()
+        if self._interrupts.wished and code == 0:
+            await forget_secrets(self._place)
+            await self._place.tidy(data=False)
             say("Everything is stopped.")
             return settled
         if code == 0:

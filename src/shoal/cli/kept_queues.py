@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
+    from shoal.api.client import Client
     from shoal.spec.model import Fleet
 
 
-async def count_messages(directory: Path, old: Fleet | None, new: Fleet) -> dict[str, int]:
+async def count_messages(client: Client, old: Fleet | None, new: Fleet) -> dict[str, int]:
     """Tasks and dead letters by queue; without a controller, or a broker, what can't be known is left out."""
     if old is None or set(old.queues) <= set(new.queues):
         return {}
-    from shoal.api.client import Client, socket_path
-
     try:
-        queues = await Client(socket_path(directory)).queues()
+        queues = await client.queues()
     except ShoalError:
         return {}
     return {queue.name: queue.waiting + queue.in_progress + queue.dead for queue in queues}

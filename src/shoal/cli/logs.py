@@ -48,18 +48,19 @@ async def _lines(
     common: Common, agents: tuple[str, ...], follow: bool, since: float | None, tail: int | None
 ) -> AsyncGenerator[LogView]:
     """From the controller or, while it is away, from the files that the replicas write themselves."""
+    place = common.place()
     try:
-        async with aclosing(common.client().logs(agents, follow=follow, since=since, tail=tail)) as lines:
+        async with aclosing(place.client().logs(agents, follow=follow, since=since, tail=tail)) as lines:
             async for line in lines:
                 yield line
     except ControllerUnavailable:
-        if follow or not common.directory().exists():
+        known = None if follow else place.logs(agents, since, tail)
+        if known is None:
             raise
-        from shoal.cli.logs_on_disk import read_logs_on_disk
-
         say("no controller answers; this is what lies on disk", fg="yellow")
-        for line in read_logs_on_disk(common.directory(), agents, since, tail):
-            yield line
+        async with aclosing(known) as lines:
+            async for line in lines:
+                yield line
 
 
 async def _print(stream: AsyncGenerator[LogView], form: str) -> None:

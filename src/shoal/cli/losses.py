@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +12,7 @@ from shoal.errors import PlanError
 from shoal.units import format_memory
 
 if TYPE_CHECKING:
+    from shoal.cli.place import Place
     from shoal.cli.plan import Intent
     from shoal.spec.model import Fleet
 
@@ -27,11 +26,11 @@ async def refuse_losses(intent: Intent) -> None:
     from shoal.cli.kept_queues import count_messages
     from shoal.cli.stored_fleet import read_stored
 
-    stored = await read_stored(intent.directory)
+    stored = await read_stored(intent.place)
     if stored is None or stored.fleet is None:
         return
-    messages = await count_messages(intent.directory, stored.fleet, intent.fleet)
-    losses = list(describe_losses(intent.directory, stored.fleet, intent.fleet, messages))
+    messages = await count_messages(intent.place.client(), stored.fleet, intent.fleet)
+    losses = [loss async for loss in _losses(intent.place, stored.fleet, intent.fleet, messages)]
     if losses:
         raise PlanError(
             "this takes out of the fleet what holds data:\n"
@@ -41,7 +40,7 @@ async def refuse_losses(intent: Intent) -> None:
         )
 
 
-def describe_losses(directory: Path, old: Fleet, new: Fleet, messages: Mapping[str, int]) -> Iterator[str]:
+async def _losses(place: Place, old: Fleet, new: Fleet, messages: Mapping[str, int]) -> AsyncGenerator[str]:
     """A line for each volume that holds something and each queue with messages that `new` has not any more."""
     from shoal.core.plan import named_volumes
 
@@ -49,21 +48,10 @@ def describe_losses(directory: Path, old: Fleet, new: Fleet, messages: Mapping[s
     for (name, owner), agents in sorted(named_volumes(old).items(), key=str):
         if (name, owner) in kept:
             continue
-        if owner is None:
-            files, size = _size(directory / "volumes" / "shared" / name)
-            held, whose = files, f"of {', '.join(agents)}"
-        else:
-            sizes = [_size(path) for path in (directory / "volumes" / "owned" / owner).glob(f"*/{name}")]
-            held, size = sum(files for files, _ in sizes), sum(size for _, size in sizes)
-            whose = f"of {count_of(len(sizes), 'replica')} of {owner}"
-        if held:
-            yield f"volume {name} {whose}: {count_of(held, 'file')}, {format_memory(size)}"
+        use = await place.volume_use(name, owner)
+        whose = ", ".join(agents) if owner is None else f"{count_of(use.replicas, 'replica')} of {owner}"
+        if use.files:
+            yield f"volume {name} of {whose}: {count_of(use.files, 'file')}, {format_memory(use.size_bytes)}"
     for queue in sorted(set(old.queues) - set(new.queues)):
         if messages.get(queue):
             yield f"queue {queue}: {count_of(messages[queue], 'task')}, dead letters included"
-
-
-def _size(folder: Path) -> tuple[int, int]:
-    """How many files there are below it, and their bytes."""
-    sizes = [path.lstat().st_size for root, _, names in os.walk(folder) for path in (Path(root) / n for n in names)]
-    return len(sizes), sum(sizes)

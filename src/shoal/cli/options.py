@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.api.client import Client
+    from shoal.cli.local.place import LocalPlace
+    from shoal.cli.place import Place
     from shoal.spec import Loaded
+    from shoal.spec.model import Fleet
 
 FILE_NAMES = ("shoal.yaml", "shoal.yml")
 OUTPUTS = ("text", "wide", "json", "yaml")
@@ -70,19 +73,26 @@ class Common:
         """The name of the fleet, without reading more of the file than it takes."""
         return self.fleet or self._plain_name() or self.load().fleet.fleet
 
-    def directory(self) -> Path:
-        """Where the fleet keeps its state. Raises NotFound for a fleet named on the command line that never was,
+    def place(self) -> Place:
+        """Where the fleet is kept and run. Raises NotFound for a fleet named on the command line that never was,
         ShoalError where its place can't be used."""
-        directory = reachable_directory(os.environ, self.fleet_name())
-        if self.fleet is not None and not directory.exists():
+        place = self._local_place(self.fleet_name())
+        if self.fleet is not None and not place.directory.exists():
             raise NotFound(f"no fleet {self.fleet!r}; {describe_known(os.environ)}")
-        return directory
+        return place
+
+    def place_of(self, fleet: Fleet) -> Place:
+        """The same of a fleet that was loaded, whether it ever was stored or not."""
+        return self._local_place(fleet.fleet)
 
     def client(self) -> Client:
         """The controller's API."""
-        from shoal.api.client import Client, socket_path
+        return self.place().client()
 
-        return Client(socket_path(self.directory()))
+    def _local_place(self, name: str) -> LocalPlace:
+        from shoal.cli.local.place import LocalPlace
+
+        return LocalPlace(reachable_directory(os.environ, name), name)
 
     def _plain_name(self) -> str | None:
         """Validating costs ten times what `shoal status` takes: read a plain `fleet: name` as text where nothing can

@@ -13,12 +13,12 @@ import click
 
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.engine_check import check_engine
-from shoal.cli.home import reachable_directory
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, say
 from shoal.errors import PlanError
 
 if TYPE_CHECKING:
+    from shoal.cli.place import Contents, Place
     from shoal.cli.secret_values import Choices
     from shoal.control.store import SecretRecord
     from shoal.core.plan import Plan
@@ -41,7 +41,7 @@ class Intent:
     those of restarted agents, `None` as they are; `what` is for the history.
     """
 
-    directory: Path
+    place: Place
     project: Path
     fleet: Fleet
     secrets: Choices
@@ -83,23 +83,15 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     from shoal.cli.part_of_fleet import take_agents
     from shoal.cli.secret_sources import Sources
     from shoal.cli.secret_values import choose_secrets
-    from shoal.cli.stored_fleet import (
-        capabilities_of,
-        generation_of,
-        other_directory,
-        read_records,
-        read_with_secrets,
-    )
-    from shoal.control.secret_contents import SecretContents
+    from shoal.cli.stored_fleet import generation_of, other_directory, read_with_secrets
 
     loaded = common.load()
     for warning in loaded.warnings:
         say(f"warning: {warning}", fg="yellow")
-    check_engine(loaded)
-    capabilities_of(loaded.fleet)  # before secrets are looked for
+    check_engine(loaded)  # before secrets are looked for
     project = common.project_directory()
-    directory = reachable_directory(os.environ, loaded.fleet.fleet)
-    stored, known = await read_with_secrets(directory)
+    place = common.place_of(loaded.fleet)
+    stored, known = await read_with_secrets(place)
     elsewhere = other_directory(stored, project)
     if elsewhere is not None and not adopt:
         raise PlanError(
@@ -110,18 +102,22 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     old = stored.fleet if stored is not None else None
     fleet = take_agents(old, loaded.fleet, agents) if agents else loaded.fleet
     sources = Sources(loaded, project, os.environ)
-    secrets = choose_secrets(loaded, fleet, agents, known, SecretContents(directory), sources)
-    messages = await count_messages(directory, old, fleet)
+    contents = await place.contents()
+    secrets = choose_secrets(loaded, fleet, agents, known, contents, sources)
+    messages = await count_messages(place.client(), old, fleet)
+    async with place.store() as store:
+        records = await store.read_records()
     nonces: Mapping[str, str] = stored.nonces if stored is not None else {}
-    made = compare(directory, old, fleet, secrets, await read_records(directory), nonces, messages=messages)
+    made = compare(place, contents, old, fleet, secrets, records, nonces, messages=messages)
     only = (f"only {', '.join(agents)} may change; the other agents stay as they are stored",) if agents and old else ()
     made = replace(made, notes=(*made.notes, *only, *secrets.notes))
     what = " ".join(("up", *agents))
-    return Intent(directory, project, fleet, secrets, made, generation_of(stored), known, elsewhere, what=what)
+    return Intent(place, project, fleet, secrets, made, generation_of(stored), known, elsewhere, what=what)
 
 
 def compare(
-    directory: Path,
+    place: Place,
+    contents: Contents,
     old: Fleet | None,
     fleet: Fleet,
     secrets: Choices,
@@ -134,17 +130,14 @@ def compare(
     """The plan from the stored fleet to another, with its secrets and the nonces of restarted agents. `records` are
     what the controller noted."""
     from shoal.cli.secret_values import digests_of, mask_for
-    from shoal.cli.stored_fleet import capabilities_of
-    from shoal.control.secret_contents import SecretContents
     from shoal.core.plan import make_plan
     from shoal.core.returning import find_returning
 
-    contents = SecretContents(directory)
     returning = find_returning(fleet, digests_of(contents, secrets), nonces, records) if records else ()
     return make_plan(
         old,
         fleet,
-        capabilities_of(fleet),
+        place.capabilities,
         secrets.changed,
         restarted,
         messages,

@@ -30,6 +30,6 @@ def restart(common: Common, agents: tuple[str, ...], wait_timeout: float, yes: b
     from shoal.cli.stored_change import carry_out, read_past, restart_intent
 
     require_own_fleet(common)
-    past = asyncio.run(read_past(common.directory(), common.fleet_name()))
+    past = asyncio.run(read_past(common.place()))
     intent = restart_intent(past, list(dict.fromkeys(agents)))
     return carry_out(common, intent, agents, wait_timeout, yes=yes)

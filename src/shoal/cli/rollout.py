@@ -83,7 +83,7 @@ def history(common: Common, agent: str | None) -> None:
     """
     from shoal.cli.stored_change import read_past
 
-    past = asyncio.run(read_past(common.directory(), common.fleet_name()))
+    past = asyncio.run(read_past(common.place()))
     if agent is None:
         _show_generations(common, past.history.generations, past.stored.generation)
         return
@@ -114,7 +114,7 @@ def undo(common: Common, agent: str | None, to: int | None, wait_timeout: float,
     from shoal.cli.stored_change import carry_out, read_past, undo_agent_intent, undo_fleet_intent
 
     require_own_fleet(common)
-    past = asyncio.run(read_past(common.directory(), common.fleet_name()))
+    past = asyncio.run(read_past(common.place()))
     intent = undo_fleet_intent(past, to) if agent is None else undo_agent_intent(past, agent, to)
     return carry_out(
         common, intent, [agent] if agent is not None else [], wait_timeout, yes=yes, allow_delete=allow_delete
@@ -126,7 +126,8 @@ async def _status(common: Common, agent: str | None, timeout_s: float | None) ->
     from shoal.cli.settling import Settling
     from shoal.cli.up import wait_settled
 
-    client = common.client()
+    place = common.place()
+    client = place.client()
     view = await client.status()
     if agent is not None and all(each.name != agent for each in view.agents):
         raise NotFound(
@@ -136,7 +137,7 @@ async def _status(common: Common, agent: str | None, timeout_s: float | None) ->
         return view, None
     settling = Settling(view.generation, (agent,) if agent is not None else ())
     try:
-        return await wait_settled(client, common.directory(), settling, timeout_s), None
+        return await wait_settled(place, settling, timeout_s), None
     except ControllerUnavailable:
         raise
     except ShoalError as trouble:

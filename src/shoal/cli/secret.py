@@ -135,34 +135,32 @@ async def _rotate(common: Common, name: str, content: bytes) -> Intent | None:
     from shoal.cli.secret_values import Choice, Choices, store_choices
     from shoal.cli.stored_fleet import (
         generation_of,
-        make_state_directory,
-        read_records,
         read_with_secrets,
         who_am_i,
         write_secrets,
     )
-    from shoal.control.secret_contents import SecretContents
 
-    directory = common.directory()
-    stored, records = await read_with_secrets(directory)
+    place = common.place()
+    stored, records = await read_with_secrets(place)
     fleet = stored.fleet if stored is not None else None
     _check(name, content, fleet)
-    contents = SecretContents(directory)
+    contents = await place.contents(make=True)
     before = records.get(name)
-    same = before is not None and contents.has(before.digest) and contents.digest(content) == before.digest
+    same = before is not None and contents.has(name, before.digest) and contents.digest(content) == before.digest
     choices = {each: Choice(kept=record) for each, record in records.items()}
     choices[name] = Choice(content, kept=before, by_hand=True)
     changed = Choices(choices, frozenset() if same else frozenset((name,)))
     users = _users(fleet, name)
     if same or fleet is None or stored is None or not users:
-        make_state_directory(directory)
-        given = store_choices(contents, changed, who_am_i())
-        await write_secrets(directory, given, generation_of(stored), records)
+        given = await store_choices(contents, changed, who_am_i())
+        await write_secrets(place, given, generation_of(stored), records)
         where = "it has this value already, so nothing restarts" if same else "stored; no agent has it yet"
         click.echo(f"{name}: {where}")
         return None
-    made = compare(directory, fleet, fleet, changed, await read_records(directory), stored.nonces)
-    return Intent(directory, Path(stored.directory), fleet, changed, made, stored.generation, records)
+    async with place.store() as store:
+        noted = await store.read_records()
+    made = compare(place, contents, fleet, fleet, changed, noted, stored.nonces)
+    return Intent(place, Path(stored.directory), fleet, changed, made, stored.generation, records)
 
 
 def _check(name: str, content: bytes, fleet: Fleet | None) -> None:
@@ -195,7 +193,7 @@ async def _carry_out(common: Common, intent: Intent, detach: bool, timeout_s: fl
 async def _rows(common: Common) -> list[SecretRow]:
     from shoal.cli.stored_fleet import read_with_secrets
 
-    stored, records = await read_with_secrets(common.directory())
+    stored, records = await read_with_secrets(common.place())
     names = {*records, *_needed(stored)}
     return [_row(name, records.get(name), stored) for name in sorted(names)]
 
@@ -234,10 +232,9 @@ def _users(fleet: Fleet | None, name: str) -> list[str]:
 
 async def _remove(common: Common, name: str) -> None:
     from shoal.cli.stored_fleet import generation_of, read_with_secrets, write_secrets
-    from shoal.control.secret_contents import SecretContents
 
-    directory = common.directory()
-    stored, records = await read_with_secrets(directory)
+    place = common.place()
+    stored, records = await read_with_secrets(place)
     users = _users(stored.fleet if stored is not None else None, name)
     if users:
         raise PlanError(
@@ -247,11 +244,11 @@ async def _remove(common: Common, name: str) -> None:
     if name not in records:
         raise NotFound(f"no secret {name!r} in {common.fleet_name()}; there are: {', '.join(records) or 'none'}")
     kept = {each: record for each, record in records.items() if each != name}
-    await write_secrets(directory, kept, generation_of(stored), records)
-    contents = SecretContents(directory)
+    await write_secrets(place, kept, generation_of(stored), records)
+    contents = await place.contents()
     if stored is None or stored.fleet is None:
-        contents.prune({record.digest for record in kept.values()}, unnamed_s=0.0)
+        await contents.prune({record.digest for record in kept.values()})
         return
-    contents.release(records[name].digest)
+    await contents.release(name, records[name].digest)
     with contextlib.suppress(ControllerUnavailable):  # the next one does it
-        await common.client().apply()
+        await place.client().apply()

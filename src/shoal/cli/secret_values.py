@@ -9,16 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.cli.secret_sources import Sources, Unusable, refuse_content
-from shoal.control.secret_contents import SecretContents
 from shoal.control.store import SecretRecord
 from shoal.core.masking import Mask
 from shoal.errors import Problem, SpecError
 
 if TYPE_CHECKING:
+    from shoal.cli.place import Contents, Place
     from shoal.spec import Loaded
     from shoal.spec.model import Fleet
 
@@ -47,7 +46,7 @@ def choose_secrets(
     fleet: Fleet,
     asked: Collection[str],
     stored: Mapping[str, SecretRecord],
-    contents: SecretContents,
+    contents: Contents,
     sources: Sources,
 ) -> Choices:
     """What the secrets of `fleet` are to hold. Sources are looked at for the agents in `asked` alone, where there are
@@ -58,7 +57,7 @@ def choose_secrets(
     problems: list[Problem] = []
     for name, users in _users(fleet).items():
         record = stored.get(name)
-        if record is not None and not contents.has(record.digest):
+        if record is not None and not contents.has(name, record.digest):
             record = None  # its content is lost
         looked_at = not asked or not users.isdisjoint(asked) or record is None
         found = sources.read(name) if looked_at and name in _users(loaded.fleet) else None
@@ -80,7 +79,7 @@ def choose_secrets(
     return Choices({**chosen, **unused}, frozenset(changed), tuple(notes))
 
 
-def store_choices(contents: SecretContents, choices: Choices, by: str) -> dict[str, SecretRecord]:
+async def store_choices(contents: Contents, choices: Choices, by: str) -> dict[str, SecretRecord]:
     """Puts the contents where the controller finds them, and gives the records that name them."""
     records: dict[str, SecretRecord] = {}
     for name, choice in choices.by_name.items():
@@ -89,7 +88,7 @@ def store_choices(contents: SecretContents, choices: Choices, by: str) -> dict[s
             assert choice.kept is not None
             records[name] = choice.kept
             continue
-        digest = contents.put(choice.content)
+        digest = await contents.put(name, choice.content)
         if choice.kept is not None and choice.kept.digest == digest:
             records[name] = replace(choice.kept, by_hand=choice.by_hand, source_digest=source)
         else:
@@ -98,35 +97,35 @@ def store_choices(contents: SecretContents, choices: Choices, by: str) -> dict[s
     return records
 
 
-def digests_of(contents: SecretContents, choices: Choices) -> dict[str, str]:
+def digests_of(contents: Contents, choices: Choices) -> dict[str, str]:
     """The HMACs of what the secrets are to hold, by name."""
     kept = {name: choice.kept.digest for name, choice in choices.by_name.items() if choice.kept is not None}
     new = {name: choice.content for name, choice in choices.by_name.items() if choice.content is not None}
     return kept | {name: contents.digest(content) for name, content in new.items()}
 
 
-def mask_for(contents: SecretContents, choices: Choices) -> Callable[[str], str]:
+def mask_for(contents: Contents, choices: Choices) -> Callable[[str], str]:
     """Takes out of a text what the secrets are to hold, what their sources do, and what is kept of what they held."""
     found = [each for choice in choices.by_name.values() for each in (choice.content, choice.source)]
     mask = Mask(content for content in found if content is not None)
     return lambda text: contents.mask(mask.apply(text))
 
 
-async def forget_secrets(directory: Path, *, all_of_them: bool = False) -> None:
+async def forget_secrets(place: Place, *, all_of_them: bool = False) -> None:
     """After `down` nothing needs them, unless somebody was quick to start the fleet again. What was given by `shoal
     secret set` has no other home, and stays unless `all_of_them`."""
     from shoal.cli.stored_fleet import generation_of, read_with_secrets, write_secrets
 
-    contents = SecretContents(directory)
-    stored, records = await read_with_secrets(directory)
+    stored, records = await read_with_secrets(place)
     if stored is not None and stored.fleet is not None:
         return
     kept = {name: record for name, record in records.items() if record.by_hand and not all_of_them}
-    await write_secrets(directory, kept, generation_of(stored), records)
-    contents.prune({record.digest for record in kept.values()}, unnamed_s=0.0)
+    await write_secrets(place, kept, generation_of(stored), records)
+    contents = await place.contents()
+    await contents.prune({record.digest for record in kept.values()})
 
 
-def _choose(found: bytes | None, record: SecretRecord | None, contents: SecretContents, *, looked_at: bool) -> Choice:
+def _choose(found: bytes | None, record: SecretRecord | None, contents: Contents, *, looked_at: bool) -> Choice:
     if record is None:
         return Choice(found, source=found)
     if not looked_at:

@@ -31,18 +31,15 @@ def status(common: Common, agent: str | None, watch: bool) -> None:
     Desired, ready and starting replicas are counted apart. With AGENT, show its replicas and its last decision too.
     `-o wide` adds CPU, memory, requests a second, p95, queue depth and restarts.
     """
-    client = common.client()
+    place = common.place()
+    client = place.client()
     if watch:
         asyncio.run(_watch(client, agent, common.output))
         return
     try:
         view = asyncio.run(client.status())
     except ControllerUnavailable:
-        if not common.directory().exists():
-            raise
-        from shoal.cli.away import look_without_controller
-
-        found = asyncio.run(look_without_controller(common.directory(), common.fleet_name()))
+        found = asyncio.run(place.look())
         if found is None:
             raise
         view = found

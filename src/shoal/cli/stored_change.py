@@ -17,13 +17,13 @@ from shoal.cli.home import describe_known
 from shoal.cli.losses import refuse_losses
 from shoal.cli.options import Common
 from shoal.cli.plan import Intent, colour_plan, compare
-from shoal.control.sqlite_store import open_store
 from shoal.control.store import History, SecretRecord, StoredFleet
 from shoal.core.record import AgentRecord
 from shoal.errors import NotFound, PlanError
 from shoal.spec.model import Agent, Broker, Fleet, Kind, Queue
 
 if TYPE_CHECKING:
+    from shoal.cli.place import Contents, Place
     from shoal.control.history import StoredGeneration, StoredRevision
 
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 class Past:
     """The fleet that is stored, what was before it, and what the controller noted of each agent."""
 
-    directory: Path
+    place: Place
+    contents: Contents
     stored: StoredFleet
     fleet: Fleet
     history: History
@@ -46,16 +47,13 @@ class Past:
         return None if known is None or (goes_on and revision not in known) else revision in known
 
 
-async def read_past(directory: Path, name: str) -> Past:
+async def read_past(place: Place) -> Past:
     """Raises NotFound where no fleet is stored."""
-    from shoal.cli.stored_fleet import STATE_FILE
-
-    if (directory / STATE_FILE).exists():
-        async with open_store(directory / STATE_FILE) as store:
-            stored, history, records = await store.read_fleet(), await store.read_history(), await store.read_records()
-        if stored is not None and stored.fleet is not None:
-            return Past(directory, stored, stored.fleet, history, records)
-    raise NotFound(f"no fleet {name} is stored here; `shoal up` starts one ({describe_known(os.environ)})")
+    async with place.store() as store:
+        stored, history, records = await store.read_fleet(), await store.read_history(), await store.read_records()
+    if stored is None or stored.fleet is None:
+        raise NotFound(f"no fleet {place.fleet} is stored here; `shoal up` starts one ({describe_known(os.environ)})")
+    return Past(place, await place.contents(), stored, stored.fleet, history, records)
 
 
 def restart_intent(past: Past, agents: Sequence[str]) -> Intent:
@@ -115,10 +113,10 @@ def _intent(
     changed = {name for name, record in records.items() if _digest(stored, name) not in ("", record.digest)}
     restarted = _restarted(stored, fleet, nonces, changed)
     choices = Choices({name: Choice(kept=record) for name, record in records.items()}, frozenset(changed))
-    made = compare(past.directory, past.fleet, fleet, choices, past.records, nonces, restarted=restarted)
+    made = compare(past.place, past.contents, past.fleet, fleet, choices, past.records, nonces, restarted=restarted)
     kept = {name: nonce for name, nonce in nonces.items() if nonce and name in fleet.agents}
     return Intent(
-        past.directory, Path(stored.directory), fleet, choices, made, stored.generation, stored.secrets,
+        past.place, Path(stored.directory), fleet, choices, made, stored.generation, stored.secrets,
         nonces=kept, what=what,
     )  # fmt: skip
 
@@ -167,17 +165,19 @@ def _earlier_generation(past: Past, to: int | None) -> StoredGeneration:
 
 
 def _revisions(fleet: Fleet, digests: Mapping[str, str], nonces: Mapping[str, str]) -> dict[str, str]:
+    return {name: _revision(fleet, name, digests, nonces) for name in fleet.agents}
+
+
+def _revision(fleet: Fleet, name: str, digests: Mapping[str, str], nonces: Mapping[str, str]) -> str:
     from shoal.core.revision import revision_of, template_of
 
-    return {name: revision_of(template_of(fleet, name, digests, nonces.get(name, ""))) for name in fleet.agents}
+    return revision_of(template_of(fleet, name, digests, nonces.get(name, "")))
 
 
 def current_revision(stored: StoredFleet, name: str) -> str:
     """The revision of an agent that is wished now."""
-    from shoal.core.revision import revision_of, template_of
-
     assert stored.fleet is not None
-    return revision_of(template_of(stored.fleet, name, _digests(stored), stored.nonces.get(name, "")))
+    return _revision(stored.fleet, name, _digests(stored), stored.nonces)
 
 
 def _with_agent(fleet: Fleet, name: str, agent: Agent) -> Fleet:
@@ -200,14 +200,12 @@ def _with_agent(fleet: Fleet, name: str, agent: Agent) -> Fleet:
 def _earlier_secrets(past: Past, digests: Mapping[str, str]) -> dict[str, SecretRecord]:
     """The secrets with the contents that they had. They stand until their source says something else than now."""
     from shoal.cli.stored_fleet import who_am_i
-    from shoal.control.secret_contents import SecretContents
 
-    stored = past.stored
-    contents, records = SecretContents(past.directory), dict(stored.secrets)
+    stored, records = past.stored, dict(past.stored.secrets)
     for name, digest in digests.items():
         if _digest(stored, name) == digest or not digest:
             continue
-        if not contents.has(digest):
+        if not past.contents.has(name, digest):
             raise PlanError(
                 f"secrets.{name}: what it held then is not kept any more; give it by `shoal secret set {name}`, and "
                 "change the file instead"

@@ -22,12 +22,10 @@ from shoal.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from shoal.api.client import Client
     from shoal.api.views import AgentView, StatusView
-    from shoal.cli.controller_process import Started
     from shoal.cli.interrupts import Interrupts
+    from shoal.cli.place import Place, Started
     from shoal.cli.progress import Progress
     from shoal.cli.settling import Settling
     from shoal.control.store import StoredFleet
@@ -104,22 +102,16 @@ async def _up(common: Common, intent: Intent, agents: tuple[str, ...], detach: b
             return await _wait_detached(common, intent, agents, timeout_s, interrupts)
         from shoal.cli.foreground import Foreground
 
-        client, settling, started = await begin(intent, agents)
-        return await Foreground(client, intent.directory, settling, started, timeout_s, interrupts).stay()
+        settling, started = await begin(intent, agents)
+        return await Foreground(intent.place, settling, started, timeout_s, interrupts).stay()
 
 
-async def begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Client, Settling, Started | None]:
+async def begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Settling, Started | None]:
     """Store the fleet and see to it that a controller knows: what is begun here is never left half done."""
-    from shoal.api.client import Client, socket_path
-    from shoal.cli.controller_process import tell_or_start
     from shoal.cli.settling import Settling
-    from shoal.spec.exposed import secrets_by_variable
 
     generation = await _store(intent)
-    client = Client(socket_path(intent.directory))
-    of_secrets = secrets_by_variable(intent.fleet.agents.values(), intent.fleet.secrets)
-    started = await tell_or_start(client, intent.directory, intent.fleet.fleet, of_secrets.keys())
-    return client, Settling(generation, agents), started
+    return Settling(generation, agents), await intent.place.tell_or_start(intent.fleet)
 
 
 async def up_detached(common: Common, intent: Intent, agents: tuple[str, ...], timeout_s: float) -> int:
@@ -133,9 +125,9 @@ async def up_detached(common: Common, intent: Intent, agents: tuple[str, ...], t
 async def _wait_detached(
     common: Common, intent: Intent, agents: tuple[str, ...], timeout_s: float, interrupts: Interrupts
 ) -> int:
-    client, settling, _ = await begin(intent, agents)
+    settling, _ = await begin(intent, agents)
     async with asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(wait_settled(client, intent.directory, settling, timeout_s))
+        waiting = tasks.create_task(wait_settled(intent.place, settling, timeout_s))
         leaving = tasks.create_task(interrupts.first.wait())
         await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -157,16 +149,14 @@ async def _store(intent: Intent) -> int:
     The contents of secrets go first: a command that dies in between leaves one too many, never a fleet that lacks one.
     """
     from shoal.cli.secret_values import store_choices
-    from shoal.cli.stored_fleet import make_state_directory, who_am_i, write_secrets, write_stored
-    from shoal.control.secret_contents import SecretContents
+    from shoal.cli.stored_fleet import who_am_i, write_secrets, write_stored
 
-    make_state_directory(intent.directory)
-    secrets = store_choices(SecretContents(intent.directory), intent.secrets, who_am_i())
+    secrets = await store_choices(await intent.place.contents(make=True), intent.secrets, who_am_i())
     if not intent.plan and intent.generation and intent.adopted_from is None:
-        await write_secrets(intent.directory, secrets, intent.generation, intent.known_secrets)
+        await write_secrets(intent.place, secrets, intent.generation, intent.known_secrets)
         return intent.generation
     return await write_stored(
-        intent.directory,
+        intent.place,
         intent.fleet,
         str(intent.project),
         intent.generation,
@@ -177,24 +167,25 @@ async def _store(intent: Intent) -> int:
     )
 
 
-async def wait_settled(client: Client, directory: Path, settling: Settling, timeout_s: float) -> StatusView:
+async def wait_settled(place: Place, settling: Settling, timeout_s: float) -> StatusView:
     """Show progress until all is settled. Raises ShoalError with what is in the way where that never happens."""
     from shoal.cli.progress import Progress
 
     with Progress() as progress:
         try:
             async with asyncio.timeout(timeout_s):
-                return await _watch_settle(client, directory, settling, progress)
+                return await _watch_settle(place, settling, progress)
         except TimeoutError:
             last = progress.last
             why = describe_failure(settling, last) if last is not None else "the controller said nothing"
             raise ShoalError(f"not settled after {format_duration(timeout_s)}:\n{why}") from None
 
 
-async def _watch_settle(client: Client, directory: Path, settling: Settling, progress: Progress) -> StatusView:
+async def _watch_settle(place: Place, settling: Settling, progress: Progress) -> StatusView:
     from shoal.cli.settling import Verdict
     from shoal.cli.stored_fleet import read_stored
 
+    client = place.client()
     async with aclosing(client.watch()) as views:
         async for view in views:
             progress.show(view)
@@ -202,7 +193,7 @@ async def _watch_settle(client: Client, directory: Path, settling: Settling, pro
             if verdict is Verdict.FAILED:
                 raise ShoalError(describe_failure(settling, view))
             if verdict is Verdict.SUPERSEDED:
-                raise Conflict(describe_superseded(settling, await read_stored(directory)))
+                raise Conflict(describe_superseded(settling, await read_stored(place)))
             if verdict is Verdict.SETTLED:
                 await asyncio.sleep(_SURE_S)  # the first look may have come between two steps of the controller
                 again = await client.status()

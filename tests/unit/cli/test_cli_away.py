@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from shoal.cli.local.place import LocalPlace
 from shoal.cli.stored_fleet import write_stored
 from shoal.control.agent_state import Event
 from shoal.control.event_file import EVENTS_FILE, EventFile
@@ -37,7 +38,7 @@ def test_decisions_are_read_from_the_store(directory: Path, run: Run) -> None:
     fleet = Fleet.model_validate({"fleet": "warehouse", "agents": {"web": {"command": "x", "port": 1}}})
 
     async def store_decisions() -> None:
-        await write_stored(directory, fleet, "/", 0)
+        await write_stored(LocalPlace(directory, "warehouse"), fleet, "/", 0)
         async with open_store(directory / "state.db") as store:
             made = [Decision("web", 10.0 + count, 1, count, f"because {count}") for count in (2, 3)]
             await store.write({"web": AgentRecord(desired=3)}, made)

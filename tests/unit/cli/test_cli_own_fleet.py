@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shoal.cli.local.place import LocalPlace
 from shoal.cli.stored_fleet import write_stored
 from shoal.spec.model import Fleet
 from tests.unit.cli.conftest import Run
@@ -27,7 +28,7 @@ COMMANDS = (
 
 def started_from(directory: Path, project: Path | str) -> None:
     fleet = Fleet.model_validate({"fleet": "warehouse", "agents": {"ingest": {"command": "x", "port": 1}}})
-    asyncio.run(write_stored(directory, fleet, str(project), 0))
+    asyncio.run(write_stored(LocalPlace(directory, "warehouse"), fleet, str(project), 0))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -50,7 +51,7 @@ def test_its_name_given_is_consent(
     started_from(directory, "/elsewhere")
     assert run(*command, "--fleet", "warehouse").code == 0
     started_again = Fleet.model_validate({"fleet": "warehouse", "agents": {"ingest": {"command": "x", "port": 1}}})
-    asyncio.run(write_stored(directory, started_again, str(home), 1))
+    asyncio.run(write_stored(LocalPlace(directory, "warehouse"), started_again, str(home), 1))
     assert run(*command).code == 0
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from shoal.api.client import socket_path
 from shoal.cli.explain import render_explanation
-from shoal.cli.health_checks import (
+from shoal.cli.home import fleet_directory
+from shoal.cli.local.health_checks import (
     Finding,
     check_controller,
     check_directory,
@@ -20,7 +21,6 @@ from shoal.cli.health_checks import (
     check_python,
     check_socket,
 )
-from shoal.cli.home import fleet_directory
 from shoal.cli.output import (
     Cell,
     Column,

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from shoal.api.views import QueueView, RolloutView
+from shoal.cli.local.place import STATE_FILE, LocalPlace
 from shoal.cli.stored_change import current_revision
-from shoal.cli.stored_fleet import STATE_FILE, read_stored
+from shoal.cli.stored_fleet import read_stored
 from shoal.control.secret_contents import SecretContents
 from shoal.control.sqlite_store import open_store
 from shoal.core.record import AgentRecord
@@ -40,7 +41,7 @@ def at_generation(fake: FakeController, generation: int) -> None:
 
 
 def stored(directory: Path):
-    found = asyncio.run(read_stored(directory))
+    found = asyncio.run(read_stored(LocalPlace(directory, "warehouse")))
     assert found is not None and found.fleet is not None
     return found, found.fleet
 

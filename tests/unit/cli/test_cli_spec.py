@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from shoal.cli.local.place import LocalPlace
 from shoal.cli.stored_fleet import read_stored, write_stored
 from shoal.control.secret_contents import SecretContents
 from shoal.control.store import SecretRecord
@@ -157,7 +158,7 @@ def test_plan_compares_with_what_is_stored(file: Path, directory: Path, run: Run
     assert done.code == 2
     assert "Plan: 2 create." in done.out
     assert not directory.exists()
-    asyncio.run(write_stored(directory, load([file]).fleet, str(file.parent), 0))
+    asyncio.run(write_stored(LocalPlace(directory, "warehouse"), load([file]).fleet, str(file.parent), 0))
     done = run("plan", "--detailed-exitcode")
     assert (done.code, done.out.splitlines()[-1]) == (0, "No changes.")
     done = run("plan", "--detailed-exitcode", "-e", "big", "-o", "json")
@@ -197,7 +198,11 @@ def test_secrets_come_from_the_environment(
     monkeypatch.setenv("STOCK_TOKEN", "s3cret-one")
     contents = SecretContents(directory)
     record = SecretRecord(contents.put(b"s3cret-one"), 1.0, "ann")
-    asyncio.run(write_stored(directory, load([file]).fleet, str(file.parent), 0, {"STOCK_TOKEN": record}))
+    asyncio.run(
+        write_stored(
+            LocalPlace(directory, "warehouse"), load([file]).fleet, str(file.parent), 0, {"STOCK_TOKEN": record}
+        )
+    )
     stored = directory / "secrets" / record.digest
     assert stat.S_IMODE(stored.stat().st_mode) == 0o600
     assert stat.S_IMODE(stored.parent.stat().st_mode) == 0o700
@@ -213,12 +218,12 @@ def test_secrets_come_from_the_environment(
 def test_the_plan_is_coloured_by_its_signs(file: Path, run: Run) -> None:
     """Without colour the signs say the same."""
     from shoal.cli.plan import colour_plan
-    from shoal.cli.stored_fleet import capabilities_of
     from shoal.core.plan import make_plan
     from shoal.core.plan_text import format_plan
+    from shoal.engines.local.capabilities import CAPABILITIES
 
     fleet = load([file], variables=os.environ).fleet
-    made = make_plan(None, fleet, capabilities_of(fleet))
+    made = make_plan(None, fleet, CAPABILITIES)
     assert click.unstyle(colour_plan(made)) == format_plan(made)
     assert click.style("  + ingest (service): create", fg="green") in colour_plan(made)
 
@@ -226,9 +231,9 @@ def test_the_plan_is_coloured_by_its_signs(file: Path, run: Run) -> None:
 def test_what_is_stored_comes_back(file: Path, directory: Path) -> None:
     """Who stored it is named, for the next one's conflict."""
     fleet = load([file]).fleet
-    assert asyncio.run(read_stored(directory)) is None
-    assert asyncio.run(write_stored(directory, fleet, "/project", 0)) == 1
-    stored = asyncio.run(read_stored(directory))
+    assert asyncio.run(read_stored(LocalPlace(directory, "warehouse"))) is None
+    assert asyncio.run(write_stored(LocalPlace(directory, "warehouse"), fleet, "/project", 0)) == 1
+    stored = asyncio.run(read_stored(LocalPlace(directory, "warehouse")))
     assert stored is not None
     assert (stored.fleet, stored.directory) == (fleet, "/project")
     assert f"process {os.getpid()}" in stored.by

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from shoal.cli import stored_fleet
+from shoal.cli.local.place import LocalPlace
 from shoal.cli.stored_fleet import read_stored, write_secrets, write_stored
 from shoal.control.secret_contents import SecretContents
 from shoal.control.store import SecretRecord
@@ -48,7 +49,7 @@ def test_up_stores_and_waits(fake: FakeController, file: Path, directory: Path, 
     again = run("up", "-d")
     assert again.out == done.out
     assert "`shoal restart AGENT` takes up changed code" in again.err
-    stored = asyncio.run(read_stored(directory))
+    stored = asyncio.run(read_stored(LocalPlace(directory, "warehouse")))
     assert stored is not None
     assert (stored.generation, stored.directory) == (1, str(file.parent))
     file.write_text(TEXT.replace("8001", "8002"))
@@ -92,7 +93,7 @@ def test_a_lost_race_names_the_winner(fake: FakeController, file: Path, director
 
     async def slow_intent(common: object, agents: object = (), *, adopt: bool = False) -> object:
         intent = await real(common, agents, adopt=adopt)  # type: ignore[arg-type]
-        await write_stored(directory, intent.fleet, "/elsewhere", 0)
+        await write_stored(LocalPlace(directory, "warehouse"), intent.fleet, "/elsewhere", 0)
         return intent
 
     with pytest.MonkeyPatch.context() as patch:
@@ -118,9 +119,9 @@ def test_who_was_superseded_is_told_by_whom(
 ) -> None:
     """Another command stored a generation before this one was settled: that is no success of this one."""
 
-    async def and_another(directory: Path, fleet: Fleet | None, project: str, expected: int, *_: object) -> int:
-        generation = await write_stored(directory, fleet, project, expected)
-        await write_stored(directory, fleet, "/elsewhere", generation)
+    async def and_another(place: LocalPlace, fleet: Fleet | None, project: str, expected: int, *_: object) -> int:
+        generation = await write_stored(place, fleet, project, expected)
+        await write_stored(place, fleet, "/elsewhere", generation)
         return generation
 
     _at_generation(fake, 2)
@@ -151,7 +152,7 @@ def test_a_fleet_of_another_directory_is_left_alone(
     done = run("up", "-d", "--adopt")
     assert done.code == 0
     assert f"warehouse is taken over from {file.parent}" in done.err
-    stored = asyncio.run(read_stored(directory))
+    stored = asyncio.run(read_stored(LocalPlace(directory, "warehouse")))
     assert stored is not None
     assert stored.directory == str(other)
 
@@ -169,7 +170,11 @@ def test_a_controller_that_cannot_start_says_why(file: Path, directory: Path, ru
 def test_down_asks_the_controller(fake: FakeController, directory: Path, run: Run) -> None:
     """And forgets the secrets once nothing may need them."""
     record = SecretRecord(SecretContents(directory).put(b"x"), 1.0, "ann")
-    asyncio.run(write_secrets(directory, {"TOKEN": record, "BY_HAND": replace(record, by_hand=True)}, 0, {}))
+    asyncio.run(
+        write_secrets(
+            LocalPlace(directory, "warehouse"), {"TOKEN": record, "BY_HAND": replace(record, by_hand=True)}, 0, {}
+        )
+    )
     fake.stays = True
     done = run("down", "--volumes")
     assert (done.code, done.out) == (0, "warehouse: everything is stopped, volumes and queues are deleted\n")
@@ -201,7 +206,7 @@ def test_down_without_anything(directory: Path, run: Run) -> None:
 def test_down_tidies_up_what_an_earlier_one_was_kept_from(directory: Path, run: Run) -> None:
     """Secrets, though nothing runs any more."""
     record = SecretRecord(SecretContents(directory).put(b"x"), 1.0, "ann")
-    asyncio.run(write_secrets(directory, {"TOKEN": record}, 0, {}))
+    asyncio.run(write_secrets(LocalPlace(directory, "warehouse"), {"TOKEN": record}, 0, {}))
     assert run("down").out == "warehouse: nothing runs here\n"
     assert not (directory / "secrets").exists()
 
@@ -210,7 +215,7 @@ def test_status_without_a_controller_shows_what_the_engine_has(file: Path, direc
     """And says that nobody acts on it."""
     from shoal.spec import load
 
-    asyncio.run(write_stored(directory, load([file]).fleet, str(file.parent), 0))
+    asyncio.run(write_stored(LocalPlace(directory, "warehouse"), load([file]).fleet, str(file.parent), 0))
     life = directory / "agents" / "ingest" / "lives" / "ingest-r1-1"
     life.mkdir(parents=True)
     from shoal.core.observed import Phase

@@ -10,16 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.api.present import decision_view
-from shoal.api.views import AgentView, DecisionView, ReplicaView, RunView, StatusView
-from shoal.cli.stored_fleet import STATE_FILE, read_stored
-from shoal.control.sqlite_store import open_store
+from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
 from shoal.core.observed import Phase
 from shoal.engines.local.process import is_alive
 from shoal.engines.local.service import Service
 from shoal.engines.local.state import ReplicaState, RunState, load_life
 
 if TYPE_CHECKING:
+    from shoal.control.store import StoredFleet
     from shoal.spec.model import Agent
 
 _AWAY = "no controller answers, so nothing is scaled, replaced or run on schedule; `shoal up` starts it again"
@@ -27,14 +25,13 @@ _NO_GATEWAY = "no gateway runs, so nothing routes requests to agents; `shoal up`
 _ALIVE = frozenset((Phase.RUNNING, Phase.STOPPING))
 
 
-async def look_without_controller(directory: Path, name: str) -> StatusView | None:
-    """The fleet by its state on disk; `None` where none is stored and nothing runs."""
-    stored = await read_stored(directory)
+def look_without_controller(directory: Path, name: str, stored: StoredFleet) -> StatusView | None:
+    """The fleet by its state on disk; `None` where nothing is to run and nothing does."""
     lives = [load_life(path) for path in sorted((directory / "agents").glob("*/lives/*/state.json"))]
     replicas = [life for life in lives if isinstance(life, ReplicaState)]
     runs = [life for life in lives if isinstance(life, RunState)]
-    fleet = stored.fleet if stored is not None else None
-    if stored is None or (fleet is None and not replicas and not runs):
+    fleet = stored.fleet
+    if fleet is None and not replicas and not runs:
         return None
     specs: Mapping[str, Agent] = fleet.agents if fleet is not None else {}
     routed = Service("gateway", directory / "platform" / "gateway", keeps="envoy").anything_alive
@@ -61,12 +58,6 @@ async def look_without_controller(directory: Path, name: str) -> StatusView | No
         ),
         problems=(_AWAY,) if routed else (_AWAY, _NO_GATEWAY),
     )
-
-
-async def read_decisions(directory: Path, agent: str, last: int) -> tuple[DecisionView, ...]:
-    """The last decisions about an agent's count that were stored, the newest first."""
-    async with open_store(directory / STATE_FILE) as store:
-        return tuple(decision_view(decision) for decision in await store.read_decisions(agent, last))
 
 
 def _agent_view(

@@ -33,22 +33,30 @@ _LOG_LIMIT_BYTES = 10 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """A controller that this command started: its process, and where in the log its words begin."""
+class StartedController:
+    """See `shoal.cli.place.Started`: its process, and where in the log its words begin."""
 
     process: subprocess.Popen[bytes]
     log: Path
     log_from: int
 
+    def hurry(self) -> None:
+        from shoal.cli.local.hurry import kill_stopping
+
+        kill_stopping(self.log.parent)
+
+    async def ended(self) -> int | None:
+        await wait_ended(self.log.parent, self)
+        return self.process.poll()
+
     def last_words(self) -> str:
-        """The end of what it wrote."""
         with self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self.log_from, size - _LOG_TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
 
 
-def start_controller(directory: Path, fleet: str, without: Collection[str] = ()) -> Started:
+def start_controller(directory: Path, fleet: str, without: Collection[str] = ()) -> StartedController:
     """Start the controller of the fleet whose state is in `directory`. `without` are variables that it must not have:
     it stays for long, and what it was started with can be read from it."""
     log = directory / LOG_FILE
@@ -69,7 +77,7 @@ def start_controller(directory: Path, fleet: str, without: Collection[str] = ())
         )
     finally:
         os.close(handle)
-    return Started(process, log, log_from)
+    return StartedController(process, log, log_from)
 
 
 async def answers(client: Client) -> bool:
@@ -81,7 +89,9 @@ async def answers(client: Client) -> bool:
     return True
 
 
-async def tell_or_start(client: Client, directory: Path, fleet: str, without: Collection[str] = ()) -> Started | None:
+async def tell_or_start(
+    client: Client, directory: Path, fleet: str, without: Collection[str] = ()
+) -> StartedController | None:
     """Tell the controller of what is stored, or start one without these variables; gives what was started, `None` for
     one that was there, or was of another version and is replaced.
 
@@ -89,7 +99,7 @@ async def tell_or_start(client: Client, directory: Path, fleet: str, without: Co
     controller that could not start.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
-    started: Started | None = None
+    started: StartedController | None = None
     replaced = False
     while time.monotonic() < deadline:
         with contextlib.suppress(ControllerUnavailable):
@@ -123,7 +133,7 @@ async def _end_other_version(view: StatusView, directory: Path) -> None:
         raise ShoalError(f"the controller of {whose} (process {view.controller_pid}) does not end; end it by hand")
 
 
-async def wait_answers(client: Client, started: Started) -> None:
+async def wait_answers(client: Client, started: StartedController) -> None:
     """Until the new controller answers. Raises ShoalError with its last words where it ends instead."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not await answers(client):
@@ -134,19 +144,19 @@ async def wait_answers(client: Client, started: Started) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-def _could_not_start(started: Started) -> ShoalError:
+def _could_not_start(started: StartedController) -> ShoalError:
     return ShoalError(
         f"the controller could not start (exit code {started.process.returncode}):\n{started.last_words()}\n"
         "`shoal doctor` looks for the usual causes"
     )
 
 
-def _does_not_answer(directory: Path, started: Started | None) -> ControllerUnavailable:
+def _does_not_answer(directory: Path, started: StartedController | None) -> ControllerUnavailable:
     who = f"the controller (process {started.process.pid})" if started is not None else "the controller that runs"
     return ControllerUnavailable(f"{who} does not answer after {START_TIMEOUT_S:g}s; see {directory / LOG_FILE}")
 
 
-async def wait_ended(directory: Path, started: Started | None = None) -> bool:
+async def wait_ended(directory: Path, started: StartedController | None = None) -> bool:
     """Until no controller holds the fleet, so that the next one can; false if it takes too long."""
     deadline = time.monotonic() + END_TIMEOUT_S
     while time.monotonic() < deadline:

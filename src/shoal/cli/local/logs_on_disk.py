@@ -4,7 +4,7 @@ masked as the controller does it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from shoal.api.views import LogView
@@ -16,9 +16,9 @@ from shoal.errors import NotFound
 TAIL_LINES = 1000  # a replica's, as the controller's, where neither an end nor a begin was asked for
 
 
-def read_logs_on_disk(
+async def read_logs_on_disk(
     directory: Path, agents: Sequence[str], since: float | None, tail: int | None
-) -> Iterator[LogView]:
+) -> AsyncGenerator[LogView]:
     """Lines of the agents, or of all, the oldest first. Raises NotFound for an agent of which nothing is there."""
     layout = Layout(directory)
     known = [path.name for path in directories(layout.agents)]

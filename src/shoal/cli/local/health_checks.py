@@ -22,8 +22,8 @@ from typing import Literal
 import psutil
 
 from shoal.api.client import check_socket_directory, socket_path
-from shoal.cli.controller_process import is_held
-from shoal.cli.stored_fleet import STATE_FILE
+from shoal.cli.local.controller_process import is_held
+from shoal.cli.local.place import STATE_FILE
 from shoal.control.sqlite_store import check_file
 from shoal.engines.local.listening import listener_on
 from shoal.errors import ShoalError, StoreError
