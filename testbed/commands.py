@@ -1,0 +1,87 @@
+"""Programs that the bed runs, bounded in time, and the one error that it raises."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class BedError(Exception):
+    """What went wrong, and what to do: fit to be shown to a person as it stands."""
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    timeout_s: float = 60.0,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """What the program wrote to its standard output.
+
+    Raises BedError with what it said where it failed, is missing or took longer.
+    """
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(words, check=True, text=True, capture_output=True, timeout=timeout_s, cwd=cwd, env=env)
+    except FileNotFoundError:
+        raise BedError(f"{words[0]}: no such program ({apt_line(words[0])})") from None
+    except subprocess.TimeoutExpired:
+        raise BedError(f"{' '.join(words)}: not done after {timeout_s:g} s") from None
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout).strip()
+        raise BedError(f"{' '.join(words)}: exit code {error.returncode}: {said[-2000:]}") from None
+    return done.stdout
+
+
+# The programs that the bed itself runs, by the package that has them.
+PACKAGE_OF = {
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "dpkg-deb": "dpkg",
+    "apt-get": "apt",
+    "tar": "tar",
+}
+
+
+def apt_line(*programs: str) -> str:
+    """How to get them."""
+    packages = sorted({PACKAGE_OF.get(program, program) for program in programs})
+    return f"apt-get install {' '.join(packages)}"
+
+
+def need_programs() -> None:
+    """Raises BedError, which names what to install, where a program of the host is missing."""
+    missing = [program for program in PACKAGE_OF if shutil.which(program) is None]
+    if missing:
+        raise BedError(f"missing: {', '.join(missing)}; install with: {apt_line(*missing)}")
+
+
+def on_each(items: Sequence[T], act: Callable[[T], object]) -> None:
+    """Acts on all of them at once, and waits for all. Raises what the first of them raised."""
+    if items:
+        with ThreadPoolExecutor(max_workers=len(items)) as threads:
+            list(threads.map(act, items))
+
+
+def until(ask: Callable[[], T | None], what: str, *, timeout_s: float, errors: tuple[type[Exception], ...] = ()) -> T:
+    """The first answer that holds; `errors` count as none. Raises BedError after `timeout_s`."""
+    end = time.monotonic() + timeout_s
+    last: Exception | None = None
+    while True:
+        try:
+            if answer := ask():
+                return answer
+        except errors as error:
+            last = error
+        if time.monotonic() > end:
+            raise BedError(f"waited {timeout_s:g} s for {what}" + (f"; last: {last}" if last else ""))
+        time.sleep(0.02)

@@ -1,0 +1,143 @@
+"""One node: namespaces with a root file system of their own under one process 1, without dockerd yet."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+from testbed.commands import BedError, until
+from testbed.swarm import cgroups, network
+from testbed.swarm.bed import Node
+
+# What is written below `/` of a node goes to memory and ends with it, its disk ($DISK) aside. The sysfs is that of the
+# node's network, with the host's control groups in it. `/run/netns` would keep other namespaces alive.
+_BOOT = r"""
+set -e
+mount -t proc proc /proc
+hostname "$NODE"
+umount -l /run/netns 2>/dev/null || true
+mount -t tmpfs tmpfs /run
+mkdir -p /run/changes/upper /run/changes/work /run/root
+mount -t overlay overlay -o "lowerdir=$ROOT,upperdir=/run/changes/upper,workdir=/run/changes/work" /run/root
+cd /run/root
+mkdir -p proc sys dev run tmp old ".$DISK"
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount --rbind /sys/fs/cgroup sys/fs/cgroup
+mount --rbind /dev dev
+mount -t tmpfs tmpfs tmp
+mount --bind "$DISK" ".$DISK"
+rm -f etc/resolv.conf etc/hosts
+printf 'nameserver 127.0.0.1\noptions timeout:1 attempts:1\n' > etc/resolv.conf # refuses at once: no name waits
+printf '127.0.0.1 localhost\n%s %s\n%s registry\n' "$ADDRESS" "$NODE" "$REGISTRY" > etc/hosts
+mount -t tmpfs tmpfs run
+mkdir -p run/lock
+ip link set lo up
+pivot_root . old
+cd /
+umount -l /old
+exec tini -s -- sleep infinity
+"""
+
+
+def init_pid(node: Node) -> int | None:
+    """The host's pid of the node's process 1, where it lives."""
+    try:
+        pid, started = (node.directory / "init").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return int(pid) if _start_of(int(pid)) == started else None
+
+
+def boot(node: Node, root: Path) -> None:
+    """Starts a node that isn't there, and plugs in its cable; what is there is left alone."""
+    if init_pid(node) is not None:
+        return
+    node.directory.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "NODE": node.name,
+        "ROOT": str(root),
+        "DISK": str(node.directory),
+        "ADDRESS": node.address,
+        "REGISTRY": node.bed.bridge_address,
+    }
+    spaces = [
+        "--mount",
+        "--uts",
+        "--ipc",
+        "--pid",
+        "--net",
+        "--fork",
+        "--kill-child=SIGKILL",
+        "--propagation",
+        "private",
+    ]
+    log = node.directory / "boot.log"
+    with log.open("w") as output:
+        starter = subprocess.Popen(
+            entering_groups(node, ["unshare", *spaces, "sh", "-c", _BOOT]),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=environment,
+            cwd="/",
+        )
+
+    def child() -> int | None:
+        if starter.poll() is not None:
+            raise BedError(f"{node.name} can't start: {log.read_text().strip()}")
+        pids = Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()
+        return next((int(pid) for pid in pids if _program_of(int(pid)) == "tini"), None)
+
+    pid = until(child, f"{node.name} to boot, see {log}", timeout_s=20)
+    (node.directory / "init").write_text(f"{pid} {_start_of(pid)}")
+    network.plug_in(node, pid)
+
+
+def entering_groups(node: Node, command: list[str]) -> list[str]:
+    """The command, started in the node's control groups."""
+    lists = " ".join(shlex.quote(f"{group}/cgroup.procs") for group in cgroups.daemons_groups(node))
+    return ["sh", "-c", f'for list in {lists}; do echo $$ > "$list"; done; exec "$@"', "enter", *command]
+
+
+def inside(node: Node, command: list[str]) -> list[str]:
+    """The command, run in the node's namespaces. Raises BedError where the node isn't running."""
+    pid = init_pid(node)
+    if pid is None:
+        raise BedError(f"{node.name} is not running; start it with: python -m testbed.swarm start {node.name}")
+    return ["nsenter", "--target", str(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--", *command]
+
+
+def kill(node: Node) -> None:
+    """A power failure: the cable first, then all processes at once."""
+    network.set_cable(node, plugged=False)
+    cgroups.set_frozen(node, False)  # what is frozen dies only once it is thawed
+    pid = init_pid(node)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not cgroups.processes(node), f"{node.name}'s processes to end", timeout_s=20)
+    (node.directory / "init").unlink(missing_ok=True)
+
+
+def _program_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0].rpartition("/")[2]
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> str | None:
+    """When it started, in the kernel's ticks, so that a pid used again is known; None for what has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else fields[18]
