@@ -1,9 +1,11 @@
-"""A store of values, for tests and simulation. Shipped, and held to the same contract as the real ones."""
+"""A store of values: what is kept and how it changes. For tests and simulation, and for stores that keep it as a whole
+somewhere else. Held to the same contract as the real ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from shoal.control.history import REVISIONS_KEPT, StoredGeneration, StoredRevision, new_revisions
 from shoal.control.store import (
@@ -19,20 +21,28 @@ from shoal.core.record import AgentRecord
 from shoal.spec.model import Fleet
 
 
-class MemoryStore:
-    """See `shoal.control.store.Store`."""
+@dataclass(slots=True)
+class Kept:
+    """All that a store keeps. `generations` and each agent's `revisions` and `decisions` have the newest first."""
 
-    def __init__(self) -> None:
-        self._fleet: StoredFleet | None = None
-        self._secrets: Mapping[str, SecretRecord] = {}
-        self._nonces: Mapping[str, str] = {}
-        self._generations: list[StoredGeneration] = []  # the newest first
-        self._revisions: dict[str, list[StoredRevision]] = {}
-        self._records: dict[str, AgentRecord] = {}
-        self._decisions: dict[str, list[Decision]] = {}
+    fleet: StoredFleet | None = None
+    secrets: Mapping[str, SecretRecord] = field(default_factory=dict[str, SecretRecord])
+    nonces: Mapping[str, str] = field(default_factory=dict[str, str])
+    generations: list[StoredGeneration] = field(default_factory=list[StoredGeneration])
+    revisions: dict[str, list[StoredRevision]] = field(default_factory=dict[str, list[StoredRevision]])
+    records: dict[str, AgentRecord] = field(default_factory=dict[str, AgentRecord])
+    decisions: dict[str, list[Decision]] = field(default_factory=dict[str, list[Decision]])
+
+
+class MemoryStore:
+    """See `shoal.control.store.Store`. `kept` is what it begins with and what it changes."""
+
+    def __init__(self, kept: Kept | None = None) -> None:
+        self.kept = kept or Kept()
 
     async def read_fleet(self) -> StoredFleet | None:
-        return None if self._fleet is None else replace(self._fleet, secrets=self._secrets, nonces=self._nonces)
+        kept = self.kept
+        return None if kept.fleet is None else replace(kept.fleet, secrets=kept.secrets, nonces=kept.nonces)
 
     async def write_fleet(
         self,
@@ -48,27 +58,28 @@ class MemoryStore:
         what: str = "",
     ) -> int:
         self._compare(expected_generation, expected_secrets)
-        self._fleet = StoredFleet(expected_generation + 1, fleet, directory, by, at)
-        self._secrets = self._secrets if secrets is None else dict(secrets)
-        self._nonces = self._nonces if nonces is None else dict(nonces)
+        self.kept.fleet = StoredFleet(expected_generation + 1, fleet, directory, by, at)
+        self.kept.secrets = self.kept.secrets if secrets is None else dict(secrets)
+        self.kept.nonces = self.kept.nonces if nonces is None else dict(nonces)
         if fleet is not None:
-            digests = {name: record.digest for name, record in self._secrets.items()}
-            self._note(StoredGeneration(expected_generation + 1, at, by, fleet, self._nonces, digests, what))
+            digests = {name: record.digest for name, record in self.kept.secrets.items()}
+            self._note(StoredGeneration(expected_generation + 1, at, by, fleet, self.kept.nonces, digests, what))
         return expected_generation + 1
 
     def _note(self, stored: StoredGeneration) -> None:
-        for new in new_revisions(self._generations[0] if self._generations else None, stored):
-            known = [each for each in self._revisions.get(new.agent, ()) if each.revision != new.revision]
-            self._revisions[new.agent] = [new, *known][:REVISIONS_KEPT]
-        for agent in self._revisions.keys() - stored.fleet.agents.keys():
-            del self._revisions[agent]
-        self._generations = [stored, *self._generations][:REVISIONS_KEPT]
+        for new in new_revisions(self.kept.generations[0] if self.kept.generations else None, stored):
+            known = [each for each in self.kept.revisions.get(new.agent, ()) if each.revision != new.revision]
+            self.kept.revisions[new.agent] = [new, *known][:REVISIONS_KEPT]
+        for agent in self.kept.revisions.keys() - stored.fleet.agents.keys():
+            del self.kept.revisions[agent]
+        self.kept.generations = [stored, *self.kept.generations][:REVISIONS_KEPT]
 
     async def read_history(self) -> History:
-        return History(tuple(self._generations), {agent: tuple(kept) for agent, kept in self._revisions.items()})
+        revisions = {agent: tuple(stored) for agent, stored in self.kept.revisions.items()}
+        return History(tuple(self.kept.generations), revisions)
 
     async def read_secrets(self) -> Mapping[str, SecretRecord]:
-        return dict(self._secrets)
+        return dict(self.kept.secrets)
 
     async def write_secrets(
         self,
@@ -78,31 +89,31 @@ class MemoryStore:
         expected_secrets: Mapping[str, SecretRecord] | None = None,
     ) -> None:
         self._compare(expected_generation, expected_secrets)
-        self._secrets = dict(secrets)
+        self.kept.secrets = dict(secrets)
 
     def _compare(self, expected: int, secrets: Mapping[str, SecretRecord] | None) -> None:
-        found, who = (self._fleet.generation, self._fleet.by) if self._fleet else (0, "nobody")
+        found, who = (self.kept.fleet.generation, self.kept.fleet.by) if self.kept.fleet else (0, "nobody")
         if found != expected:
             raise generation_conflict(found, who, expected)
-        refuse_other_secrets(self._secrets, secrets)
+        refuse_other_secrets(self.kept.secrets, secrets)
 
     async def read_records(self) -> Mapping[str, AgentRecord]:
-        return dict(self._records)
+        return dict(self.kept.records)
 
     async def write(self, records: Mapping[str, AgentRecord | None], decisions: Sequence[Decision]) -> None:
         for agent, record in records.items():
             if record is None:
-                self._records.pop(agent, None)
-                self._decisions.pop(agent, None)
+                self.kept.records.pop(agent, None)
+                self.kept.decisions.pop(agent, None)
             else:
-                self._records[agent] = record
+                self.kept.records[agent] = record
         for decision in decisions:
-            kept = self._decisions.setdefault(decision.agent, [])
+            kept = self.kept.decisions.setdefault(decision.agent, [])
             kept.insert(0, decision)
             del kept[DECISIONS_KEPT:]
 
     async def read_decisions(self, agent: str, last: int = DECISIONS_KEPT) -> tuple[Decision, ...]:
-        return tuple(self._decisions.get(agent, ())[:last])
+        return tuple(self.kept.decisions.get(agent, ())[:last])
 
     async def close(self) -> None:
         return

@@ -14,18 +14,23 @@ import pytest
 from shoal.control.memory_store import MemoryStore
 from shoal.control.sqlite_store import SqliteStore, check_file, open_store
 from shoal.control.store import DECISIONS_KEPT, SecretRecord, Store
+from shoal.control.swarm_store import SwarmStore
 from shoal.core.decision import Decision, Pin, Proposal, ScaleEvent
 from shoal.core.record import AgentRecord
 from shoal.errors import Conflict, NewerState, StoreError
 from shoal.spec.model import Fleet
+from tests.unit.control.fake_swarm import FakeSwarm
 
 FLEET = Fleet.model_validate({"fleet": "f", "agents": {"a": {"command": "serve", "port": 80, "scale": {"max": 3}}}})
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "swarm"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
+        return
+    if request.param == "swarm":
+        yield SwarmStore(FakeSwarm(), "f")
         return
     async with open_store(tmp_path / "state.db") as opened:
         yield opened

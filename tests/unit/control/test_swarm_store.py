@@ -1,0 +1,146 @@
+"""What a fleet's state on a Swarm has to stand beside the contract of every store: others who write, size, age."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from shoal.control.store import SecretRecord
+from shoal.control.swarm_store import SwarmStore
+from shoal.core.decision import Decision
+from shoal.core.record import AgentRecord
+from shoal.errors import Conflict, NewerState
+from shoal.spec.model import Fleet
+from tests.unit.control.fake_swarm import FakeSwarm
+
+FLEET = Fleet.model_validate({"fleet": "f", "agents": {"a": {"command": "serve", "port": 80}}})
+MEANWHILE_S = 1767225600.0 + 60  # a minute after whatever the fake made
+
+
+def store(swarm: FakeSwarm, at: float = MEANWHILE_S) -> SwarmStore:
+    return SwarmStore(swarm, "f", clock=lambda: at)
+
+
+async def put(kept: SwarmStore, fleet: Fleet = FLEET, expected: int = 0) -> None:
+    await kept.write_fleet(fleet, directory="/p", by="ann", at=1.0, expected_generation=expected)
+
+
+def large(seed: int) -> Fleet:
+    """One that no label would hold."""
+    words = random.Random(seed)
+    agents = {f"a{n}": {"command": ["serve", f"{words.random()}"], "port": 80} for n in range(400)}
+    return Fleet.model_validate({"fleet": "f", "agents": agents})
+
+
+async def test_whoever_writes_beside_is_seen() -> None:
+    """The command line stores a fleet while the controller stores a count: each is tried again on what the other
+    wrote, and both are kept."""
+    swarm = FakeSwarm()
+    await put(store(swarm))
+    controller = store(swarm)
+
+    def somebody_else() -> None:
+        swarm.before_write = lambda: None
+        swarm.made["f_shoal-state"]["Version"]["Index"] += 1
+
+    swarm.before_write = somebody_else
+    await controller.write({"a": AgentRecord(desired=3)}, ())
+    await put(store(swarm), expected=1)
+    stored = await controller.read_fleet()
+    assert stored is not None and stored.generation == 2
+    assert await store(swarm).read_records() == {"a": AgentRecord(desired=3)}
+
+
+async def test_a_conflict_is_found_on_what_is_there_by_then() -> None:
+    """Somebody else's generation comes between the read and the write: the second look finds it."""
+    swarm = FakeSwarm()
+    first, second = store(swarm), store(swarm)
+    await put(first)
+    stored_meanwhile: list[str] = []
+
+    def somebody_else() -> None:
+        if not stored_meanwhile:
+            stored_meanwhile.append("fleet")
+            swarm.made["f_shoal-state"] = theirs
+
+    other = FakeSwarm()
+    other.made, other.held = dict(swarm.made), swarm.held
+    await put(store(other), expected=1)
+    theirs = other.made["f_shoal-state"]
+    swarm.before_write = somebody_else
+    with pytest.raises(Conflict, match="generation 2 was stored by ann"):
+        await put(second, expected=1)
+
+
+async def test_large_documents_are_configs() -> None:
+    """Found again by whoever comes next; of what was replaced nothing is left, nor of what nobody ever named."""
+    swarm = FakeSwarm()
+    await put(store(swarm), large(1))
+    before = set(swarm.held)
+    assert before and len(str(swarm.made["f_shoal-state"])) < 40_000
+    stored = await store(swarm).read_fleet()
+    assert stored is not None and stored.fleet == large(1)
+    left = {"shoal.fleet": "f", "shoal.role": "state"}
+    await swarm.create_config("f_shoal-fleet_left-behind", b"", left)
+    await put(store(swarm), large(2), expected=1)
+    assert "f_shoal-fleet_left-behind" in swarm.held and not before & set(swarm.held)
+    await put(store(swarm, MEANWHILE_S + 3600), large(3), expected=2)
+    assert "f_shoal-fleet_left-behind" not in swarm.held
+
+
+async def test_what_was_read_is_not_read_again() -> None:
+    """A name of a config says what it holds: the controller looks at the fleet often."""
+    swarm = FakeSwarm()
+    kept = store(swarm)
+    await put(kept, large(1))
+    first = await kept.read_fleet()
+    swarm.held.clear()
+    second = await kept.read_fleet()
+    assert first is not None and second is not None and second.fleet is first.fleet
+
+
+async def test_equal_state_is_not_written() -> None:
+    """Each write goes to every manager's disk."""
+    swarm = FakeSwarm()
+    kept = store(swarm)
+    await put(kept)
+    await kept.write({"a": AgentRecord(desired=2)}, ())
+    writes = swarm.writes
+    await kept.write({"a": AgentRecord(desired=2)}, ())
+    assert swarm.writes == writes
+
+
+async def test_a_newer_state_is_refused() -> None:
+    """And nothing of it is touched."""
+    swarm = FakeSwarm()
+    await put(store(swarm))
+    swarm.made["f_shoal-state"]["Spec"]["Labels"]["shoal.schema"] = "2"
+    with pytest.raises(NewerState, match="written by a newer Shoal"):
+        await store(swarm).read_fleet()
+    with pytest.raises(NewerState):
+        await store(swarm).write({"a": AgentRecord()}, ())
+
+
+async def test_secrets_have_no_content() -> None:
+    """What is kept of a secret is its HMAC."""
+    swarm = FakeSwarm()
+    kept = store(swarm)
+    await kept.write_secrets({"KEY": SecretRecord("abc", 1.0, "ann")}, expected_generation=0)
+    assert await store(swarm).read_secrets() == {"KEY": SecretRecord("abc", 1.0, "ann")}
+
+
+async def test_a_thousand_agents_fit() -> None:
+    """Records and fifty decisions of each: what a label can't hold is in configs that Docker takes."""
+    swarm = FakeSwarm()
+    kept = store(swarm)
+    numbers = random.Random(7)
+    names = [f"agent-{n}" for n in range(1000)]
+    decisions = [
+        Decision(name, numbers.random(), current=1, count=2, reason=f"concurrency {numbers.random()} of 20")
+        for name in names
+        for _ in range(5)
+    ]
+    await kept.write({name: AgentRecord(desired=3) for name in names}, decisions)
+    assert max(len(each["Spec"]["Data"]) for each in swarm.held.values()) < 700_000
+    assert len(await store(swarm).read_decisions("agent-7")) == 5
