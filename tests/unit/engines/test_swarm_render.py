@@ -78,7 +78,6 @@ def test_a_service() -> None:
                 "Privileges": {"NoNewPrivileges": True},
                 "Healthcheck": {"Test": ["NONE"]},
                 "StopGracePeriod": 20_000_000_000,
-                "Ulimits": [{"Name": "nofile", "Soft": 65536, "Hard": 65536}],
                 "Mounts": [{"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": {"Mode": 0o1777}}],
                 "Secrets": [],
                 "Command": ["serve", "--port", "8000"],

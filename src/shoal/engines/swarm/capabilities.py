@@ -11,7 +11,9 @@ CAPABILITIES = Capabilities(
     chooses_victims=False,
     runs_images=True,
     table={
-        "agents.command": Ability(Support.NATIVE, "argv in a container, no shell; 65,536 files, 4,096 tasks"),
+        "agents.command": Ability(
+            Support.NATIVE, "argv in a container, no shell; 4,096 tasks; files as many as the node's Docker allows"
+        ),
         "agents.image": Ability(Support.NATIVE),
         "agents.working_dir": Ability(Support.NATIVE, "a path in the container"),
         "agents.environment": Ability(Support.NATIVE),

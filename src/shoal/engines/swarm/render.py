@@ -28,11 +28,10 @@ from shoal.spec.volumes import parse_volume
 
 Spec = dict[str, Any]  # a ServiceSpec of the Docker Engine API
 
-USER = "65534:65534"  # nobody
+NOBODY = "65534:65534"
 SECRETS_DIRECTORY = "/run/secrets"
 START_PATH = "/run/shoal/start"
 RESTART_DELAY_S = 1.0
-MOST_FILES = 65536
 MOST_PIDS = 4096
 GPU_KIND = "gpu"
 
@@ -83,7 +82,13 @@ def secret_files(fleet: str, template: Template, private: Mapping[str, str]) -> 
 
 
 def render_revision(
-    fleet: str, action: EnsureRevision, ids: Ids, image: str, argv: Sequence[str] | None, files: Sequence[SecretFile]
+    fleet: str,
+    action: EnsureRevision,
+    ids: Ids,
+    image: str,
+    argv: Sequence[str] | None,
+    files: Sequence[SecretFile],
+    user: str = NOBODY,
 ) -> Spec:
     """The service of a revision, with no replica. `argv` is the command where the image's own is not meant; it has to
     be given where something has to be done before it (`needs_start`). Raises EngineError."""
@@ -104,16 +109,15 @@ def render_revision(
                 "Image": image,
                 "Labels": {**labels, names.HEALTH: _health(template)},
                 "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
-                "User": USER,
+                "User": user,
                 "Init": True,
                 "ReadOnly": True,
                 "CapabilityDrop": ["ALL"],
                 "Privileges": {"NoNewPrivileges": True},
                 "Healthcheck": {"Test": ["NONE"]},  # Shoal's own checks are the file's
                 "StopGracePeriod": int(template.stop_grace_period_s * _NS),
-                "Ulimits": [{"Name": "nofile", "Soft": MOST_FILES, "Hard": MOST_FILES}],
                 "Mounts": _mounts(fleet, template),
-                "Secrets": [_secret(each, ids) for each in files],
+                "Secrets": [_secret(each, ids, user) for each in files],
                 **_command(fleet, action, environment, argv, ids, files),
             },
             "Resources": _resources(template),
@@ -299,15 +303,17 @@ def _in_memory(path: str, size_bytes: int | None) -> Spec:
     return {"Type": "tmpfs", "Target": path, "TmpfsOptions": options}
 
 
-def _secret(each: SecretFile, ids: Ids) -> Spec:
+def _secret(each: SecretFile, ids: Ids, user: str) -> Spec:
     if each.name not in ids.secrets:
         raise EngineError(
             f"the secret {each.file} has no content in this fleet any more; give it one by `shoal secret set "
             f"{each.file}`, or from its source by `shoal up`"
         )
-    uid, _, gid = USER.partition(":")
+    uid, _, gid = user.partition(":")
+    known = uid.isdigit()  # a name means something in the image alone
+    file = {"UID": uid if known else "0", "GID": gid if gid.isdigit() else "0", "Mode": 0o400 if known else 0o444}
     return {
-        "File": {"Name": each.file, "UID": uid, "GID": gid, "Mode": 0o400},
+        "File": {"Name": each.file, **file},
         "SecretID": ids.secrets[each.name],
         "SecretName": each.name,
     }

@@ -1,0 +1,286 @@
+"""The engine on Docker Swarm: replicas are tasks of services, and Swarm places, starts and replaces them.
+
+Nothing of a fleet is remembered here but what can be asked again: whoever opens this engine next, on whichever manager,
+finds the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.observed import AgentObserved, Observed, Phase
+from shoal.core.signals import Usage
+from shoal.engines.protocol import Capabilities, LogLine
+from shoal.engines.swarm import names
+from shoal.engines.swarm.capabilities import CAPABILITIES
+from shoal.engines.swarm.docker import Docker, DockerError
+from shoal.engines.swarm.images import Images
+from shoal.engines.swarm.logs import Logs
+from shoal.engines.swarm.names import Role, fleet_labels, object_name
+from shoal.engines.swarm.ordinals import Ordinals
+from shoal.engines.swarm.read import Probe, Seen, broken_tasks, is_agents, read_agents, replica_of
+from shoal.engines.swarm.render import (
+    START_SCRIPT,
+    Ids,
+    needs_start,
+    private_variables,
+    render_revision,
+    render_run,
+    secret_files,
+    start_script_name,
+)
+from shoal.errors import EngineError
+
+RUNS_KEPT = 20
+LAST_LINES = 20
+_POLL_MOVING_S, _POLL_S = 0.25, 0.5
+_AT_ONCE = 8  # agents that are acted upon side by side
+_STEADY = (Phase.RUNNING, Phase.FAILED, Phase.SUCCEEDED)
+
+
+class SwarmEngine:
+    """Implements `Engine` and `Inspector` for one fleet, whose network is there already.
+
+    `probes` gives what the nodes' agents know of each task's container, `usage` what they measured, by task; `mask`
+    takes secrets out of what replicas write; `clock` gives epoch seconds.
+    """
+
+    def __init__(
+        self,
+        docker: Docker,
+        fleet: str,
+        *,
+        images: Images | None = None,
+        probes: Callable[[], Mapping[str, Probe]] = dict,
+        usage: Callable[[], Mapping[str, Usage]] = dict,
+        mask: Callable[[str], str] = str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.capabilities: Capabilities = CAPABILITIES
+        self._docker, self._fleet, self._clock = docker, fleet, clock
+        self._images = images or Images(docker)
+        self._probes, self._usage = probes, usage
+        self._ordinals = Ordinals(docker, fleet)
+        self._logs, self._mask = Logs(docker, fleet), mask
+        self._network = ""
+        self._agents: dict[str, AgentObserved] = {}
+        self._task_of: dict[str, str] = {}  # by replica's id
+        self._last_logs: dict[str, tuple[str, ...]] = {}
+        self._woken = asyncio.Event()
+
+    # What control asks.
+
+    async def observe(self) -> Observed:
+        """Every agent; the same object again for one of which nothing changed."""
+        at = self._clock()
+        services, tasks, nodes = await asyncio.gather(
+            self._docker.services({names.FLEET: self._fleet}),
+            self._docker.tasks({names.FLEET: self._fleet}),
+            self._docker.nodes(),
+        )
+        seen = Seen(
+            services=services,
+            tasks=tasks,
+            network=await self._network_id(),
+            hosts={node["ID"]: node["Description"]["Hostname"] for node in nodes},
+            nodes_down=frozenset(node["ID"] for node in nodes if node["Status"]["State"] != "ready"),
+            probes=self._probes(),
+            last_logs=self._last_logs,
+        )
+        await self._read_last_words(broken_tasks(seen))
+        await self._ordinals.pin(services, tasks)
+        found = read_agents(seen)
+        self._agents = {
+            name: self._agents[name] if self._agents.get(name) == agent else agent for name, agent in found.items()
+        }
+        self._task_of = {replica_of(task): task["ID"] for task in tasks if is_agents(task)}
+        return Observed(at, self._agents)
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yields a few times a second: Swarm tells nobody of tasks."""
+        while True:
+            moving = any(r.phase not in _STEADY or not r.ready for a in self._agents.values() for r in a.replicas)
+            moving |= any(run.phase is Phase.PENDING for a in self._agents.values() for run in a.runs)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_MOVING_S if moving else _POLL_S):
+                    await self._woken.wait()
+            self._woken.clear()
+            yield
+
+    def wake(self) -> None:
+        """Something is known that was not, such as a probe's answer."""
+        self._woken.set()
+
+    async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
+        """Carries out the actions of each agent in order, several agents side by side."""
+        by_agent: dict[str, list[Action]] = {}
+        for action in actions:
+            by_agent.setdefault(action.agent, []).append(action)
+        failures: list[ActionFailure] = []
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def act_on(of_agent: Sequence[Action]) -> None:
+            async with slots:
+                for action in of_agent:
+                    try:
+                        await self._carry_out(action)
+                    except EngineError as error:
+                        failures.append(ActionFailure(action, str(error)))
+
+        async with asyncio.TaskGroup() as tasks:
+            for of_agent in by_agent.values():
+                tasks.create_task(act_on(of_agent))
+        return tuple(failures)
+
+    # What people ask.
+
+    async def logs(
+        self, *agents: str, follow: bool = False, since: float | None = None, tail: int | None = None
+    ) -> AsyncGenerator[LogLine]:
+        """What the replicas wrote of which Swarm still knows the tasks, the oldest first."""
+        now = self._clock()
+        for line in await self._logs.read(agents, since, tail):
+            yield self._masked(line)
+        if follow:
+            async with contextlib.aclosing(self._logs.follow(agents, now)) as lines:
+                async for line in lines:
+                    yield self._masked(line)
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Use by replica id, as the nodes' agents measured it."""
+        by_task = self._usage()
+        return {replica: by_task[task] for replica, task in self._task_of.items() if task in by_task}
+
+    # Within.
+
+    def _masked(self, line: LogLine) -> LogLine:
+        return LogLine(line.replica, line.agent, self._mask(line.text), line.stream, line.at)
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case EnsureRevision():
+                await self._ensure(action)
+            case Scale():
+                await self._scale(action)
+            case RunJob():
+                await self._run(action)
+            case Remove():
+                await self._remove(action)
+
+    async def _ensure(self, action: EnsureRevision) -> None:
+        """Makes the service of the revision. One that is there stays as it is: another one would restart replicas."""
+        name = self._name(action.agent, action.revision)
+        if await self._find(name) is not None:
+            return
+        template = action.template
+        private = await self._hide(action.agent, private_variables(action.environment))
+        files = secret_files(self._fleet, template, private)
+        image = self._images.check(action.agent, template.image)
+        argv = template.command
+        if argv is None and needs_start(template, files):
+            argv = await self._images.command(action.agent, image)
+        user = await self._images.user(image)
+        spec = render_revision(self._fleet, action, await self._ids(), image, argv, files, user)
+        await self._docker.create_service(spec, auth=self._images.auth(image))
+
+    async def _scale(self, action: Scale) -> None:
+        service = await self._known(action.agent, action.revision)
+        if names.STATEFUL in service["Spec"]["Labels"]:
+            await self._ordinals.scale(service, action)
+            return
+
+        def change(spec: dict[str, Any]) -> dict[str, Any] | None:
+            if spec["Mode"]["Replicated"]["Replicas"] == action.count:
+                return None
+            spec["Mode"]["Replicated"]["Replicas"] = action.count
+            return spec
+
+        image = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+        await self._docker.update_service(service["ID"], change, auth=self._images.auth(image))
+
+    async def _run(self, action: RunJob) -> None:
+        if await self._find(self._name(action.run_id)) is not None:
+            return
+        revision = await self._known(action.agent, action.revision)
+        spec = render_run(self._fleet, revision["Spec"], action, self._clock())
+        image = spec["TaskTemplate"]["ContainerSpec"]["Image"]
+        await self._docker.create_service(spec, auth=self._images.auth(image))
+        await self._forget_old_runs(action.agent)
+
+    async def _forget_old_runs(self, agent: str) -> None:
+        known = self._agents.get(agent)
+        ended = [run for run in known.runs if run.phase in (Phase.SUCCEEDED, Phase.FAILED)] if known else []
+        for run in ended[: max(0, len(ended) - RUNS_KEPT + 1)]:
+            await self._docker.remove_service(self._name(run.run_id))
+
+    async def _remove(self, action: Remove) -> None:
+        wanted = {names.FLEET: self._fleet, names.AGENT: action.agent}
+        if action.revision is not None:
+            wanted[names.REVISION] = action.revision
+        for service in await self._docker.services(wanted):
+            if action.revision is None or names.role_of(service["Spec"]["Labels"]) != Role.RUN:
+                await self._docker.remove_service(service["ID"])
+
+    async def _known(self, agent: str, revision: str) -> dict[str, Any]:
+        service = await self._find(self._name(agent, revision))
+        if service is None:
+            raise EngineError(f"agents.{agent}: revision {revision} is not known; ensure it first")
+        return service
+
+    async def _find(self, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._docker.service(name)
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def _name(self, *parts: str) -> str:
+        return object_name(self._fleet, *parts)
+
+    async def _ids(self) -> Ids:
+        """What services refer to; the script that starts commands is made with the first that needs it."""
+        name = start_script_name(self._fleet)
+        labels = fleet_labels(self._fleet, Role.CONFIG)
+        secrets = await self._docker.secrets({names.FLEET: self._fleet})
+        return Ids(
+            network=await self._network_id(),
+            start_script=await self._docker.create_config(name, START_SCRIPT.encode(), labels),
+            secrets={secret["Spec"]["Name"]: secret["ID"] for secret in secrets},
+        )
+
+    async def _hide(self, agent: str, variables: Mapping[str, str]) -> dict[str, str]:
+        """Puts variables that hold credentials into secrets: by variable the name of the secret."""
+        hidden: dict[str, str] = {}
+        for variable, value in variables.items():
+            digest = hashlib.sha256(value.encode()).hexdigest()[:12]
+            hidden[variable] = object_name(self._fleet, f"shoal-{agent}", variable, digest)
+            labels = fleet_labels(self._fleet, Role.SECRET, agent=agent)
+            await self._docker.create_secret(hidden[variable], value.encode(), labels)
+        return hidden
+
+    async def _network_id(self) -> str:
+        if not self._network:
+            found = await self._docker.networks({names.FLEET: self._fleet})
+            if not found:
+                raise EngineError(f"the network of fleet {self._fleet} is gone; `shoal up` makes it again")
+            self._network = found[0]["Id"]
+        return self._network
+
+    async def _read_last_words(self, tasks: frozenset[str]) -> None:
+        """Of each task that failed, once."""
+        self._last_logs = {task: lines for task, lines in self._last_logs.items() if task in tasks}
+        for task in tasks - self._last_logs.keys():
+            lines: list[str] = []
+            try:
+                async for line in self._docker.task_logs(task, tail=LAST_LINES):
+                    lines.append(line.text)
+            except EngineError:
+                continue  # its node does not answer: asked again with the next look
+            self._last_logs[task] = tuple(map(self._mask, lines))
