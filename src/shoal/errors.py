@@ -10,6 +10,7 @@
     ├── StoreError             the state can't be read or written
     │   ├── Conflict           somebody else changed it first
     │   └── NewerState         written by a newer Shoal
+    ├── IdentityError          a key, certificate or token that can't be used, or is not let in
     ├── ControllerUnavailable  no controller answers
     └── NotFound               no such agent, job, queue or task
 
@@ -95,6 +96,10 @@ class Conflict(StoreError):
 
 class NewerState(StoreError):
     """The state was written by a newer Shoal."""
+
+
+class IdentityError(ShoalError):
+    """A key, certificate or token can't be used, or its holder may not do this."""
 
 
 class ControllerUnavailable(ShoalError):

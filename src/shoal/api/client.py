@@ -6,8 +6,6 @@ Streams are async generators; close them (`contextlib.aclosing`) where you stop 
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -15,10 +13,11 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from shoal.api.decode import decode as decode_view
-from shoal.api.unix_http import ProtocolError, Response, parse_json, request
+from shoal.api.lines import Line, SocketLine
 from shoal.api.views import AgentView, DecisionView, EventView, LogView, QueueView, StatusView
 from shoal.core.queued import QueuedTask
-from shoal.errors import ControllerUnavailable, Problem, ShoalError, SpecError
+from shoal.errors import Problem, ShoalError, SpecError
+from shoal.http1 import ProtocolError, Response, parse_json, request
 from shoal.proxy.sockets import reachable_socket
 
 ANSWER_TIMEOUT_S = 30.0
@@ -31,27 +30,11 @@ def socket_path(directory: Path) -> Path:
     return reachable_socket(directory / "controller.sock", make=False)
 
 
-def check_socket_directory(socket: Path) -> None:
-    """Refuse a socket's directory that another user could have put there (one under /tmp can be anybody's)."""
-    entry = socket.parent.lstat()
-    if not stat.S_ISDIR(entry.st_mode) or entry.st_uid != os.getuid():
-        raise ControllerUnavailable(
-            f"{socket.parent} does not belong to you, so its socket can't be trusted; let its owner do this, or let "
-            "SHOAL_HOME name a short path of your own"
-        )
-
-
-def make_socket_directory(socket: Path) -> None:
-    """Make the directory that the controller's socket goes into, for its owner alone."""
-    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_socket_directory(socket)
-
-
 class Client:
-    """Speaks with the controller that listens on a Unix socket."""
+    """Speaks with the controller at the other end of a line; a path is that of its Unix socket."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
+    def __init__(self, line: Path | Line) -> None:
+        self._line: Line = SocketLine(line) if isinstance(line, Path) else line
 
     async def status(self) -> StatusView:
         """The fleet as it is now."""
@@ -121,6 +104,11 @@ class Client:
         """Have the controller look at the stored fleet now; gives the generation that it found."""
         return int((await self._call("POST", "/v1/apply", {}))["generation"])
 
+    async def issue_certificate(self, name: str, request_pem: str, life_s: float) -> str:
+        """Let somebody use this fleet for a time; gives the certificate (PEM) for the key of his request."""
+        body = {"name": name, "request": request_pem, "life_s": life_s}
+        return str((await self._call("POST", "/v1/certificates", body))["certificate"])
+
     async def down(self, *, volumes: bool = False) -> None:
         """Stop everything, however long that takes; the controller ends with it."""
         await self._call("POST", "/v1/down", {"volumes": volumes}, timeout_s=None)
@@ -132,10 +120,7 @@ class Client:
             async with asyncio.timeout(timeout_s), self._request(method, target, body) as response:
                 return parse_json(await response.read())
         except TimeoutError as error:
-            raise ControllerUnavailable(
-                f"the controller on {self.socket} took the request, but did not answer within {ANSWER_TIMEOUT_S:g}s; "
-                f"see {self.socket.parent / 'controller.log'}"
-            ) from error
+            raise self._line.late(ANSWER_TIMEOUT_S) from error
 
     async def _stream(self, view: type[View], target: str) -> AsyncGenerator[View, None]:
         async with self._request("GET", target) as response, aclosing(response.lines()) as lines:
@@ -145,22 +130,12 @@ class Client:
     @asynccontextmanager
     async def _request(self, method: str, target: str, body: object = None) -> AsyncGenerator[Response]:
         try:
-            check_socket_directory(self.socket)
-            async with request(self.socket, method, target, body) as response:
+            async with request(await self._line.open(), method, target, body) as response:
                 if response.status >= 400:
                     raise _parse_error(response.status, await response.read())
                 yield response
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise ControllerUnavailable(
-                f"no controller answers on {self.socket}; start the fleet with `shoal up`, or `shoal up -d` to leave "
-                "it in the background"
-            ) from error
-        except PermissionError as error:
-            raise ControllerUnavailable(f"{self.socket} may not be opened; it belongs to another user") from error
-        except (ProtocolError, ConnectionError) as error:
-            raise ControllerUnavailable(
-                f"the controller on {self.socket} went away in the middle of an answer; `shoal up` starts it again"
-            ) from error
+        except (OSError, ProtocolError) as error:
+            raise self._line.absent(error) from error
 
 
 def decode(view: type[View], value: Any) -> View:

@@ -9,47 +9,65 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from shoal.api.client import make_socket_directory
+from shoal.api.lines import make_socket_directory
 from shoal.api.metrics import CONTENT_TYPE as METRICS_TYPE
 from shoal.api.metrics import render_metrics
 from shoal.api.metrics_port import serve_metrics
 from shoal.api.peer import own_user_only
 from shoal.api.present import agent_view, decision_view, gateway_url
+from shoal.api.request_values import number_of, read_body, whole_of
 from shoal.api.status_lines import StatusLines
 from shoal.api.views import EventView, LogView, QueueView
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
 from shoal.engines.protocol import LogLine
-from shoal.errors import Conflict, ControllerUnavailable, NotFound, ShoalError
+from shoal.errors import Conflict, ControllerUnavailable, IdentityError, NotFound, ShoalError
 from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.spec.model import Queue
+
+if TYPE_CHECKING:
+    from shoal.api.certificates import Remote  # with cryptography, which a fleet on one machine does without
 
 log = logging.getLogger(__name__)
 
 EVENTS_INTERVAL_S = 0.2
 LOG_TAIL_LINES = 1000  # a replica's, where neither an end nor a begin was asked for
-_STATUSES: dict[type[ShoalError], int] = {NotFound: 404, Conflict: 409, ControllerUnavailable: 503}
+_STATUSES: dict[type[ShoalError], int] = {
+    IdentityError: 403,
+    NotFound: 404,
+    Conflict: 409,
+    ControllerUnavailable: 503,
+}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
 async def serve_api(
-    controller: Controller, socket: Path, queue_admin: Callable[[], JetStreamAdmin | None]
+    controller: Controller,
+    socket: Path,
+    queue_admin: Callable[[], JetStreamAdmin | None],
+    remote: Remote | None = None,
 ) -> AsyncGenerator[None]:
-    """Answers on the Unix socket (mode 0600) until left. A socket that a dead controller left behind is replaced.
+    """Answers on the Unix socket (mode 0600) until left, and over the network where `remote` says so. A socket that a
+    dead controller left behind is replaced. Raises ShoalError where the port can't be listened at.
 
     Who stops to read ends what answers him; a change that he asked for is finished all the same.
     """
     lines = StatusLines(controller)
     async with asyncio.TaskGroup() as tasks:
         changes: set[asyncio.Task[None]] = set()
-        application = web.Application(middlewares=[own_user_only, _finish_changes(tasks, changes), _errors_as_json])
+        guards = [remote.guard()] if remote is not None else []
+        application = web.Application(
+            middlewares=[own_user_only, _finish_changes(tasks, changes), errors_as_json, *guards]
+        )
         application.add_routes(_Routes(controller, queue_admin, lines).table())
+        if remote is not None:
+            application.add_routes(remote.routes(controller.note))
         runner = web.AppRunner(
             application, access_log=None, shutdown_timeout=1.0, handle_signals=False, handler_cancellation=True
         )
@@ -60,6 +78,8 @@ async def serve_api(
         try:
             await web.UnixSite(runner, str(socket)).start()
             socket.chmod(0o600)
+            if remote is not None:
+                await remote.listen(runner)
             yield
         finally:
             await runner.cleanup()
@@ -133,14 +153,14 @@ class _Routes:
     async def explain(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["agent"]
         state = self._controller.state_of(name)
-        last = _whole(request, "last", 20)
+        last = whole_of(request, "last", 20)
         stored = await self._controller.parts.store.read_decisions(name, last)
         newest = [state.decision] if state.decision is not None and state.decision not in stored[:1] else []
         views = [decision_view(decision) for decision in (*newest, *stored)][:last]
         return _json({"decisions": [dataclasses.asdict(view) for view in views]})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        since = _number(request, "since", 0.0) or 0.0
+        since = number_of(request, "since", 0.0) or 0.0
         follow = request.query.get("follow") == "1"
 
         async def views() -> AsyncIterator[EventView]:
@@ -163,14 +183,14 @@ class _Routes:
         for agent in agents:
             self._controller.state_of(agent)
         follow = request.query.get("follow") == "1"
-        since = _number(request, "since", None)
-        tail = _whole(request, "tail", LOG_TAIL_LINES if since is None else None)
+        since = number_of(request, "since", None)
+        tail = whole_of(request, "tail", LOG_TAIL_LINES if since is None else None)
         logs = self._controller.parts.inspector.logs(*agents, follow=follow, since=since, tail=tail)
         async with contextlib.aclosing(logs) as lines:
             return await _stream(request, _as_lines(_log_view(line) async for line in lines))
 
     async def scale(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
+        body = await read_body(request)
         agent, count = str(body.get("agent")), body.get("count")
         if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
             raise ShoalError(f"count: found {count!r}, expected a whole number of replicas, 0 or more, or null")
@@ -180,7 +200,7 @@ class _Routes:
         return _json(agent_view(self._controller.state_of(agent), gateway_url(self._controller)))
 
     async def run(self, request: web.Request) -> web.StreamResponse:
-        return _json({"run_id": self._controller.run_job(str((await _body(request)).get("agent")))})
+        return _json({"run_id": self._controller.run_job(str((await read_body(request)).get("agent")))})
 
     async def queues(self, _: web.Request) -> web.StreamResponse:
         admin = self._queue_admin()
@@ -205,16 +225,16 @@ class _Routes:
         tasks = await self._admin().peek(
             request.match_info["queue"],
             dead=request.query.get("dead") == "1",
-            limit=_whole(request, "limit", 10),
+            limit=whole_of(request, "limit", 10),
         )
         return _json({"tasks": [dataclasses.asdict(task) for task in tasks]})
 
     async def purge(self, request: web.Request) -> web.StreamResponse:
-        dead = bool((await _body(request)).get("dead"))
+        dead = bool((await read_body(request)).get("dead"))
         return _json({"purged": await self._admin().purge(request.match_info["queue"], dead=dead)})
 
     async def redrive(self, request: web.Request) -> web.StreamResponse:
-        ids = (await _body(request)).get("ids")
+        ids = (await read_body(request)).get("ids")
         return _json({"redriven": await self._admin().redrive(request.match_info["queue"], ids)})
 
     async def apply(self, _: web.Request) -> web.StreamResponse:
@@ -223,7 +243,7 @@ class _Routes:
         return _json({"generation": stored.generation if stored is not None else 0})
 
     async def down(self, request: web.Request) -> web.StreamResponse:
-        await self._controller.shut_down(data=bool((await _body(request)).get("volumes")))
+        await self._controller.shut_down(data=bool((await read_body(request)).get("volumes")))
         await self._controller.wait_stopped()
         return _json({})
 
@@ -257,7 +277,7 @@ async def _stream(request: web.Request, lines: AsyncGenerator[bytes]) -> web.Str
 
 
 @web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ShoalError as error:
@@ -267,28 +287,3 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
 
 def _json(value: Any) -> web.Response:
     return web.json_response(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)  # pyright: ignore[reportArgumentType] - never a class
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except json.JSONDecodeError as error:
-        raise ShoalError(f"the request's body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ShoalError(f"the request's body is a {type(body).__name__}, expected an object")
-    return body  # pyright: ignore[reportUnknownVariableType] - JSON
-
-
-def _number(request: web.Request, name: str, default: float | None) -> float | None:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ShoalError(f"{name}: found {text!r}, expected a number") from error
-
-
-def _whole(request: web.Request, name: str, default: Any) -> Any:
-    number = _number(request, name, None)
-    return default if number is None else int(number)

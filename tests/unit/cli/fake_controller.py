@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from shoal.api.client import make_socket_directory
+from shoal.api.lines import make_socket_directory
 from shoal.api.views import (
     AgentView,
     DecisionView,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shoal.api.client import Client, check_socket_directory, socket_path
+from shoal.api.client import Client, socket_path
 from shoal.api.decode import decode
+from shoal.api.lines import check_socket_directory
 from shoal.api.views import StatusView
 from shoal.errors import Conflict, ControllerUnavailable, NotFound, ShoalError
 from tests.unit.cli.fake_controller import FakeController

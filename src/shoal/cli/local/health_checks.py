@@ -21,7 +21,8 @@ from typing import Literal
 
 import psutil
 
-from shoal.api.client import check_socket_directory, socket_path
+from shoal.api.client import socket_path
+from shoal.api.lines import check_socket_directory
 from shoal.cli.local.controller_process import is_held
 from shoal.cli.local.place import STATE_FILE
 from shoal.control.sqlite_store import check_file

@@ -1,7 +1,7 @@
-"""HTTP/1.1 over a Unix socket, the client's half: just what the controller's API needs.
+"""HTTP/1.1, the client's half: just what the controller's API needs.
 
 Written on asyncio's streams because importing a full HTTP client costs more than a whole `shoal status` may take. One
-connection a request: on a Unix socket that is a matter of microseconds, and nothing has to be kept.
+connection a request, which whoever asks has opened: nothing has to be kept.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 256 * 1024
-_HEAD_LIMIT_BYTES = 64 * 1024
+HEAD_LIMIT_BYTES = 64 * 1024  # of a stream that is opened for this
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class ProtocolError(Exception):
@@ -62,12 +63,12 @@ class Response:
 
 
 @asynccontextmanager
-async def request(socket: Path, method: str, target: str, body: object = None) -> AsyncGenerator[Response]:
-    """Send a request, its body as JSON, and give the answer once its head is there.
+async def request(streams: Streams, method: str, target: str, body: object = None) -> AsyncGenerator[Response]:
+    """Send a request, its body as JSON, and give the answer once its head is there. The connection ends with it.
 
-    Raises OSError where nobody listens and ProtocolError where the answer is cut off.
+    Raises OSError where the other side hangs up and ProtocolError where the answer is cut off.
     """
-    reader, writer = await asyncio.open_unix_connection(socket, limit=_HEAD_LIMIT_BYTES)
+    reader, writer = streams
     try:
         writer.write(_render_request(method, target, body))
         await writer.drain()
@@ -75,7 +76,8 @@ async def request(socket: Path, method: str, target: str, body: object = None) -
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         raise ProtocolError(str(error)) from error
     finally:
-        writer.close()
+        # By then all was said. A TLS connection that is closed politely outlives its event loop.
+        writer.transport.abort()
 
 
 def _render_request(method: str, target: str, body: object) -> bytes:
