@@ -104,12 +104,15 @@ def agent(name: str, *replicas: Replica, health: str | None = "/healthz", **more
 
 
 class Rig:
-    def __init__(self, directory: Path, link: GatewayLink, http: ClientSession, arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self, directory: Path, link: GatewayLink, http: ClientSession, arguments: tuple[str, ...], address: str = ""
+    ) -> None:
         self.directory = directory
         self.link = link
         self.http = http
         self.port = free_port()
         self.arguments = arguments
+        self.address = address or f"unix:{directory}/controller.sock"
         self.process: asyncio.subprocess.Process | None = None
         self.controller = AsyncExitStack()  # closed: the controller is gone
         self._replicas = AsyncExitStack()
@@ -133,10 +136,6 @@ class Rig:
                 sys.executable, "-m", "shoal.proxy", "--state-dir", state, "--controller", self.address,
                 "--name", "one", *self.arguments, stderr=log,
             )  # fmt: skip
-
-    @property
-    def address(self) -> str:
-        return f"unix:{self.directory}/controller.sock"
 
     def envoys(self) -> list[psutil.Process]:
         """The Envoys of this rig that run now."""

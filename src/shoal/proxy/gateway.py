@@ -31,7 +31,7 @@ from shoal.proxy.messages import ASSIGNMENT, CLUSTER, LISTENER, ROUTES, Encoder
 from shoal.proxy.render import Renderer
 from shoal.proxy.sockets import reachable_socket
 from shoal.proxy.statistics import INTERVAL_S, Statistics
-from shoal.proxy.uplink import Uplink
+from shoal.proxy.uplink import Keys, Uplink
 from shoal.proxy.wire import Report
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ _CA_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """`drain_s` is how long requests may go on after SIGTERM; `hold_s` how long one waits for a first replica."""
+    """`drain_s` is how long requests may go on after SIGTERM; `hold_s` how long one waits for a first replica. With
+    `keys` the line to the controller is mutual TLS, else it is a Unix socket."""
 
     state_dir: Path
     controller: str
@@ -62,6 +63,7 @@ class GatewayOptions:
     drain_s: float = 5.0
     hold_s: float = 60.0
     ca_file: str | None = None
+    keys: Keys | None = None
     limits: Limits = field(default_factory=machine_limits)
 
 
@@ -104,7 +106,7 @@ class Gateway:
         self._socket = reachable_socket(options.state_dir / "gateway.sock")
         admin_socket = reachable_socket(options.state_dir / "admin.sock")
         self._ads = AdsServer(self._ads_changed)
-        self._uplink = Uplink(options.controller, options.name, self)
+        self._uplink = Uplink(options.controller, options.name, self, options.keys)
         self.envoy = EnvoyKeeper(
             EnvoyPlace(
                 options.state_dir, self._socket, admin_socket, options.name, options.concurrency, options.limits
@@ -142,7 +144,9 @@ class Gateway:
 
     def parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs side by side until the end."""
+        keys = self._options.keys
         return (
+            *((keys.run(),) if keys is not None else ()),
             self.envoy.run(),
             self._uplink.run(),
             self._stored.run(),

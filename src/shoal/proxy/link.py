@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import grpc
 import grpc.aio
 
 from shoal.core.routing import LATENCY_BOUNDS_MS, Snapshot, Traffic
-from shoal.errors import GatewayError
+from shoal.errors import GatewayError, IdentityError
 from shoal.proxy.codec import PROTOCOL, diff, dumps, loads
 from shoal.proxy.ledger import Ledger
 from shoal.proxy.sockets import grpc_address
-from shoal.proxy.wire import KEEPALIVE, METHOD, SERVICE, EnvoyEnd, Report
+from shoal.proxy.wire import KEEPALIVE, LET_IN, METHOD, SERVICE, EnvoyEnd, Report
 
 log = logging.getLogger(__name__)
 
@@ -30,26 +31,36 @@ _HELLO_S = 5.0
 _STOP_S = 1.0
 _COMES_BACK_S = 2.0  # a gateway that hung up serves on, and calls again within this time if it lives
 _BUCKETS = (0, len(LATENCY_BOUNDS_MS))
+_LOOK_S = 60.0  # a clock that was set is noticed within this time
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
+class Guard(Protocol):
+    """Who may connect, where that is not for a socket's mode to say."""
+
+    def credentials(self) -> grpc.ServerCredentials: ...
+
+    def admit(self, auth_context: Mapping[str, Any], name: str) -> float:
+        """Until when (epoch seconds) who says this name may stay; raises IdentityError."""
+        ...
+
+
 @asynccontextmanager
-async def serve_gateways(
-    address: str, credentials: grpc.ServerCredentials | None = None
-) -> AsyncGenerator[GatewayLink]:
-    """Listens at `unix:PATH` (only this user may connect; a long path gets a short stand-in) or `HOST:PORT`.
+async def serve_gateways(address: str, guard: Guard | None = None) -> AsyncGenerator[GatewayLink]:
+    """Listens at `unix:PATH` (only this user may connect; a long path gets a short stand-in) or, with a guard (see
+    `line_keys`), at `HOST:PORT`.
 
     Raises GatewayError if the address can't be listened at.
     """
-    link = GatewayLink()
+    link = GatewayLink(guard)
     server = grpc.aio.server(options=KEEPALIVE)
     server.add_generic_rpc_handlers((link.handler(),))
     place = grpc_address(address)
     try:
-        if credentials is None:
+        if guard is None:
             server.add_insecure_port(place)
         else:
-            server.add_secure_port(place, credentials)
+            server.add_secure_port(place, guard.credentials())
     except RuntimeError as error:
         raise GatewayError(f"can't listen for gateways at {address}: {error}") from error
     await server.start()
@@ -65,8 +76,9 @@ async def serve_gateways(
 class _Session:
     """One gateway on the line."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, until: float | None) -> None:
         self.name = name
+        self.until = until  # when its certificate expires
         self.wake = asyncio.Event()
         self.acknowledged = 0
         self.received = 0
@@ -82,7 +94,8 @@ class _Session:
 class GatewayLink:
     """All gateways of a fleet, as the controller sees them; implements `Gateways`."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard | None = None) -> None:
+        self._guard = guard
         self._snapshot: Snapshot | None = None
         self._version = 0
         self._sessions: dict[str, _Session] = {}
@@ -168,9 +181,12 @@ class GatewayLink:
         log.info("gateway %s is connected", session.name)
         try:
             async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(self._listen(session, context))
+                beside = [tasks.create_task(self._listen(session, context))]
+                if session.until is not None:
+                    beside.append(tasks.create_task(_end_expired(session, session.until)))
                 await self._tell(session, context)
-                reader.cancel()
+                for task in beside:
+                    task.cancel()
         finally:
             if self._sessions.get(session.name) is session:
                 del self._sessions[session.name]
@@ -190,7 +206,15 @@ class GatewayLink:
             found = f"gateway {hello.name!r} speaks protocol {hello.protocol}, this controller {PROTOCOL}"
             log.error("%s: restart the gateway with the controller's version of Shoal", found)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, found)
-        return _Session(hello.name)
+        until = None
+        if self._guard is not None:
+            try:
+                until = self._guard.admit(context.auth_context(), hello.name)
+            except IdentityError as error:
+                log.warning("somebody at %s calls itself gateway %s: %s", context.peer(), hello.name, error)
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        await context.send_initial_metadata(LET_IN)
+        return _Session(hello.name, until)
 
     async def _tell(self, session: _Session, context: _Context) -> None:
         told: Snapshot | None = None
@@ -238,3 +262,12 @@ class GatewayLink:
             words = f"found {min(found)} buckets of latency, expected {_BUCKETS[1]}: goes on without its latencies"
             log.error("gateway %s: %s; restart it with the controller's version of Shoal", session.name, words)
         return usable
+
+
+async def _end_expired(session: _Session, until: float) -> None:
+    """Ends the stream with its certificate. Who renewed that in time has connected anew by then."""
+    while (left_s := until - time.time()) > 0:  # noqa: ASYNC110 - nothing tells that a clock was set
+        await asyncio.sleep(min(left_s, _LOOK_S))
+    log.warning("gateway %s: its certificate has expired, and it did not come with a new one", session.name)
+    session.over = True
+    session.wake.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -16,7 +16,7 @@ from shoal.core.routing import Traffic
 from shoal.errors import GatewayError
 from shoal.proxy.codec import Delta, dumps, loads
 from shoal.proxy.sockets import grpc_address
-from shoal.proxy.wire import KEEPALIVE, PATH, Report
+from shoal.proxy.wire import KEEPALIVE, LET_IN, PATH, Report
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,35 @@ class Told(Protocol):
         ...
 
 
+class Keys(Protocol):
+    """What we show to the controller, where that is not for a socket's mode to say."""
+
+    async def run(self) -> None:
+        """Gets them and renews them, until cancelled."""
+        ...
+
+    async def credentials(self) -> grpc.ChannelCredentials:
+        """What holds now; waits until there is something."""
+        ...
+
+    def options(self) -> Sequence[tuple[str, str | int]]:
+        """Whom the channel expects at the other end."""
+        ...
+
+    async def renewed(self) -> None:
+        """Returns once there are others than `credentials` gave last."""
+        ...
+
+
 class Uplink:
-    def __init__(self, address: str, name: str, told: Told, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(self, address: str, name: str, told: Told, keys: Keys | None = None) -> None:
         self._address = address
         self._name = name
         self._told = told
-        self._credentials = credentials
+        self._keys = keys
         self._wake = asyncio.Event()
         self._said = ""
+        self._speaking: asyncio.Task[None] | None = None  # the session that is ours now; one before it may be ending
 
     def wake(self) -> None:
         """There is something new to report."""
@@ -62,12 +83,13 @@ class Uplink:
             await asyncio.sleep(random.uniform(*_BACK_OFF_S))
 
     async def _try(self) -> None:
-        """One session, and why it ended: said once, not at each of many tries."""
+        """One session, or one after the other, and why the last ended: said once, not at each of many tries."""
         try:
-            await self._session()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._session(tasks, None))
             self._said = ""
         except* _EXPECTED as group:
-            words = _words(group.exceptions[0])
+            words = _words(next(_leaves(group)))
             if words != self._said:
                 log.warning("no controller at %s, serving what is known: %s", self._address, words)
             self._said = words
@@ -77,26 +99,42 @@ class Uplink:
                 log.exception("lost the controller at %s by a fault of Shoal's, tries again", self._address)
             self._said = words
 
-    async def _session(self) -> None:
-        place = grpc_address(self._address)
-        channel = (
-            grpc.aio.insecure_channel(place, options=KEEPALIVE)
-            if self._credentials is None
-            else grpc.aio.secure_channel(place, self._credentials, options=KEEPALIVE)
-        )
-        async with channel:
+    async def _session(self, tasks: asyncio.TaskGroup, before: asyncio.Task[None] | None) -> None:
+        """Until it ends, or the next one has taken its place: with a new certificate the next is made first, so that
+        the controller never misses us."""
+        async with await self._channel() as channel:
             stream = cast("Any", channel).stream_stream(PATH)()
             await stream.write(dumps(Report(name=self._name)))
+            if before is not None:
+                await _let_in(stream)
+                before.cancel()
+                self._told.connected(False)  # versions are those of one connection
+            self._speaking = asyncio.current_task()
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    writer = tasks.create_task(self._report(stream))
+                async with asyncio.TaskGroup() as parts:
+                    beside = [parts.create_task(self._report(stream))]
+                    if self._keys is not None:
+                        beside.append(parts.create_task(self._renew(self._keys, tasks, self._speaking)))
                     while (message := await stream.read()) is not grpc.aio.EOF:
                         self._told.connected(True)
                         self._told.receive(loads(Delta, message))
-                    writer.cancel()
+                    for task in beside:
+                        task.cancel()
             finally:
-                self._told.connected(False)
+                if self._speaking is asyncio.current_task():
+                    self._told.connected(False)
                 stream.cancel()
+
+    async def _channel(self) -> grpc.aio.Channel:
+        place = grpc_address(self._address)
+        if self._keys is None:
+            return grpc.aio.insecure_channel(place, options=KEEPALIVE)
+        options = (*KEEPALIVE, *self._keys.options())
+        return grpc.aio.secure_channel(place, await self._keys.credentials(), options=options)
+
+    async def _renew(self, keys: Keys, tasks: asyncio.TaskGroup, session: asyncio.Task[None] | None) -> None:
+        await keys.renewed()
+        tasks.create_task(self._session(tasks, session))
 
     async def _report(self, stream: Any) -> None:
         last = Report()
@@ -108,6 +146,22 @@ class Uplink:
                 await stream.write(dumps(changes))
                 last = now
             await self._wake.wait()
+
+
+async def _let_in(stream: Any) -> None:
+    """Waits for the controller's word; raises why it refuses."""
+    metadata = await stream.initial_metadata()
+    if not set(LET_IN) <= {tuple(pair) for pair in metadata}:
+        await stream.read()
+        raise GatewayError("the controller did not let us in, and does not say why")
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(cast("BaseExceptionGroup[Any]", each))
+        else:
+            yield each
 
 
 def _words(error: BaseException) -> str:

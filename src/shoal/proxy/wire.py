@@ -16,6 +16,8 @@ SERVICE = "shoal.gateway.v1.Line"
 METHOD = "Connect"
 PATH = f"/{SERVICE}/{METHOD}"
 
+LET_IN = (("shoal-let-in", "1"),)  # the stream's first metadata, once the controller has agreed to the hello
+
 # A peer that vanished without a word is noticed within this time; over a Unix socket it is noticed at once.
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
