@@ -41,6 +41,7 @@ ENTRIES = {
     "events": Entry("shoal.cli.events:events", "Show what happened.", _LOOK),
     "queue": Entry("shoal.cli.queue:queue", "Look into queues, empty them, redrive dead letters.", _LOOK),
     "doctor": Entry("shoal.cli.doctor:doctor", "Check that this machine can run a fleet.", _MORE),
+    "context": Entry("shoal.cli.context:context", "Reach fleets elsewhere, and let a teammate reach them.", _MORE),
     "completion": Entry("shoal.cli.completion:completion", "Print a completion script for a shell.", _MORE),
 }
 

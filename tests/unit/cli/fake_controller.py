@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from shoal.api.certificates import Remote
 from shoal.api.lines import make_socket_directory
 from shoal.api.views import (
     AgentView,
@@ -167,16 +168,23 @@ def _json(value: Any) -> web.Response:
 
 
 @contextmanager
-def serve(fake: FakeController, socket: Path) -> Iterator[FakeController]:
-    """Run the fake in a thread with a loop of its own, as the commands run one of theirs."""
+def serve(fake: FakeController, socket: Path, remote: Remote | None = None) -> Iterator[FakeController]:
+    """Run the fake in a thread with a loop of its own, as the commands run one of theirs; over the network too, where
+    `remote` says so."""
     started, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 
     async def run() -> None:
         make_socket_directory(socket)
-        runner = web.AppRunner(fake.routes(), shutdown_timeout=0.1)
+        application = fake.routes()
+        if remote is not None:
+            application.middlewares.append(remote.guard())
+            application.add_routes(remote.routes(lambda event: fake.calls.append(("note", event.message))))
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
         await runner.setup()
         await web.UnixSite(runner, str(socket)).start()
+        if remote is not None:
+            await remote.listen(runner)
         started.set()
         await stop.wait()
         fake.stays, fake.repeats_s = False, None
