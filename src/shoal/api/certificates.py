@@ -5,6 +5,7 @@ Over the Unix socket none of this is asked: there the kernel says who it is.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -53,7 +54,8 @@ class Remote:
         return _Certificates(self, note).table()
 
     def guard(self) -> Middleware:
-        """Lets through who shows a certificate that may ask this. At each request: a connection may outlive it."""
+        """Lets through who shows a certificate that may ask this. At each request, since a connection may outlive it;
+        what is read for ever ends with it."""
 
         @web.middleware
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -65,8 +67,15 @@ class Remote:
                 return await handler(request)
             roles = ROLES if request.path == RENEW_PATH else _OF_PEOPLE
             certificate = connection.getpeercert(binary_form=True)
-            request[_PEER] = self.credentials.verify(certificate, roles=roles, now=self.clock())
-            return await handler(request)
+            now = self.clock()
+            request[_PEER] = peer = self.credentials.verify(certificate, roles=roles, now=now)
+            if request.method != "GET":  # a change is finished
+                return await handler(request)
+            end = asyncio.get_running_loop().call_later(peer.expires_at - now, transport.abort)
+            try:
+                return await handler(request)
+            finally:
+                end.cancel()
 
         return check
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncGenerator
@@ -125,6 +126,16 @@ async def test_a_connection_does_not_outlive_its_certificate(tmp_path: Path) -> 
         async with session.get(f"{api.url}/v1/status") as answer:
             assert answer.status == 403
             assert "expired" in (await answer.json())["message"]
+
+
+async def test_a_stream_ends_with_its_certificate(tmp_path: Path) -> None:
+    """Who follows events is not let in for ever by having asked in time."""
+    async with served(tmp_path) as api:
+        api.ahead_s = HOUR_S - 1.5
+        with pytest.raises(ControllerUnavailable, match="hung up"):
+            async with asyncio.timeout(20):
+                async for _ in api.client(issue()).events(follow=True):
+                    pass
 
 
 async def test_joining_by_the_token(tmp_path: Path) -> None:
