@@ -117,7 +117,7 @@ class _Certificates:
         try:
             self._remote.token.check(JoinToken.parse(text_of(body, "token")))
             wanted, name = text_of(body, "role"), text_of(body, "name")
-            role = next((each for each in _JOIN_ROLES if each == wanted), None)
+            role: Role | None = next((each for each in _JOIN_ROLES if each == wanted), None)
             if role is None:
                 raise IdentityError(f"by a join token one becomes {' or '.join(_JOIN_ROLES)}, not {wanted!r}")
         except IdentityError as error:

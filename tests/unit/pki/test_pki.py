@@ -136,10 +136,11 @@ def test_an_identity_is_one_text_and_shows_no_key() -> None:
 
 def test_credentials_take_the_next_identity_of_their_fleet_alone() -> None:
     credentials = asked()
-    credentials.server_context(), credentials.client_context()
+    contexts = (credentials.server_context(), credentials.client_context())
     following = OURS.issue("controller", "one", now=NOW + 100, ttl_s=3600)
     credentials.replace(following)
     assert credentials.identity is following
+    assert contexts == (credentials.server_context(), credentials.client_context())
     with pytest.raises(IdentityError, match="another authority"):
         credentials.replace(THEIRS.issue("controller", "one", now=NOW, ttl_s=3600))
     assert credentials.identity is following
