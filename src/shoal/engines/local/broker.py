@@ -18,9 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from shoal.core.broker import ADMIN_USER, broker_users, render_config
 from shoal.engines.local.layout import make_private, read_if_there, set_aside, write_whole
-from shoal.engines.local.probe import probe
 from shoal.engines.local.render import HOST
 from shoal.engines.local.service import Service
+from shoal.engines.probe import probe
 from shoal.errors import EngineError
 from shoal.spec.model import Fleet
 

@@ -13,9 +13,9 @@ from shoal.engines.local.life import Life
 from shoal.engines.local.listening import listening_ports
 from shoal.engines.local.machine import Machine
 from shoal.engines.local.ports import is_free
-from shoal.engines.local.probe import probe
 from shoal.engines.local.render import HOST, exit_reason, start_failure, wrong_port_reason
 from shoal.engines.local.state import ReplicaState
+from shoal.engines.probe import probe
 from shoal.errors import ShoalError
 
 _PORT_RETRIES = 3

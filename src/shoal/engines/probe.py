@@ -1,4 +1,4 @@
-"""Whether a replica answers: the same question that Envoy asks, put by the engine that has to restart what is dead."""
+"""Whether a replica answers: the same question that Envoy asks, put by who has to restart what is dead."""
 
 from __future__ import annotations
 
