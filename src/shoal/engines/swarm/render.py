@@ -265,7 +265,12 @@ def _health(template: Template) -> str:
     """What the node's agent probes, for those that have a port."""
     if template.kind is not Kind.SERVICE:
         return ""
-    probe = {"port": template.port, "protocol": template.protocol, **template.health.model_dump(mode="json")}
+    probe = {
+        "port": template.port,
+        "protocol": template.protocol,
+        "grace_s": template.stop_grace_period_s,
+        **template.health.model_dump(mode="json"),
+    }
     return json.dumps(probe, sort_keys=True)
 
 

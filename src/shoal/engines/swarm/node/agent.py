@@ -1,0 +1,203 @@
+"""The acting half: follows the node's Docker, probes the fleet's containers there, and ends those that are dead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shoal.core.signals import Usage
+from shoal.engines.probe import probe
+from shoal.engines.swarm import names
+from shoal.engines.swarm.docker import Docker
+from shoal.engines.swarm.node.census import Found, read_container
+from shoal.engines.swarm.node.health import Check, Condition, after_probe, next_probe_in_s
+from shoal.engines.swarm.node.meter import Look, Meter, parse_stats
+from shoal.engines.swarm.node.states import State, States
+from shoal.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+Ask = Callable[[str, int, str | None, float], Coroutine[Any, Any, str | None]]
+
+_LOOK_S = 5.0  # events tell of everything; this is for what they might not
+_AGAIN_S = 0.5
+_REPLAY_S = 3600.0  # Docker keeps its last 256 events
+_LATE_S = 1.0
+_MEASURE_S = 1.0
+_AT_ONCE = 8
+# Everything else that a container is sent is meant to end it.
+_RELOADS = frozenset(("1", "10", "12"))
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """`wall` is epoch seconds; `steady` is stepped by nobody."""
+
+    wall: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
+
+
+@dataclass(slots=True)
+class _Measured:
+    at_s: float = float("-inf")
+    usage: Mapping[str, Usage] = field(default_factory=dict[str, Usage])
+
+
+class NodeAgent:
+    """One node's. `network` is the name of the fleet's network, in which the containers are asked."""
+
+    def __init__(
+        self, docker: Docker, fleet: str, network: str, *, ask: Ask = probe, clocks: Clocks | None = None
+    ) -> None:
+        self.docker = docker
+        self.states = States()
+        self._fleet = fleet
+        self._network = network
+        self._ask = ask
+        self._clocks = clocks or Clocks()
+        self._wake = asyncio.Event()
+        self._stopping: set[str] = set()
+        self._found: dict[str, Found] = {}
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._meter = Meter()
+        self._measured = _Measured()
+        self._measuring = asyncio.Lock()
+        self._looked = False
+
+    def has(self, container: str) -> bool:
+        """Whether it is a container of the fleet's agents, running here."""
+        return container in self._found
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            while True:
+                self._wake.clear()
+                await self._look(group)
+                try:
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    async def _follow(self) -> None:
+        """Wakes the next look with every start and end; and who is being stopped is not to be judged any more."""
+        since = self._clocks.wall() - _REPLAY_S
+        label = f"{names.FLEET}={self._fleet}"
+        while True:
+            try:
+                events = self.docker.events(since=since, type="container", label=label, event=["start", "kill", "die"])
+                async for event in events:
+                    since = event["timeNano"] / 1e9
+                    attributes: Mapping[str, str] = event["Actor"]["Attributes"]
+                    if event["Action"] == "kill" and attributes.get("signal") not in _RELOADS:
+                        self._stopping.add(event["Actor"]["ID"])
+                    self._wake.set()
+            except EngineError as error:
+                logger.warning("events of this node's Docker: %s", error)
+            await asyncio.sleep(_AGAIN_S)
+            self._wake.set()
+
+    async def _look(self, group: asyncio.TaskGroup) -> None:
+        try:
+            listed = await self.docker.containers({names.FLEET: self._fleet})
+        except EngineError as error:
+            logger.warning("containers of this node's Docker: %s", error)
+            return
+        found = {one.container: one for each in listed if (one := self._read(each)) is not None}
+        for container in self._watching.keys() - found.keys():
+            self._watching.pop(container).cancel()
+        self._found = found
+        self._stopping &= found.keys()
+        self.states.keep_only(frozenset(found), self._clocks.wall())
+        for container, one in found.items():
+            if container not in self._watching and one.check is not None and one.host is not None:
+                watch = self._watch(one, one.host, one.check, adopted=not self._looked)
+                self._watching[container] = group.create_task(watch)
+        self._looked = True
+
+    def _read(self, listed: Mapping[str, Any]) -> Found | None:
+        try:
+            return read_container(listed, self._network)
+        except ValueError as error:
+            logger.warning("container %s: %s", listed.get("Id"), error)
+            return None
+
+    async def _watch(self, found: Found, host: str, check: Check, *, adopted: bool) -> None:
+        """Probes one container until it is dead, stopped or gone.
+
+        `adopted`: it was there before this agent, which does not know how it was: nothing is told of it before it
+        answered, or failed for as long as to be dead.
+        """
+        condition = Condition()
+        born_s = self._clocks.steady() - max(0.0, self._clocks.wall() - found.created_at)
+        while not condition.dead:
+            asked_s = self._clocks.steady()
+            miss = await self._ask(host, check.port, check.path, check.timeout_s)
+            now_s = self._clocks.steady()
+            if found.container in self._stopping:
+                return
+            if miss is None or now_s - asked_s <= check.timeout_s + _LATE_S:  # else it was this process that slept
+                condition = after_probe(condition, check, miss, now_s - born_s)
+                if condition.ready or condition.dead or not adopted:
+                    self._tell(found, condition)
+            if not condition.dead:
+                await asyncio.sleep(next_probe_in_s(condition, check, now_s - born_s))
+        await self._end(found, check, condition.reason)
+
+    def _tell(self, found: Found, condition: Condition) -> None:
+        now, before = self._clocks.wall(), self.states.get(found.container)
+        ready_at = before.ready_at if before is not None and before.ready else now
+        self.states.put(
+            State(
+                container=found.container,
+                task=found.task,
+                ready=condition.ready,
+                ready_at=ready_at if condition.ready else None,
+                ended_at=now if condition.dead else None,
+                reason=condition.reason,
+            )
+        )
+
+    async def _end(self, found: Found, check: Check, why: str) -> None:
+        """Ends it as its file says, and Swarm starts another; the look that misses it cancels this."""
+        logger.warning("task %s (container %s) is ended: %s", found.task, found.container[:12], why)
+        await self._kill(found.container, "SIGTERM")
+        await asyncio.sleep(check.grace_s)
+        while True:
+            await self._kill(found.container, "SIGKILL")
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _kill(self, container: str, signal: str) -> None:
+        try:
+            await self.docker.kill(container, signal)
+        except EngineError as error:
+            logger.warning("container %s could not be sent %s: %s", container[:12], signal, error)
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Use by task, at most a second old; a container is absent from the first measurement that sees it."""
+        async with self._measuring:
+            if self._clocks.steady() - self._measured.at_s >= _MEASURE_S:
+                self._measured = _Measured(self._clocks.steady(), await self._measure())
+            return self._measured.usage
+
+    async def _measure(self) -> Mapping[str, Usage]:
+        found, limit = dict(self._found), asyncio.Semaphore(_AT_ONCE)
+
+        async def look(container: str) -> Look | None:
+            async with limit:
+                try:
+                    stats = await self.docker.stats_once(container)
+                except EngineError:  # gone meanwhile, or Docker is: then it is absent
+                    return None
+                return parse_stats(stats, self._clocks.steady())
+
+        looks = await asyncio.gather(*map(look, found))
+        seen = {container: one for container, one in zip(found, looks, strict=True) if one is not None}
+        usage = self._meter.measure(seen, self._clocks.wall())
+        return {found[container].task: value for container, value in usage.items()}

@@ -1,0 +1,40 @@
+"""Which of a node's containers are replicas of the fleet, read from what Docker lists. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shoal.engines.swarm import names
+from shoal.engines.swarm.node.health import Check
+
+_TASK = "com.docker.swarm.task.id"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A container of an agent. `host` is its address in the fleet's network; `created_at` epoch seconds. Who has no
+    `check` is not probed."""
+
+    container: str
+    task: str
+    created_at: float
+    host: str | None
+    check: Check | None
+
+
+def read_container(listed: Mapping[str, Any], network: str) -> Found | None:
+    """`None` for what is no replica. Raises ValueError for a label that can't be read."""
+    labels: Mapping[str, str] = listed.get("Labels") or {}
+    if names.AGENT not in labels or _TASK not in labels:
+        return None
+    networks: Mapping[str, Any] = listed.get("NetworkSettings", {}).get("Networks") or {}
+    address: str = networks.get(network, {}).get("IPAddress") or ""
+    return Found(
+        container=listed["Id"],
+        task=labels[_TASK],
+        created_at=float(listed["Created"]),
+        host=address or None,
+        check=Check.parse(labels.get(names.HEALTH, "")),
+    )
