@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test unit lint bench soak lock clean
+.PHONY: demo test unit lint bench soak lock clean testbed swarm-up swarm-down
 
 # requirements.lock is uv's lock file in its form without registry addresses: names, versions, hashes.
 .venv/.installed: requirements.lock pyproject.toml
@@ -31,6 +31,21 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
+
+# What tests on a real Swarm need: root and Debian 12. Nothing is installed but what Debian has in its packages; Docker lies
+# in a directory of its own. See docs/testbed.md.
+TESTBED_PACKAGES := iproute2 util-linux debian-archive-keyring
+testbed: .venv/.installed
+	@dpkg --status $(TESTBED_PACKAGES) >/dev/null 2>&1 || { apt-get update && apt-get install -y $(TESTBED_PACKAGES); }
+	$(BIN)/python -m testbed.swarm prepare
+	$(BIN)/python -m testbed.images
+
+swarm-up: testbed
+	$(BIN)/python -m testbed.swarm up
+	$(BIN)/python -m testbed.swarm load
+
+swarm-down:
+	$(BIN)/python -m testbed.swarm down
 
 demo: .venv/.installed
 	$(BIN)/python examples/warehouse/demo.py

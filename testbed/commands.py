@@ -41,11 +41,34 @@ def run(
     return done.stdout
 
 
+_DAEMON = 'echo $$ > "$PID_FILE"; for list in $GROUP_LISTS; do echo $$ > "$list"; done; exec "$@"'
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def launch(
+    command: Sequence[str | Path], pid_file: Path, log: Path, *, groups: Sequence[Path] = (), **variables: str
+) -> None:
+    """Starts what outlives this process, in a session of its own and in these control groups; waits for its pid alone.
+
+    It has `variables` and hardly any others.
+    """
+    pid_file.unlink(missing_ok=True)
+    own = {"PATH": _PATH, "HOME": "/root", "PID_FILE": str(pid_file)}
+    own["GROUP_LISTS"] = " ".join(f"{group}/cgroup.procs" for group in groups)
+    with log.open("a") as output:
+        subprocess.run(
+            ["setsid", "--fork", "sh", "-c", _DAEMON, "daemon", *(str(word) for word in command)],
+            check=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=own | variables, cwd="/",
+        )  # fmt: skip
+    until(lambda: pid_file.exists() and pid_file.read_text(), f"{command[0]} to start, see {log}", timeout_s=20)
+
+
 # The programs that the bed itself runs, by the package that has them.
 PACKAGE_OF = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "unshare": "util-linux",
+    "setsid": "util-linux",
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
     "tar": "tar",

@@ -21,6 +21,7 @@ from testbed.archive import Image, Layer, render_image
 from testbed.commands import BedError
 from testbed.layers import LayerCache, key_of
 from testbed.python_base import PACKAGES_PATH, PYTHON, USER_ID, PythonBase
+from testbed.swarm.environment import cache_directory
 
 REPOSITORY = Path(__file__).parents[1]
 _PLATFORM = "x86_64-manylinux_2_36"  # Debian 12
@@ -169,9 +170,8 @@ def _write_script(path: Path, module: str, function: str) -> None:
 
 def main() -> int:
     """Makes them all; one line an image."""
-    cache = Path(os.environ.get("SHOAL_BED_CACHE", "~/.cache/shoal-testbed")).expanduser().resolve()
     try:
-        images = build_images(cache)
+        images = build_images(cache_directory())
     except BedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,4 @@
-"""`python -m testbed.swarm`: the bed's verbs.
-
-Environment: SHOAL_BED_NAME (shoal), SHOAL_BED_NETWORK (192.168.78), SHOAL_BED_CACHE (~/.cache/shoal-testbed),
-SHOAL_BED_SUITE (sid, or trixie: which Docker).
-"""
+"""`python -m testbed.swarm`: the bed's verbs."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from typing import Any
 from testbed.commands import BedError
 from testbed.docker_root import docker_version
 from testbed.images import build_images
-from testbed.swarm import cgroups, dockerd, life, loading, network
+from testbed.swarm import cgroups, dockerd, environment, life, loading, network
 from testbed.swarm import node as machine
 from testbed.swarm.bed import Bed, Node, Shape
 
@@ -34,20 +30,10 @@ _NODE_VERBS: dict[str, tuple[Callable[[Node], None], str]] = {
 }
 
 
-def bed_from_environment() -> Bed:
-    """The bed that the commands and the tests mean. Raises BedError where a name is none."""
-    return Bed(
-        name=os.environ.get("SHOAL_BED_NAME", "shoal"),
-        network=os.environ.get("SHOAL_BED_NETWORK", "192.168.78"),
-        cache=Path(os.environ.get("SHOAL_BED_CACHE", "~/.cache/shoal-testbed")).expanduser().resolve(),
-        suite=os.environ.get("SHOAL_BED_SUITE", "sid"),
-    )
-
-
 def main() -> int:
     arguments = _parser().parse_args()
     try:
-        return _do(bed_from_environment(), arguments)
+        return _do(environment.bed_from_environment(), arguments)
     except BedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -136,7 +122,9 @@ def _generic(given: list[str]) -> dict[str, list[str]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m testbed.swarm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m testbed.swarm",
+        description=f"{__doc__}\n\n{environment.__doc__}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="makes the bed whole; changes nothing where it is")

@@ -7,16 +7,15 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed.commands import until
+from testbed.commands import launch, until
 from testbed.swarm import cgroups
 from testbed.swarm.bed import Node
 from testbed.swarm.engine_api import answers
-from testbed.swarm.node import entering_groups, inside
+from testbed.swarm.node import inside
 
 _DAEMONS = frozenset({"dockerd", "containerd"})
 
@@ -47,16 +46,8 @@ def start(node: Node, generic: Sequence[str]) -> None:
         stale.unlink(missing_ok=True)
     (node.directory / "daemon.json").write_text(json.dumps(settings(node, generic), indent=1))
     log = node.directory / "dockerd.log"
-    with log.open("a") as output:
-        subprocess.Popen(
-            entering_groups(node, inside(node, ["dockerd", "--config-file", str(node.directory / "daemon.json")])),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
-            cwd="/",
-        )
+    daemon = inside(node, ["dockerd", "--config-file", str(node.directory / "daemon.json")])
+    launch(daemon, node.directory / "dockerd-starter.pid", log, groups=cgroups.daemons_groups(node))
     until(lambda: answers(node), f"the dockerd of {node.name}, see {log}", timeout_s=90)
 
 

@@ -60,6 +60,7 @@ def up(bed: Bed, shape: Shape | None) -> Shape:
     if wanted.registry:
         registry.program(bed.cache)
     network.make_fabric(bed)
+    bed.directory.mkdir(parents=True, exist_ok=True)
     bed.write_shape(wanted)
     if wanted.registry:
         registry.start(bed)
@@ -104,7 +105,7 @@ def down(bed: Bed, *, purge: bool = False) -> None:
     network.remove_fabric(bed)
     cgroups.remove(bed)
     bed.write_shape(None)
-    if purge:
+    if purge and bed.directory.exists():
         shutil.rmtree(bed.directory)
     if left := left_of(bed):
         raise BedError(f"left behind: {', '.join(left)}")

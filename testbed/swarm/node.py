@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
-import subprocess
 from pathlib import Path
 
-from testbed.commands import BedError, until
+from testbed.commands import BedError, launch, until
 from testbed.swarm import cgroups, network
 from testbed.swarm.bed import Node
 
@@ -42,6 +40,7 @@ cd /
 umount -l /old
 exec tini -s -- sleep infinity
 """
+_SPACES = ["--mount", "--propagation", "private", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"]
 
 
 def init_pid(node: Node) -> int | None:
@@ -58,53 +57,24 @@ def boot(node: Node, root: Path) -> None:
     if init_pid(node) is not None:
         return
     node.directory.mkdir(parents=True, exist_ok=True)
-    environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/root",
-        "NODE": node.name,
-        "ROOT": str(root),
-        "DISK": str(node.directory),
-        "ADDRESS": node.address,
-        "REGISTRY": node.bed.bridge_address,
-    }
-    spaces = [
-        "--mount",
-        "--uts",
-        "--ipc",
-        "--pid",
-        "--net",
-        "--fork",
-        "--kill-child=SIGKILL",
-        "--propagation",
-        "private",
-    ]
-    log = node.directory / "boot.log"
-    with log.open("w") as output:
-        starter = subprocess.Popen(
-            entering_groups(node, ["unshare", *spaces, "sh", "-c", _BOOT]),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env=environment,
-            cwd="/",
-        )
+    log, starter = node.directory / "boot.log", node.directory / "starter.pid"
+    log.unlink(missing_ok=True)
+    launch(
+        ["unshare", *_SPACES, "sh", "-c", _BOOT], starter, log, groups=cgroups.daemons_groups(node),
+        NODE=node.name, ROOT=str(root), DISK=str(node.directory), ADDRESS=node.address,
+        REGISTRY=node.bed.bridge_address,
+    )  # fmt: skip
+    parent = int(starter.read_text())
 
     def child() -> int | None:
-        if starter.poll() is not None:
+        if _start_of(parent) is None:
             raise BedError(f"{node.name} can't start: {log.read_text().strip()}")
-        pids = Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()
+        pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return next((int(pid) for pid in pids if _program_of(int(pid)) == "tini"), None)
 
-    pid = until(child, f"{node.name} to boot, see {log}", timeout_s=20)
+    pid = until(child, f"{node.name} to boot, see {log}", timeout_s=20, errors=(OSError,))
     (node.directory / "init").write_text(f"{pid} {_start_of(pid)}")
     network.plug_in(node, pid)
-
-
-def entering_groups(node: Node, command: list[str]) -> list[str]:
-    """The command, started in the node's control groups."""
-    lists = " ".join(shlex.quote(f"{group}/cgroup.procs") for group in cgroups.daemons_groups(node))
-    return ["sh", "-c", f'for list in {lists}; do echo $$ > "$list"; done; exec "$@"', "enter", *command]
 
 
 def inside(node: Node, command: list[str]) -> list[str]:
@@ -123,7 +93,7 @@ def kill(node: Node) -> None:
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    until(lambda: not cgroups.processes(node), f"{node.name}'s processes to end", timeout_s=20)
+    until(lambda: not cgroups.processes(node), f"{node.name}'s processes to end", timeout_s=20, errors=(OSError,))
     (node.directory / "init").unlink(missing_ok=True)
 
 

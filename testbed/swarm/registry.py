@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 
-from testbed.commands import until
+from testbed.commands import launch, until
 from testbed.debian import Apt, unpack
 from testbed.swarm.bed import Bed
 
@@ -45,15 +44,8 @@ def start(bed: Bed) -> None:
     directory.mkdir(exist_ok=True)
     (directory / "users").write_text(f"{USER}:{_HASH}\n")
     (directory / "settings.yml").write_text(_SETTINGS.format(directory=directory, address=bed.bridge_address))
-    with (directory / "log").open("w") as output:
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", bed.fabric, str(program(bed.cache)), "serve", str(directory / "settings.yml")],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    (directory / "pid").write_text(str(process.pid))
+    serve = [program(bed.cache), "serve", directory / "settings.yml"]
+    launch(["ip", "netns", "exec", bed.fabric, *serve], directory / "pid", directory / "log")
     until(lambda: _pid(bed), f"the registry, see {directory / 'log'}", timeout_s=10)
 
 
