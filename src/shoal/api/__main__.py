@@ -20,13 +20,16 @@ from shoal.proxy.limits import allow_many_files
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="shoal.api", description="Runs a fleet's controller.")
-    parser.add_argument("--directory", type=Path, required=True, help="the fleet's state directory")
+    parser.add_argument("--engine", choices=("local", "swarm"), default="local", help="what runs the fleet")
+    parser.add_argument("--directory", type=Path, help="the fleet's state directory, on the engine local")
     parser.add_argument("--fleet", required=True, help="the fleet's name")
     arguments = parser.parse_args()
+    if arguments.engine == "local" and arguments.directory is None:
+        parser.error("--directory is missing")
     allow_many_files()  # a thousand agents want more than the usual 1,024
     status = 0
     try:
-        asyncio.run(_run(arguments.directory, arguments.fleet))
+        asyncio.run(_run(arguments.engine, arguments.directory, arguments.fleet))
     except* ShoalError as errors:
         for error in _flat(errors):
             print(error, file=sys.stderr)
@@ -38,14 +41,19 @@ def main() -> int:
     return status
 
 
-async def _run(directory: Path, fleet: str) -> None:
+async def _run(engine: str, directory: Path, fleet: str) -> None:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        await run_controller(directory, fleet)
+        if engine == "swarm":
+            from shoal.api.swarm_controller import run_swarm_controller  # noqa: PLC0415 - what one machine never needs
+
+            await run_swarm_controller(fleet)
+        else:
+            await run_controller(directory, fleet)
 
 
 def _flat(group: BaseExceptionGroup[ShoalError]) -> list[BaseException]:

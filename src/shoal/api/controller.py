@@ -63,7 +63,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                         ),
                         gateways=gateways,
                         store=store,
-                        open_queues=_open_queues,
+                        open_queues=open_queues,
                         clock=time.time,
                         prune_secrets=lambda kept: contents.prune(kept | engine.secret_digests()),
                         take_fleet=lambda stored: _configure(engine, stored),
@@ -72,7 +72,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                     )
                 )
                 async with (
-                    _queue_admin(controller, fleet, contents.mask) as queue_admin,
+                    open_queue_admin(controller, fleet, contents.mask) as queue_admin,
                     serve_api(controller, socket_path(directory), queue_admin),
                 ):
                     await controller.run()
@@ -84,7 +84,7 @@ def _configure(engine: LocalEngine, stored: StoredFleet) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _queue_admin(
+async def open_queue_admin(
     controller: Controller, fleet: str, mask: Callable[[str], str]
 ) -> AsyncGenerator[Callable[[], JetStreamAdmin | None]]:
     """One administrator's connection for all requests, opened with the first."""
@@ -137,5 +137,6 @@ def _secret_reader(contents: SecretContents) -> Callable[[SecretUse], bytes]:
     return read
 
 
-async def _open_queues(admin_url: str, fleet: str) -> QueueBroker:
+async def open_queues(admin_url: str, fleet: str) -> QueueBroker:
+    """The embedded broker's queues."""
     return JetStreamQueues(admin_url, fleet)

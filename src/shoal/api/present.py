@@ -43,8 +43,8 @@ def gateway_url(controller: Controller) -> str | None:
     if controller.wired is None:
         return None
     wiring = controller.wired.wiring
-    host = "127.0.0.1" if wiring.bind in ("0.0.0.0", "::") else wiring.bind
-    return f"http://{host}:{wiring.public_port}"
+    bound = "127.0.0.1" if wiring.bind in ("0.0.0.0", "::") else wiring.bind
+    return f"http://{wiring.public_host or bound}:{wiring.public_port}"
 
 
 def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) -> AgentView:

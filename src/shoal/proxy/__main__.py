@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +25,9 @@ def main() -> int:
         "--join", metavar="URL", type=_join_url, help="https://HOST:PORT of the controller's API: mutual TLS"
     )
     parser.add_argument("--join-token", metavar="FILE", type=Path, help="the fleet's join token, where --join is given")
-    parser.add_argument("--name", required=True, help="unique among the fleet's gateways")
+    parser.add_argument(
+        "--name", default=socket.gethostname(), help="unique among the fleet's gateways (default: this host's)"
+    )
     parser.add_argument("--concurrency", type=int, default=min(8, os.cpu_count() or 2), help="Envoy's threads")
     parser.add_argument("--drain", type=float, default=5.0, help="seconds that requests may go on after SIGTERM")
     parser.add_argument("--hold", type=float, default=60.0, help="seconds that a request may wait for a replica")

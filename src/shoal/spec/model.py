@@ -395,6 +395,20 @@ class LocalOptions(Model):
     port: Integer = Field(default=8080, ge=0, le=65535, description="The port of the gateway; 0 is any free one.")
 
 
+class SwarmOptions(Model):
+    """What the engine `swarm` is told: where the gateway and the controller are reached, and Shoal's own image."""
+
+    port: Integer = Field(default=8080, ge=1, le=65535, description="The port of the gateway on every node.")
+    admin_port: Integer = Field(
+        default=7444, ge=1, le=65535, description="The port of the controller, on the node where it runs."
+    )
+    image: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$",
+        description="The image of Shoal itself, which every node has or can pull; by default `shoal:` and the version.",
+    )
+
+
 class Gateway(Model):
     """What the gateway of the fleet does."""
 
@@ -425,6 +439,7 @@ class Fleet(Model):
     )
     engine: Literal["local", "swarm", "kubernetes"] = Field(default="local", description="What runs the fleet.")
     local: LocalOptions = Field(default=LocalOptions(), description="What the local engine offers.")
+    swarm: SwarmOptions = Field(default=SwarmOptions(), description="How the engine `swarm` runs the fleet.")
     gateway: Gateway = Field(default=Gateway(), description="What the gateway does beside serving requests.")
     metrics: Metrics = Field(default=Metrics(), description="Where Prometheus finds Shoal's own metrics.")
     docker_context: str | None = Field(default=None, description="The Docker context of the engine `swarm`.")

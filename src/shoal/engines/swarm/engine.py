@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
@@ -44,11 +44,16 @@ _AT_ONCE = 8  # agents that are acted upon side by side
 _STEADY = (Phase.RUNNING, Phase.FAILED, Phase.SUCCEEDED)
 
 
+async def _nothing_measured() -> Mapping[str, Usage]:
+    return {}
+
+
 class SwarmEngine:
     """Implements `Engine` and `Inspector` for one fleet, whose network is there already.
 
     `probes` gives what the nodes' agents know of each task's container, `usage` what they measured, by task; `mask`
-    takes secrets out of what replicas write; `clock` gives epoch seconds.
+    takes secrets out of what replicas write; `news` is set when something is known that was not, such as a probe's
+    answer; `clock` gives epoch seconds.
     """
 
     def __init__(
@@ -58,8 +63,9 @@ class SwarmEngine:
         *,
         images: Images | None = None,
         probes: Callable[[], Mapping[str, Probe]] = dict,
-        usage: Callable[[], Mapping[str, Usage]] = dict,
+        usage: Callable[[], Awaitable[Mapping[str, Usage]]] = _nothing_measured,
         mask: Callable[[str], str] = str,
+        news: asyncio.Event | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.capabilities: Capabilities = CAPABILITIES
@@ -72,7 +78,7 @@ class SwarmEngine:
         self._agents: dict[str, AgentObserved] = {}
         self._task_of: dict[str, str] = {}  # by replica's id
         self._last_logs: dict[str, tuple[str, ...]] = {}
-        self._woken = asyncio.Event()
+        self._news = news or asyncio.Event()
 
     # What control asks.
 
@@ -109,13 +115,9 @@ class SwarmEngine:
             moving |= any(run.phase is Phase.PENDING for a in self._agents.values() for run in a.runs)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_MOVING_S if moving else _POLL_S):
-                    await self._woken.wait()
-            self._woken.clear()
+                    await self._news.wait()
+            self._news.clear()
             yield
-
-    def wake(self) -> None:
-        """Something is known that was not, such as a probe's answer."""
-        self._woken.set()
 
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
         """Carries out the actions of each agent in order, several agents side by side."""
@@ -154,7 +156,7 @@ class SwarmEngine:
 
     async def usage(self) -> Mapping[str, Usage]:
         """Use by replica id, as the nodes' agents measured it."""
-        by_task = self._usage()
+        by_task = await self._usage()
         return {replica: by_task[task] for replica, task in self._task_of.items() if task in by_task}
 
     # Within.

@@ -13,6 +13,7 @@ from shoal.engines.swarm.docker import Docker, DockerError
 from shoal.engines.swarm.names import replica_id
 
 _LOOK_S = 1.0  # for services that came since
+_TICK_S = 1e-6  # what was written by then was told
 
 
 class Logs:
@@ -44,19 +45,25 @@ class Logs:
         self, agents: Sequence[str], since: float, queue: asyncio.Queue[LogLine], tasks: asyncio.TaskGroup
     ) -> None:
         readers: dict[str, asyncio.Task[None]] = {}
+        told: dict[str, float] = {}  # by service: the time of the last line
         try:
             while True:
                 for service in await self._services(agents):
-                    if service["ID"] not in readers or readers[service["ID"]].done():
-                        readers[service["ID"]] = tasks.create_task(self._copy(service, since, queue))
+                    key = service["ID"]
+                    if key not in readers or readers[key].done():  # Docker ends a stream now and then
+                        reader = self._copy(service, told.get(key, since), queue, told)
+                        readers[key] = tasks.create_task(reader)
                 await asyncio.sleep(_LOOK_S)
         finally:
             for reader in readers.values():
                 reader.cancel()
 
-    async def _copy(self, service: dict[str, Any], since: float, queue: asyncio.Queue[LogLine]) -> None:
+    async def _copy(
+        self, service: dict[str, Any], since: float, queue: asyncio.Queue[LogLine], told: dict[str, float]
+    ) -> None:
         async with aclosing(self._lines(service, follow=True, since=since, tail=None)) as lines:
             async for line in lines:
+                told[service["ID"]] = (line.at or since) + _TICK_S
                 await queue.put(line)
 
     async def _lines(

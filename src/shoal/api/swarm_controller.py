@@ -1,0 +1,154 @@
+"""The controller of a fleet on Docker Swarm put together: one task of a service on a manager.
+
+What it needs of keys it finds as Swarm's secrets; what it has to remember is Swarm's state. So whichever manager it is
+started on next, it goes on; and it acts only while it holds the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from shoal.api.certificates import Remote
+from shoal.api.controller import open_queue_admin, open_queues
+from shoal.api.server import serve_api
+from shoal.control.controller import Controller
+from shoal.control.parts import Parts
+from shoal.control.swarm_lease import Lease
+from shoal.control.swarm_store import SwarmStore
+from shoal.core.action import Action, ActionFailure
+from shoal.core.observed import Observed
+from shoal.engines.protocol import Capabilities
+from shoal.engines.swarm import names
+from shoal.engines.swarm.docker import Docker, DockerError, find_endpoint
+from shoal.engines.swarm.engine import SwarmEngine
+from shoal.engines.swarm.install import find_own
+from shoal.engines.swarm.names import Role
+from shoal.engines.swarm.nodes import NodeAgents
+from shoal.engines.swarm.platform import SwarmPlatform
+from shoal.engines.swarm.render_own import (
+    API_PORT,
+    CA_CERTIFICATE_FILE,
+    CA_KEY_FILE,
+    LINK_PORT,
+    NODE_PORT,
+    SEED_FILE,
+    TOKEN_FILE,
+)
+from shoal.errors import EngineError
+from shoal.pki.authority import Authority
+from shoal.pki.credentials import Credentials
+from shoal.pki.member import keep_issued
+from shoal.pki.token import JoinToken
+from shoal.proxy.line_keys import LineGuard
+from shoal.proxy.link import serve_gateways
+
+CERTIFICATE_S = 24 * 3600.0
+_ENDED = ("complete", "failed", "rejected", "shutdown", "orphaned", "remove")
+_NODES_S = 1.0
+
+
+async def run_swarm_controller(fleet: str, *, certificate_s: float = CERTIFICATE_S) -> None:
+    """Runs the fleet until it is taken down; cancelled, it leaves the fleet running. Raises Conflict when another
+    controller takes its place."""
+    authority = Authority.load(Path(CA_CERTIFICATE_FILE).read_text(), Path(CA_KEY_FILE).read_text())
+    holder = os.environ.get("SHOAL_TASK") or socket.gethostname()
+    identity = authority.issue("controller", holder, now=time.time(), ttl_s=certificate_s)
+    credentials = Credentials(identity)
+    async with Docker(find_endpoint(None, {})) as docker, asyncio.TaskGroup() as tasks:
+        lease = Lease(docker, fleet, holder, gone=lambda task: _has_ended(docker, task))
+        await lease.acquire()
+        beside = [tasks.create_task(lease.keep()), tasks.create_task(keep_issued(credentials, authority))]
+        remote = Remote(
+            "0.0.0.0", API_PORT, credentials, authority, JoinToken.parse(Path(TOKEN_FILE).read_text()), certificate_s
+        )
+        try:
+            await _control(docker, fleet, lease, credentials, remote, tasks)
+        finally:
+            for task in beside:
+                task.cancel()
+            with contextlib.suppress(EngineError):
+                await lease.release()
+
+
+async def _control(
+    docker: Docker, fleet: str, lease: Lease, credentials: Credentials, remote: Remote, tasks: asyncio.TaskGroup
+) -> None:
+    own = await find_own(docker, fleet)
+    news = asyncio.Event()
+    nodes = NodeAgents(news.set, credentials.client_context())
+    engine = SwarmEngine(docker, fleet, probes=nodes.probes, usage=nodes.usage, news=news)
+    leased = Leased(engine, lease)
+    async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
+        controller = Controller(
+            Parts(
+                engine=leased,
+                inspector=engine,
+                platform=SwarmPlatform(docker, own, Path(SEED_FILE).read_bytes()),
+                gateways=gateways,
+                store=SwarmStore(docker, fleet),
+                open_queues=open_queues,
+                clock=time.time,
+                fleet=fleet,
+            )
+        )
+        api_socket = Path("/tmp/api.sock")
+        async with (
+            open_queue_admin(controller, fleet, str) as queue_admin,
+            serve_api(controller, api_socket, queue_admin, remote),
+        ):
+            beside = [tasks.create_task(nodes.run()), tasks.create_task(_find_nodes(docker, fleet, own.network, nodes))]
+            try:
+                await controller.run()
+            finally:
+                for task in beside:
+                    task.cancel()
+
+
+class Leased:
+    """An engine that acts only while the lease is held. Looking is everybody's right."""
+
+    def __init__(self, engine: SwarmEngine, lease: Lease) -> None:
+        self._engine, self._lease = engine, lease
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._engine.capabilities
+
+    async def observe(self) -> Observed:
+        return await self._engine.observe()
+
+    def changes(self) -> AsyncIterator[None]:
+        return self._engine.changes()
+
+    async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
+        """Raises Conflict without the lease."""
+        self._lease.require()
+        return await self._engine.act(actions)
+
+
+async def _find_nodes(docker: Docker, fleet: str, network: str, nodes: NodeAgents) -> None:
+    """Where the nodes' agents are: their addresses in the fleet's network."""
+    while True:
+        with contextlib.suppress(EngineError):
+            found: dict[str, str] = {}
+            for task in await docker.tasks({names.FLEET: fleet, names.ROLE: Role.NODE.value}, desired_state="running"):
+                for attachment in task.get("NetworksAttachments") or ():
+                    if attachment["Network"]["ID"] == network and attachment.get("Addresses"):
+                        found[task["NodeID"]] = f"{attachment['Addresses'][0].partition('/')[0]}:{NODE_PORT}"
+            nodes.reach(found)
+        await asyncio.sleep(_NODES_S)
+
+
+async def _has_ended(docker: Docker, task: str) -> bool:
+    """Whether Swarm knows of a task that it has ended: on a node that does not answer it may run on."""
+    try:
+        found = await docker.request("GET", f"/tasks/{task}")
+    except DockerError as error:
+        return error.status == 404
+    return found["Status"]["State"] in _ENDED

@@ -1,0 +1,141 @@
+"""What has to be on a Swarm before a fleet's controller can run there, and how all of it goes again.
+
+The command line does this, with the rights that a person has: from then on the controller acts, and has no other keys
+than those that it finds here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shoal.engines.swarm import names
+from shoal.engines.swarm.docker import Docker, DockerError
+from shoal.engines.swarm.names import Role, fleet_labels, object_name, own_name
+from shoal.engines.swarm.platform import ensure_service
+from shoal.engines.swarm.render_own import Own, render_controller
+from shoal.errors import EngineError
+
+_GONE_S = 60.0
+_LOOK_S = 0.2
+_SECRETS = ("ca-key", "join-token", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A fleet's own keys, as they are made by whoever starts it first."""
+
+    ca_certificate: bytes
+    ca_key: bytes
+    join_token: bytes
+
+
+async def find_keys(docker: Docker, fleet: str) -> bytes | None:
+    """The certificate of the fleet's authority, where it has one already: what else there is can't be read back."""
+    found = await _configs(docker, fleet)
+    return None if "ca" not in found else await read_config(docker, found["ca"]["ID"])
+
+
+async def install(docker: Docker, fleet: str, image: str, admin_port: int, keys: Keys | None) -> Own:
+    """Makes what is not there yet: the network, the keys, the controller. `keys` are taken where the fleet has none.
+    Raises EngineError."""
+    network = await docker.create_network(fleet, fleet_labels(fleet, Role.NETWORK))
+    if keys is not None:
+        await _put_keys(docker, fleet, keys)
+    own = replace(await find_own(docker, fleet), image=image, network=network)
+    if missing := [each for each in (*_SECRETS, "ca") if each not in own.called]:
+        raise EngineError(
+            f"the Swarm has only a part of the keys of fleet {fleet} ({', '.join(missing)} missing); `shoal down` ends "
+            "what is left of it, `shoal up` makes all anew"
+        )
+    await ensure_service(docker, render_controller(own, admin_port))
+    return own
+
+
+async def find_own(docker: Docker, fleet: str) -> Own:
+    """What was installed, as the controller finds it: its image is that of its own service."""
+    found = await docker.secrets({names.FLEET: fleet})
+    by_name = {each["Spec"]["Name"]: each["ID"] for each in found}
+    keys = {what: own_name(fleet, what) for what in _SECRETS if own_name(fleet, what) in by_name}
+    configs = await _configs(docker, fleet)
+    networks = await docker.networks({names.FLEET: fleet})
+    return Own(
+        fleet=fleet,
+        image=await _image(docker, fleet),
+        network=networks[0]["Id"] if networks else "",
+        secrets={what: by_name[name] for what, name in keys.items()},
+        configs={what: config["ID"] for what, config in configs.items()},
+        called={**keys, **{what: config["Spec"]["Name"] for what, config in configs.items()}},
+    )
+
+
+async def remove_all(docker: Docker, fleet: str, *, data: bool) -> None:
+    """What is left of a fleet, its agents included. Without `data` the state stays, and on which nodes the volumes
+    are. Raises EngineError where a task does not end."""
+    wanted = {names.FLEET: fleet}
+    kept = () if data else (Role.STATE.value,)
+    for service in await docker.services(wanted):
+        if names.role_of(service["Spec"]["Labels"]) not in kept:
+            await docker.remove_service(service["ID"])
+    async with asyncio.timeout(_GONE_S):
+        while any(_lives(task) for task in await docker.tasks(wanted)):  # noqa: ASYNC110 - Swarm tells nobody
+            await asyncio.sleep(_LOOK_S)
+    if data:
+        for secret in await docker.secrets(wanted):
+            await docker.remove_secret(secret["ID"])
+        for config in await docker.configs(wanted):
+            await docker.remove_config(config["ID"])
+    for network in await docker.networks(wanted):
+        await _remove_network(docker, network["Id"])
+
+
+async def read_config(docker: Docker, key: str) -> bytes:
+    """What a config holds."""
+    return base64.b64decode((await docker.config(key))["Spec"]["Data"])
+
+
+async def _put_keys(docker: Docker, fleet: str, keys: Keys) -> None:
+    contents = {"ca-key": keys.ca_key, "join-token": keys.join_token, "seed": secrets.token_bytes(32)}
+    for what, content in contents.items():
+        await docker.create_secret(own_name(fleet, what), content, fleet_labels(fleet, Role.SECRET))
+    digest = hashlib.sha256(keys.ca_certificate).hexdigest()[:12]
+    name = object_name(fleet, "shoal-ca", digest)
+    await docker.create_config(name, keys.ca_certificate, fleet_labels(fleet, Role.CONFIG, key="ca"))
+
+
+async def _configs(docker: Docker, fleet: str) -> Mapping[str, dict[str, Any]]:
+    found = await docker.configs({names.FLEET: fleet})
+    return {key: each for each in found if (key := each["Spec"]["Labels"].get("shoal.key")) is not None}
+
+
+async def _image(docker: Docker, fleet: str) -> str:
+    try:
+        service = await docker.service(own_name(fleet, Role.CONTROLLER.value))
+    except DockerError as error:
+        if error.status == 404:
+            return ""
+        raise
+    return service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+
+
+async def _remove_network(docker: Docker, key: str) -> None:
+    """It can go only when the last task has left it on every node, which takes a moment after their end."""
+    async with asyncio.timeout(_GONE_S):
+        while True:
+            try:
+                await docker.remove_network(key)
+            except DockerError as error:
+                if error.status == 404:
+                    return
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return
+
+
+def _lives(task: Mapping[str, Any]) -> bool:
+    return task["Status"]["State"] in ("starting", "running", "preparing")
