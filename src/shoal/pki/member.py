@@ -28,6 +28,7 @@ IDENTITY_FILE = "identity.pem"
 _LOOK_S = 60.0  # a clock that was set, or a machine that slept, is noticed within this time
 _TRY_AGAIN_S = (0.5, 20.0)
 _LEAST_S = 0.05
+_WITHOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +49,19 @@ class Member:
         self._invitation = invitation
         self._clock = clock
         self._credentials: Credentials | None = None
-        self._ready = asyncio.Event()
-        self._renewed = asyncio.Event()
+        self._renewed = asyncio.Event()  # since somebody who waits for it looked
         self._said = ""
 
     async def ready(self) -> Credentials:
-        """Our credentials once there are some; they are the same object for ever."""
-        await self._ready.wait()
-        assert self._credentials is not None
+        """Our credentials, once there are some that hold now; they are the same object for ever."""
+        while self._credentials is None or not self._holds():
+            self._renewed.clear()
+            await self._renewed.wait()
         return self._credentials
 
     async def renewed(self, since: Identity) -> None:
         """Returns once the identity is another than this one."""
-        credentials = await self.ready()
-        while credentials.identity is since:
+        while (await self.ready()).identity is since:
             self._renewed.clear()
             await self._renewed.wait()
 
@@ -73,7 +73,7 @@ class Member:
             wait_s = _TRY_AGAIN_S[0]
             while (identity := await self._try()) is None:
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
-                wait_s = min(wait_s * 2, _TRY_AGAIN_S[1], self._patience_s())
+                wait_s = min(wait_s * 2, self._patience_s())
             # By our own clock from now on: the controller's may be another.
             due = self._clock() + (identity.renew_at - identity.peer.issued_at)
 
@@ -99,7 +99,7 @@ class Member:
             pass
         if self._clock() < identity.peer.expires_at:
             self._credentials = Credentials(identity)
-            self._ready.set()
+            self._renewed.set()
         return identity.renew_at
 
     def _read_token(self) -> JoinToken:
@@ -109,9 +109,10 @@ class Member:
         return self._credentials is not None and self._clock() < self._credentials.identity.peer.expires_at
 
     def _patience_s(self) -> float:
-        """So short a time between tries that several fit into what is left of a certificate's life."""
-        life_s = self._credentials.identity.life_s if self._credentials is not None else _TRY_AGAIN_S[1]
-        return max(_LEAST_S, life_s / 10)
+        """Between tries: short while we have nothing that holds, else so that several fit into what is left of it."""
+        if self._credentials is None or not self._holds():
+            return _WITHOUT_S
+        return min(_TRY_AGAIN_S[1], max(_LEAST_S, self._credentials.identity.life_s / 10))
 
     async def _try(self) -> Identity | None:
         try:
@@ -154,7 +155,6 @@ class Member:
             _write(self._path, identity.pem)
         except OSError as error:  # we have it all the same; whoever starts after us joins by the token
             log.warning("can't store the identity in %s: %s", self._path, error)
-        self._ready.set()
         self._renewed.set()
 
 
@@ -169,7 +169,10 @@ async def keep_issued(credentials: Credentials, authority: Authority, clock: Cal
 
 
 async def _sleep_until(due: float, clock: Callable[[], float]) -> None:
-    while (left_s := due - clock()) > 0:  # noqa: ASYNC110 - nothing tells that a clock was set
+    """Or for as long as that is from now by a clock that nobody sets, whichever is over first."""
+    steady = asyncio.get_running_loop().time
+    end = steady() + due - clock()
+    while (left_s := min(due - clock(), end - steady())) > 0:  # noqa: ASYNC110 - nothing tells that a clock was set
         await asyncio.sleep(min(left_s, _LOOK_S))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
@@ -93,6 +94,7 @@ class Uplink:
             if words != self._said:
                 log.warning("no controller at %s, serving what is known: %s", self._address, words)
             self._said = words
+            _let_go(group)
         except* Exception as group:  # requests are served meanwhile, which an end of this process would end
             words = repr(group.exceptions)
             if words != self._said:
@@ -162,6 +164,15 @@ def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
             yield from _leaves(cast("BaseExceptionGroup[Any]", each))
         else:
             yield each
+
+
+def _let_go(error: BaseException) -> None:
+    """Of the calls that its frames hold on to: task groups and their errors hold each other until a garbage collection,
+    and until then the channel of a call goes on trying to connect, though it is closed."""
+    traceback.clear_frames(error.__traceback__)
+    if isinstance(error, BaseExceptionGroup):
+        for each in cast("BaseExceptionGroup[Any]", error).exceptions:
+            _let_go(each)
 
 
 def _words(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -150,3 +151,28 @@ async def test_the_controllers_own_certificate_changes_while_it_listens() -> Non
         await until(lambda: time.time() > now + 2 and link.live == ())
         async with connecting(GivenKeys(gateway()), address):
             await until(lambda: link.live == ("one",))
+
+
+async def test_a_try_that_failed_leaves_nothing_behind() -> None:
+    """A call that is held on to keeps its closed channel connecting: more and more, with the controller away."""
+    address, tried = free_address(), 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tried
+        tried += 1
+        writer.close()
+
+    host, port = address.split(":")
+    gc.collect()
+    gc.disable()
+    try:
+        before = _calls()
+        async with await asyncio.start_server(hang_up, host, int(port)), connecting(GivenKeys(gateway()), address):
+            await until(lambda: tried >= 5)
+        assert _calls() == before
+    finally:
+        gc.enable()
+
+
+def _calls() -> int:
+    return sum(type(each).__name__ == "StreamStreamCall" for each in gc.get_objects())
