@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -120,3 +123,19 @@ def test_waiting_ends() -> None:
 
     with pytest.raises(BedError, match=r"waited 0 s for a daemon; last: nobody listens"):
         until(refuse, "a daemon", timeout_s=0, errors=(OSError,))
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "said"),
+    [
+        (["status"], 3, "the bed is not up; start it with: python -m testbed.swarm up"),
+        (["env", "n1"], 1, "error: n1: no such node; the bed is not up"),
+        (["sh", "n1"], 1, "error: n1: no such node; the bed is not up"),
+    ],
+)
+def test_verbs_say_that_there_is_no_bed(tmp_path: Path, words: list[str], exit_code: int, said: str) -> None:
+    """Without a bed nothing is a traceback."""
+    environment = {**os.environ, "SHOAL_BED_CACHE": str(tmp_path), "SHOAL_BED_NAME": "none"}
+    command = [sys.executable, "-m", "testbed.swarm", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, (done.stdout + done.stderr).strip()) == (exit_code, said)

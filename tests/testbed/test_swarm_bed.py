@@ -11,9 +11,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
 
+from testbed.archive import render_image, write_archive, write_layer
 from testbed.commands import BedError
 from testbed.images import build_images
 from testbed.swarm import cgroups, dockerd, forming, life, loading, network, registry
@@ -156,6 +158,18 @@ def test_containers_outlive_their_daemon(bed: Bed) -> None:
     assert serves(worker)
     life.start_dockerd(worker)
     wait_until(lambda: is_ready(bed, "n2") and serves(worker), "n2 to be back")
+
+
+def test_an_archive_is_loaded_into_every_node(bed: Bed, tmp_path: Path) -> None:
+    """As `docker save` writes it."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/name").write_text("shoal")
+    image = render_image("test/tiny:1", [write_layer(tmp_path / "tree", tmp_path / "layer.tar", {})], {"Cmd": ["sh"]})
+    write_archive(image, tmp_path / "image.tar")
+    loading.load_files(bed.nodes(), [tmp_path / "image.tar"])
+    for node in bed.nodes():
+        assert call(node, "GET", "/images/test/tiny:1/json")["Id"] == image.image_id
+        call(node, "DELETE", "/images/test/tiny:1")
 
 
 def test_the_swarm_knows_the_nodes_generic_resources(bed: Bed) -> None:
