@@ -88,7 +88,7 @@ class Node:
     def agent(self) -> NodeAgent:
         loop = asyncio.get_running_loop()
         clocks = Clocks(wall=lambda: EPOCH + loop.time(), steady=loop.time)
-        return NodeAgent(cast("Any", self), "f", "f", ask=self.ask, clocks=clocks)
+        return NodeAgent(cast("Any", self), "f", ask=self.ask, clocks=clocks)
 
 
 def play(story: Callable[[Node, NodeAgent], Awaitable[None]]) -> Node:
@@ -233,7 +233,7 @@ def test_a_miss_of_an_agent_that_slept_itself_does_not_count():
             await asyncio.sleep(30.0)
             return MISS
 
-        agent = NodeAgent(cast("Any", node), "f", "f", ask=sleepy, clocks=agent._clocks)
+        agent = NodeAgent(cast("Any", node), "f", ask=sleepy, clocks=agent._clocks)
         async with asyncio.TaskGroup() as group:
             working = group.create_task(agent.run())
             node.start("a")

@@ -52,7 +52,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     member = Member(arguments.state_dir, invitation)
     with contextlib.suppress(asyncio.CancelledError):
         async with Docker(find_endpoint(None, {})) as docker, asyncio.TaskGroup() as tasks:
-            agent = NodeAgent(docker, arguments.fleet, arguments.fleet)
+            agent = NodeAgent(docker, arguments.fleet)
             tasks.create_task(member.run())
             tasks.create_task(agent.run())
             await _serve(agent, await member.ready(), arguments.port)

@@ -48,15 +48,12 @@ class _Measured:
 
 
 class NodeAgent:
-    """One node's. `network` is the name of the fleet's network, in which the containers are asked."""
+    """One node's. The containers are asked in the fleet's network, which has the fleet's name."""
 
-    def __init__(
-        self, docker: Docker, fleet: str, network: str, *, ask: Ask = probe, clocks: Clocks | None = None
-    ) -> None:
+    def __init__(self, docker: Docker, fleet: str, *, ask: Ask = probe, clocks: Clocks | None = None) -> None:
         self.docker = docker
         self.states = States()
         self._fleet = fleet
-        self._network = network
         self._ask = ask
         self._clocks = clocks or Clocks()
         self._wake = asyncio.Event()
@@ -123,7 +120,7 @@ class NodeAgent:
 
     def _read(self, listed: Mapping[str, Any]) -> Found | None:
         try:
-            return read_container(listed, self._network)
+            return read_container(listed, self._fleet)
         except ValueError as error:
             logger.warning("container %s: %s", listed.get("Id"), error)
             return None
