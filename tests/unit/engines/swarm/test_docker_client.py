@@ -253,15 +253,6 @@ async def test_a_path_of_many_parts_stays_one_name(path: Path):
     assert daemon.asked[-1][1] == "/v1.47/images/acme/web:1/json"
 
 
-async def test_a_plain_daemon_where_tls_is_expected(tmp_path: Path):
-    """TLS against a port without it, and the other way round, are told apart from a daemon that is away."""
-    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with Docker(Endpoint(f"https://127.0.0.1:{port}")) as docker:
-            with pytest.raises(EngineUnavailable):
-                await docker.info()
-
-
 SSH = """#!{python}
 import os, socket, sys, threading
 if "denied" in sys.argv:

@@ -20,6 +20,7 @@ LOCKED = (
     ("status", "reason", "remedy"),
     [
         (503, NO_SWARM, "docker swarm init"),
+        (403, NO_SWARM, "docker swarm init"),
         (503, WORKER, "name one of the Swarm's managers"),
         (500, NO_LEADER, "more than half of the managers"),
         (503, LOCKED, "docker swarm unlock"),

@@ -78,5 +78,6 @@ def refusal(host: str, asked: str, status: int, reason: str) -> DockerError:
     reason = _RPC_PREFIX.sub("", reason.strip()) or f"status {status} without a reason"
     remedy = remedy_for(reason)
     message = f"Docker at {host} refused {asked}: {reason.rstrip('.')}{f' ({remedy})' if remedy else ''}"
-    unavailable = status in {500, 503} and any(re.search(words, reason, re.IGNORECASE) for words, _ in _UNAVAILABLE)
+    # Docker tells it with 403, 500 or 503, by the path.
+    unavailable = any(re.search(words, reason, re.IGNORECASE) for words, _ in _UNAVAILABLE)
     return (DockerUnavailable if unavailable else DockerError)(message, status=status, reason=reason)

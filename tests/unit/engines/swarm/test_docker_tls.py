@@ -1,0 +1,120 @@
+"""A daemon on TCP with TLS: it is checked by its authority, and shown our certificate."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from fake_docker import FakeDocker
+
+from shoal.engines.swarm.docker import Docker, DockerError, find_endpoint
+from shoal.errors import EngineUnavailable
+
+
+def make_keys(directory: Path) -> Path:
+    """`ca.pem`, `cert.pem` and `key.pem` as Docker's documentation makes them, for 127.0.0.1 and for clients."""
+    directory.mkdir()
+    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+
+    def certificate(name: x509.Name, public: ec.EllipticCurvePublicKey, *, ca: bool) -> bytes:
+        names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+        builder = x509.CertificateBuilder(issuer, name, public, x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
+        builder = builder.add_extension(usage, critical=True) if ca else builder.add_extension(names, critical=False)
+        return builder.sign(authority_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    mine = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "daemon and client")])
+    (directory / "ca.pem").write_bytes(certificate(issuer, authority_key.public_key(), ca=True))
+    (directory / "cert.pem").write_bytes(certificate(mine, key.public_key(), ca=False))
+    no_password = serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password)
+    (directory / "key.pem").write_bytes(pem)
+    return directory
+
+
+@asynccontextmanager
+async def listen(daemon: FakeDocker, keys: Path | None) -> AsyncIterator[str]:
+    """DOCKER_HOST of a daemon, which with `keys` lets nobody in without a certificate."""
+    context = None
+    if keys is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=keys / "ca.pem")
+        context.load_cert_chain(keys / "cert.pem", keys / "key.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", daemon.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        yield f"tcp://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return make_keys(tmp_path / "keys")
+
+
+async def test_both_sides_show_certificates(keys: Path):
+    daemon = FakeDocker(
+        {
+            "GET /nodes": (200, []),
+            "POST /containers/c/exec": (201, {"Id": "e"}),
+            "POST /exec/e/start": (409, {"message": "container c is paused"}),
+        }
+    )
+    async with listen(daemon, keys) as host:
+        environ = {"DOCKER_HOST": host, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(keys)}
+        async with Docker(find_endpoint(None, environ)) as docker:
+            assert await docker.nodes() == []
+            with pytest.raises(DockerError, match="container c is paused"):
+                async with docker.exec("c", ["true"]):
+                    pass
+
+
+async def test_a_daemon_of_another_authority_is_not_trusted(keys: Path, tmp_path: Path):
+    other = make_keys(tmp_path / "other")
+    async with listen(FakeDocker(), keys) as host:
+        environ = {"DOCKER_HOST": host, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(other)}
+        async with Docker(find_endpoint(None, environ)) as docker:
+            with pytest.raises(EngineUnavailable, match=r"certificate is not trusted .*DOCKER_CERT_PATH"):
+                await docker.nodes()
+
+
+async def test_a_daemon_that_wants_a_certificate_and_gets_none(keys: Path):
+    (keys / "alone").mkdir()
+    (keys / "alone" / "ca.pem").write_bytes((keys / "ca.pem").read_bytes())
+    async with listen(FakeDocker(), keys) as host:
+        environ = {"DOCKER_HOST": host, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(keys / "alone")}
+        async with Docker(find_endpoint(None, environ)) as docker:
+            with pytest.raises(EngineUnavailable, match=r"can't be reached: .*(TLS failed|it ended the connection)"):
+                await docker.nodes()
+
+
+async def test_a_daemon_without_tls_where_it_is_expected(keys: Path):
+    async with listen(FakeDocker(), None) as host:
+        environ = {"DOCKER_HOST": host, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(keys)}
+        async with Docker(find_endpoint(None, environ)) as docker:
+            with pytest.raises(EngineUnavailable, match=r"TLS failed .*DOCKER_TLS_VERIFY unset"):
+                await docker.nodes()
+
+
+async def test_a_daemon_on_tcp_without_tls():
+    daemon = FakeDocker({"GET /nodes": (200, [])})
+    async with listen(daemon, None) as host, Docker(find_endpoint(None, {"DOCKER_HOST": host})) as docker:
+        assert await docker.nodes() == []
