@@ -11,12 +11,13 @@ from typing import Any
 from testbed.commands import BedError
 from testbed.swarm.bed import Node
 
-# What a daemon that isn't there, or not there yet, answers with.
-NO_ANSWER = (OSError, http.client.HTTPException)
-
 
 class Refused(BedError):
     """The daemon's own words."""
+
+
+class NoAnswer(BedError):
+    """A daemon isn't there, or not there yet."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -35,7 +36,7 @@ def call(
 ) -> Any:
     """One request; the JSON of the answer, None where it is something else.
 
-    Raises Refused, and OSError or HTTPException (`NO_ANSWER`) where no daemon answers.
+    Raises Refused, and NoAnswer where no daemon answers.
     """
     connection = _UnixConnection(node.socket, timeout_s)
     try:
@@ -48,6 +49,9 @@ def call(
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": "application/json"})
             status, data = _answer(connection)
+    except (OSError, http.client.HTTPException) as error:
+        why = f"{node.name}: its Docker does not answer ({error}); see {node.directory}/dockerd.log"
+        raise NoAnswer(f"{why}; what is missing of a bed is started by: python -m testbed.swarm up") from error
     finally:
         connection.close()
     if status >= http.HTTPStatus.BAD_REQUEST:
@@ -67,6 +71,6 @@ def answers(node: Node) -> bool:
     """Whether its daemon does."""
     try:
         call(node, "GET", "/_ping", timeout_s=5)
-    except (*NO_ANSWER, Refused):
+    except (NoAnswer, Refused):
         return False
     return True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from testbed.commands import on_each, until
 from testbed.swarm.bed import Node, Shape
-from testbed.swarm.engine_api import NO_ANSWER, Refused, call
+from testbed.swarm.engine_api import NoAnswer, Refused, call
 
 _PORT = 2377
 _NANOSECONDS = 1_000_000_000
@@ -24,7 +24,7 @@ def form(nodes: Sequence[Node], shape: Shape) -> None:
         lambda: call(first, "GET", "/swarm")["JoinTokens"],
         "the Swarm's first manager",
         timeout_s=60,
-        errors=(*NO_ANSWER, Refused),
+        errors=(NoAnswer, Refused),
     )
     managers, workers = others[: shape.managers - 1], others[shape.managers - 1 :]
     for node in managers:  # one after the other: the quorum changes its members one at a time
@@ -34,7 +34,7 @@ def form(nodes: Sequence[Node], shape: Shape) -> None:
         lambda: _ready(first) >= len(nodes),
         f"{len(nodes)} nodes to be ready",
         timeout_s=60,
-        errors=(*NO_ANSWER, Refused),
+        errors=(NoAnswer, Refused),
     )
 
 

@@ -16,7 +16,7 @@ from testbed.docker_root import docker_root
 from testbed.swarm import cgroups, dockerd, forming, loading, network, registry
 from testbed.swarm import node as machine
 from testbed.swarm.bed import Bed, Node, Shape
-from testbed.swarm.engine_api import NO_ANSWER, Refused, answers, call
+from testbed.swarm.engine_api import NoAnswer, Refused, answers, call
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def _state_of(node: Node) -> NodeState:
         return replace(known, state="frozen")
     if not answers(node):
         return replace(known, state="without dockerd")
-    with contextlib.suppress(*NO_ANSWER, Refused):
+    with contextlib.suppress(NoAnswer, Refused):
         swarm = call(node, "GET", "/info")["Swarm"]
         role = "manager" if swarm["ControlAvailable"] else "worker" if swarm["LocalNodeState"] == "active" else "none"
         known = replace(known, role=role)

@@ -22,18 +22,18 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/changes/upper /run/changes/work /run/root
 mount -t overlay overlay -o "lowerdir=$ROOT,upperdir=/run/changes/upper,workdir=/run/changes/work" /run/root
 cd /run/root
-mkdir -p proc sys dev run tmp old ".$DISK"
+mkdir -p proc sys dev run tmp old
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount --rbind /sys/fs/cgroup sys/fs/cgroup
 mount --rbind /dev dev
 mount -t tmpfs tmpfs tmp
+mount -t tmpfs tmpfs run
+mkdir -p run/lock ".$DISK"
 mount --bind "$DISK" ".$DISK"
 rm -f etc/resolv.conf etc/hosts
 printf 'nameserver 127.0.0.1\noptions timeout:1 attempts:1\n' > etc/resolv.conf # refuses at once: no name waits
 printf '127.0.0.1 localhost\n%s %s\n%s registry\n' "$ADDRESS" "$NODE" "$REGISTRY" > etc/hosts
-mount -t tmpfs tmpfs run
-mkdir -p run/lock
 ip link set lo up
 pivot_root . old
 cd /

@@ -156,6 +156,8 @@ def test_containers_outlive_their_daemon(bed: Bed) -> None:
     dockerd.kill(worker)
     wait_until(lambda: life.status(bed)[1].state == "without dockerd", "dockerd to be gone")
     assert serves(worker)
+    with pytest.raises(BedError, match=r"n2: its Docker does not answer .*dockerd\.log"):
+        call(worker, "GET", "/info")
     life.start_dockerd(worker)
     wait_until(lambda: is_ready(bed, "n2") and serves(worker), "n2 to be back")
 
