@@ -23,13 +23,20 @@ def main() -> int:
     parser.add_argument("--engine", choices=("local", "swarm"), default="local", help="what runs the fleet")
     parser.add_argument("--directory", type=Path, help="the fleet's state directory, on the engine local")
     parser.add_argument("--fleet", required=True, help="the fleet's name")
+    parser.add_argument(
+        "--certificate-life",
+        type=float,
+        default=86400.0,
+        metavar="SECONDS",
+        help="of the controller, its gateways and node agents, on the engine swarm (default: a day)",
+    )
     arguments = parser.parse_args()
     if arguments.engine == "local" and arguments.directory is None:
         parser.error("--directory is missing")
     allow_many_files()  # a thousand agents want more than the usual 1,024
     status = 0
     try:
-        asyncio.run(_run(arguments.engine, arguments.directory, arguments.fleet))
+        asyncio.run(_run(arguments))
     except* ShoalError as errors:
         for error in _flat(errors):
             print(error, file=sys.stderr)
@@ -41,19 +48,19 @@ def main() -> int:
     return status
 
 
-async def _run(engine: str, directory: Path, fleet: str) -> None:
+async def _run(arguments: argparse.Namespace) -> None:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        if engine == "swarm":
+        if arguments.engine == "swarm":
             from shoal.api.swarm_controller import run_swarm_controller  # noqa: PLC0415 - what one machine never needs
 
-            await run_swarm_controller(fleet)
+            await run_swarm_controller(arguments.fleet, certificate_s=arguments.certificate_life)
         else:
-            await run_controller(directory, fleet)
+            await run_controller(arguments.directory, arguments.fleet)
 
 
 def _flat(group: BaseExceptionGroup[ShoalError]) -> list[BaseException]:

@@ -26,7 +26,6 @@ from shoal.pki.token import JoinToken
 
 log = logging.getLogger(__name__)
 
-MEMBER_TTL_S = 86400.0
 LONGEST_LIFE_S = 366 * 86400.0
 _SHORTEST_LIFE_S = 60.0
 _OF_PEOPLE: tuple[Role, ...] = ("client",)
@@ -46,7 +45,7 @@ class Remote:
     credentials: Credentials
     authority: Authority
     token: JoinToken
-    ttl_s: float = MEMBER_TTL_S
+    ttl_s: float
     clock: Callable[[], float] = time.time
 
     def routes(self, note: Callable[[Event], None]) -> list[web.RouteDef]:

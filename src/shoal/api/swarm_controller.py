@@ -48,12 +48,11 @@ from shoal.pki.token import JoinToken
 from shoal.proxy.line_keys import LineGuard
 from shoal.proxy.link import serve_gateways
 
-CERTIFICATE_S = 24 * 3600.0
 _ENDED = ("complete", "failed", "rejected", "shutdown", "orphaned", "remove")
 _NODES_S = 1.0
 
 
-async def run_swarm_controller(fleet: str, *, certificate_s: float = CERTIFICATE_S) -> None:
+async def run_swarm_controller(fleet: str, *, certificate_s: float) -> None:
     """Runs the fleet until it is taken down; cancelled, it leaves the fleet running. Raises Conflict when another
     controller takes its place."""
     authority = Authority.load(Path(CA_CERTIFICATE_FILE).read_text(), Path(CA_KEY_FILE).read_text())

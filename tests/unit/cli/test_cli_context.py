@@ -40,7 +40,7 @@ def port(directory: Path) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     own = Credentials(FLEET.issue("controller", "one", now=time.time(), ttl_s=LIFE_S))
-    remote = Remote("127.0.0.1", port, own, FLEET, JoinToken.create(FLEET.certificate_pem))
+    remote = Remote("127.0.0.1", port, own, FLEET, JoinToken.create(FLEET.certificate_pem), LIFE_S)
     with serve(FakeController(), socket_path(directory), remote):
         yield port
 

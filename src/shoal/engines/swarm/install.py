@@ -79,12 +79,12 @@ async def remove_all(docker: Docker, fleet: str, *, data: bool) -> None:
     are. Raises EngineError where a task does not end."""
     wanted = {names.FLEET: fleet}
     kept = () if data else (Role.STATE.value,)
+    await docker.remove_service(own_name(fleet, Role.CONTROLLER.value))
+    await _wait_ended(docker, {**wanted, names.ROLE: Role.CONTROLLER.value})  # it would make again what goes
     for service in await docker.services(wanted):
         if names.role_of(service["Spec"]["Labels"]) not in kept:
             await docker.remove_service(service["ID"])
-    async with asyncio.timeout(_GONE_S):
-        while any(_lives(task) for task in await docker.tasks(wanted)):  # noqa: ASYNC110 - Swarm tells nobody
-            await asyncio.sleep(_LOOK_S)
+    await _wait_ended(docker, wanted)
     if data:
         for secret in await docker.secrets(wanted):
             await docker.remove_secret(secret["ID"])
@@ -135,6 +135,12 @@ async def _remove_network(docker: Docker, key: str) -> None:
                 await asyncio.sleep(_LOOK_S)
             else:
                 return
+
+
+async def _wait_ended(docker: Docker, wanted: Mapping[str, str]) -> None:
+    async with asyncio.timeout(_GONE_S):
+        while any(_lives(task) for task in await docker.tasks(wanted)):  # noqa: ASYNC110 - Swarm tells nobody
+            await asyncio.sleep(_LOOK_S)
 
 
 def _lives(task: Mapping[str, Any]) -> bool:
