@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.sdk import QueueError, Task, Worker, close, publish
-from shoal.sdk.delivery import Answers, Delivery
+from shoal.sdk.jetstream.delivery import Answers, Delivery
 
 QUEUE = "tasks"
 RECORD = struct.Struct("<cId")

@@ -1,9 +1,10 @@
-"""A real nats-server for tests, on free loopback ports, and real workers as processes of their own."""
+"""Real brokers for tests, on free loopback ports, and real workers as processes of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -12,16 +13,22 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from nats.aio.client import Client
+
+from shoal.api.queue_admins import QueueAdmin
+from shoal.control.parts import QueueBroker
 from shoal.core.broker import ADMIN_USER, broker_url, broker_users, render_config
-from shoal.core.wiring import Wiring, environment_for
-from shoal.sdk import close
+from shoal.core.wiring import Wiring, dead_subject_name, environment_for
+from shoal.sdk import Worker, close, publish
 from shoal.sources.jetstream import JetStreamQueues
 from shoal.sources.jetstream_admin import JetStreamAdmin
+from shoal.spec import model
 from shoal.spec.model import Agent, Fleet, Queue
 
 DEADLINE_S = 30.0
+B = TypeVar("B", bound="Broker")
 
 
 def free_port() -> int:
@@ -45,8 +52,55 @@ async def until(condition: Callable[[], Awaitable[Any] | Any], what: str, deadli
         raise AssertionError(f"not within {deadline_s} s: {what}") from None
 
 
-class Broker:
+class Broker(Protocol):
+    """One fleet's broker. `deduplicates`: it drops a second task of an id, and a dead letter that is
+    written twice."""
+
+    name: str
+    directory: Path
+    fleet: Fleet
+    deduplicates: bool
+
+    @property
+    def queues(self) -> QueueBroker: ...
+
+    @property
+    def admin(self) -> QueueAdmin: ...
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def ensure(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def environment(self, agent: str) -> dict[str, str]: ...
+
+    def masked_admin(self, mask: Callable[[str], str]) -> QueueAdmin:
+        """An administrator that masks what workers wrote."""
+        ...
+
+    async def write_dead(self, queue: str, headers: Mapping[str, str], payload: bytes) -> None:
+        """A dead letter, as a worker writes it."""
+        ...
+
+
+async def depth(broker: Broker, queue: str = "images") -> float:
+    """What waits, is worked on or waits for another attempt."""
+    return (await broker.queues.read())[queue].value
+
+
+async def dead(broker: Broker, queue: str = "images") -> int:
+    """How many dead letters there are."""
+    return next(counts.dead for counts in await broker.admin.list() if counts.name == queue)
+
+
+class Nats:
     """One fleet's nats-server as Shoal configures it."""
+
+    name = "nats"
+    deduplicates = True
 
     def __init__(self, directory: Path, fleet: Fleet) -> None:
         self.directory = directory
@@ -95,17 +149,25 @@ class Broker:
         wiring = Wiring(bind="127.0.0.1", public_port=1, broker_url={agent: url})
         return environment_for(self.fleet.fleet, agent, self.fleet.agents[agent], wiring)
 
-    async def depth(self, queue: str) -> float:
-        return (await self.queues.read())[queue].value
+    def masked_admin(self, mask: Callable[[str], str]) -> QueueAdmin:
+        return JetStreamAdmin(self.admin_url, self.fleet.fleet, mask)
 
-    async def dead(self, queue: str) -> int:
-        return next(counts.dead for counts in await self.admin.list() if counts.name == queue)
+    async def write_dead(self, queue: str, headers: Mapping[str, str], payload: bytes) -> None:
+        client = Client()
+        await client.connect(
+            broker_url("worker", self.passwords["worker"], "127.0.0.1", self.port),
+            inbox_prefix="_INBOX.worker",
+            allow_reconnect=False,
+        )
+        subject = dead_subject_name(self.fleet.fleet, queue)
+        reply = await client.request(subject, payload, timeout=5, headers=dict(headers))
+        assert "seq" in json.loads(reply.data)
+        await client.close()
 
 
 @contextlib.asynccontextmanager
-async def running_broker(directory: Path, fleet: Fleet) -> AsyncIterator[Broker]:
+async def running(broker: B) -> AsyncIterator[B]:
     """It, with the fleet's queues, and no connection of this loop left open after."""
-    broker = Broker(directory, fleet)
     broker.start()
     try:
         await broker.ensure()
@@ -115,7 +177,9 @@ async def running_broker(directory: Path, fleet: Fleet) -> AsyncIterator[Broker]
         await broker.close()
 
 
-def a_fleet(*, ack_wait_s: float = 2.0, max_attempts: int = 3, grace_s: float = 10.0) -> Fleet:
+def a_fleet(
+    *, ack_wait_s: float = 2.0, max_attempts: int = 3, grace_s: float = 10.0, broker: Mapping[str, Any] | None = None
+) -> Fleet:
     """`front` publishes to `images`, `worker` consumes it; `other` consumes and `clerk` publishes `letters`."""
     return Fleet(
         fleet="ware-house",
@@ -129,7 +193,34 @@ def a_fleet(*, ack_wait_s: float = 2.0, max_attempts: int = 3, grace_s: float = 
             "images": Queue(ack_wait=ack_wait_s, max_attempts=max_attempts),
             "letters": Queue(ack_wait=ack_wait_s, max_attempts=max_attempts),
         },
+        brokers={"main": model.Broker.model_validate(broker or {})},
     )
+
+
+async def send(broker: Broker, *payloads: object) -> None:
+    """Tasks to `images`, whose payload is their id too."""
+    with environment(broker.environment("front")):
+        if len(payloads) <= 16:  # few enough for their order to matter
+            for payload in payloads:
+                await publish("images", payload, id=str(payload))
+            return
+        async with asyncio.TaskGroup() as group:
+            for payload in payloads:
+                group.create_task(publish("images", payload, id=str(payload)))
+
+
+@contextlib.asynccontextmanager
+async def working(broker: Broker, handler: Worker) -> AsyncIterator[None]:
+    """The worker at work in this process; drained in the end."""
+    os.environ.update(broker.environment("worker"))
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(handler.serve())
+        try:
+            yield
+        finally:
+            handler.stop()
+            async with asyncio.timeout(20):
+                await serving
 
 
 @contextlib.contextmanager
@@ -163,7 +254,7 @@ class WorkerProcess:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(script)],
-                env={"PATH": os.environ["PATH"], **variables},
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **variables},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

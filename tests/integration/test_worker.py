@@ -1,54 +1,24 @@
-"""The SDK's worker against a real nats-server: each rule was broken once by a queue library."""
+"""The SDK's worker against real brokers, with the same cases on each: every rule was broken once by a queue library."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from nats.aio.msg import Msg
-from queues_broker import Broker, WorkerProcess, a_fleet, environment, running_broker, until
+from queues_broker import Broker, WorkerProcess, dead, depth, environment, running, send, until, working
 
-from shoal.sdk import Reject, Retry, Task, Worker, close, publish, worker
-from shoal.sdk.link import Link
+from shoal.sdk import Reject, Retry, Task, Worker, close, worker
 
 
 @pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    async with running_broker(tmp_path, a_fleet(ack_wait_s=1.5)) as broker:
+async def broker(new_broker: Callable[..., Broker]) -> AsyncIterator[Broker]:
+    async with running(new_broker(ack_wait_s=1.5)) as broker:
         yield broker
-
-
-async def send(broker: Broker, *payloads: object) -> None:
-    with environment(broker.environment("front")):
-        if len(payloads) <= 16:  # few enough for their order to matter
-            for payload in payloads:
-                await publish("images", payload, id=str(payload))
-            return
-        async with asyncio.TaskGroup() as group:
-            for payload in payloads:
-                group.create_task(publish("images", payload, id=str(payload)))
-
-
-@asynccontextmanager
-async def working(broker: Broker, handler: Worker) -> AsyncIterator[None]:
-    """The worker at work in this process; drained in the end."""
-    os.environ.update(broker.environment("worker"))
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(handler.serve())
-        try:
-            yield
-        finally:
-            handler.stop()
-            async with asyncio.timeout(20):
-                await serving
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +50,8 @@ async def test_tasks_are_done_at_once_and_none_waits_for_a_batch(broker: Broker)
         assert "slow" not in done
         slow.set()
         await until(lambda: len(done) == 16, "the slow one")
+        await until(lambda: empty(broker), "the acknowledgements")
     assert most == 4
-    assert await broker.depth("images") == 0
 
 
 async def test_a_handler_longer_than_ack_wait_runs_once(broker: Broker) -> None:
@@ -107,12 +77,8 @@ async def test_a_handler_longer_than_ack_wait_runs_once(broker: Broker) -> None:
 
 async def drain_one(broker: Broker, handler: Worker) -> None:
     """Works until the queue is empty."""
-
-    async def empty() -> bool:
-        return await broker.depth("images") == 0
-
     async with working(broker, handler):
-        await until(empty, "an empty queue")
+        await until(lambda: empty(broker), "an empty queue")
 
 
 async def test_a_poison_task_does_not_spin_and_ends_among_the_dead(
@@ -134,17 +100,13 @@ async def test_a_poison_task_does_not_spin_and_ends_among_the_dead(
     assert [attempt for attempt, _ in attempts] == [1, 2, 3]
     assert attempts[1][1] - attempts[0][1] >= 0.19
     assert attempts[2][1] - attempts[1][1] >= 0.39
-    assert await broker.depth("images") == 0
+    await until(lambda: empty(broker), "the acknowledgement")
     (letter,) = await broker.admin.peek("images", dead=True)
     assert letter.traceback.startswith("Traceback (most recent call last):\n  File ")
     assert (letter.id, letter.attempts, letter.payload) == ("poison", 3, "poison")
     assert letter.reason == "failed 3 of 3 times: ValueError: no such\\nimage"
     logged = [record for record in caplog.records if record.name == "shoal.sdk" and record.exc_info]
     assert [record.levelname for record in logged] == ["WARNING", "WARNING", "ERROR"]
-
-
-async def dead(broker: Broker) -> int:
-    return await broker.dead("images")
 
 
 async def test_reject_retry_and_a_sync_handler_that_exits(broker: Broker) -> None:
@@ -191,40 +153,48 @@ async def test_a_dead_letter_can_be_redriven_and_done(broker: Broker) -> None:
         assert await broker.admin.redrive("images", ["order"]) == 1
         await until(lambda: done, "the redriven task")
     assert done == [("order", 1)]
-    assert await broker.dead("images") == 0
+    assert await dead(broker) == 0
 
 
 async def test_a_crash_between_dead_letter_and_acknowledgement_loses_nothing(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The letter is written first. The task comes once more, goes there without being run, and is not there twice."""
-    from shoal.sdk.delivery import Answers
+    """The letter is written first. The task comes once more, goes there without being run, and where the broker drops
+    what is written twice, is not there twice; a redrive makes one task of it in any case."""
+    from shoal.sdk.jetstream import delivery as on_jetstream
+    from shoal.sdk.rabbitmq import answers as on_rabbitmq
+
+    Answers: Any = on_jetstream.Answers if broker.name == "nats" else on_rabbitmq.Answers
 
     runs: list[int] = []
     crashes: list[str] = []
     acknowledge = Answers.done
 
-    async def crash_once(self: Answers, delivery: Any) -> None:
-        if crashes:
+    async def crash_once(self: Any, delivery: Any) -> None:
+        if crashes or delivery.task.attempt < 3:
             await acknowledge(self, delivery)
             return
         crashes.append(delivery.task.id)
-        assert await broker.dead("images") == 1  # before the acknowledgement
+        assert await dead(broker) == 1  # before the acknowledgement
+        await self.hand_back(delivery)  # as after its end
 
     @worker(retry_delay_s=0.05)
     async def handle(task: Task) -> None:
         runs.append(task.attempt)
         raise ValueError("broken")
 
-    async def empty() -> bool:
-        return bool(crashes) and await broker.depth("images") == 0
+    letters = 1 if broker.deduplicates else 2
+
+    async def settled() -> bool:
+        return bool(crashes) and await dead(broker) == letters and await empty(broker)
 
     monkeypatch.setattr(Answers, "done", crash_once)
     await send(broker, "order")
     async with working(broker, handle):
-        await until(empty, "the second delivery to be acknowledged")
+        await until(settled, "the second delivery to be acknowledged")
     assert runs == [1, 2, 3]
-    assert await broker.dead("images") == 1
+    assert await broker.admin.redrive("images") == 1
+    assert await dead(broker) == 0
 
 
 async def test_stopping_hands_back_at_once(broker: Broker) -> None:
@@ -251,7 +221,7 @@ async def test_stopping_hands_back_at_once(broker: Broker) -> None:
             await until(lambda: len(done) == 2, "the rest at the other worker")
         finish.set()
     assert done == ["second b", "second c", "first a"]
-    assert await broker.depth("images") == 0
+    await until(lambda: empty(broker), "the acknowledgements")
 
 
 async def test_what_is_not_finished_within_the_grace_period_is_handed_back(broker: Broker) -> None:
@@ -326,7 +296,7 @@ async def test_a_killed_worker_s_task_is_done_by_another(broker: Broker) -> None
 
 
 async def empty(broker: Broker) -> bool:
-    return await broker.depth("images") == 0
+    return await depth(broker) == 0
 
 
 async def test_workers_outlive_the_broker(broker: Broker) -> None:
@@ -340,46 +310,14 @@ async def test_workers_outlive_the_broker(broker: Broker) -> None:
 
     await send(broker, *range(200))
     async with working(broker, handle):
-        for enough in (50, 120):
+        for enough in (50, 120) if broker.name == "nats" else (120,):  # the other takes long to start
             await until(lambda enough=enough: len(runs) >= enough, f"{enough} tasks")
             broker.kill()
             await asyncio.sleep(0.2)
-            broker.start()
+            await asyncio.to_thread(broker.start)
         await until(lambda: len(runs) == 200, "all tasks")
         await until(lambda: reads_empty(broker), "the acknowledgements")
     assert {id: count for id, count in runs.items() if count > 1} == {}
-
-
-async def test_acknowledgements_that_a_broker_forgot_hold_up_nothing(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every place is taken by tasks whose acknowledgement got lost with the broker, which has forgotten that it
-    delivered them: it is asked for tasks all the same, delivers them again, and hears that they are done."""
-    runs: dict[str, int] = {}
-    request = Link.request
-
-    async def lost_at_first(link: Link, subject: str, payload: bytes, **options: Any) -> Msg:
-        if payload == b"+ACK" and link.epoch == 1:
-            raise TimeoutError
-        return await request(link, subject, payload, **options)
-
-    monkeypatch.setattr(Link, "request", lost_at_first)
-
-    @worker(concurrency=2)
-    async def handle(task: Task) -> None:
-        runs[task.id] = runs.get(task.id, 0) + 1
-
-    await send(broker, *range(10))
-    async with working(broker, handle):
-        await until(lambda: len(runs) == 4, "twice as many tasks as there are places")
-        broker.kill()
-        states = list(broker.directory.rglob("o.dat"))
-        assert states
-        for state in states:  # as when the last of it had not been written yet
-            state.unlink()
-        broker.start()
-        await until(lambda: reads_empty(broker), "all tasks and their acknowledgements")
-    assert len(runs) == 10 and set(runs.values()) == {1}
 
 
 async def reads_empty(broker: Broker) -> bool:
@@ -391,9 +329,9 @@ async def reads_empty(broker: Broker) -> bool:
         return False
 
 
-async def test_a_worker_waits_for_its_broker_and_its_queue(tmp_path: Path) -> None:
+async def test_a_worker_waits_for_its_queue(new_broker: Callable[..., Broker]) -> None:
     """Started first, it goes to work once the broker is there, and the queue."""
-    broker = Broker(tmp_path, a_fleet())
+    broker = new_broker()
     done: list[str] = []
 
     @worker
@@ -401,9 +339,11 @@ async def test_a_worker_waits_for_its_broker_and_its_queue(tmp_path: Path) -> No
         done.append(task.id)
 
     try:
+        if broker.name == "rabbitmq":
+            await asyncio.to_thread(broker.start)
         async with working(broker, handle):
             await asyncio.sleep(0.3)
-            broker.start()
+            await asyncio.to_thread(broker.start)
             await asyncio.sleep(0.7)
             await broker.ensure()
             await send(broker, "a")

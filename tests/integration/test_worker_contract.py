@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from queues_broker import Broker, WorkerProcess, a_fleet, environment, running_broker, until
+from queues_broker import Nats, WorkerProcess, a_fleet, depth, environment, running, until
 
 from shoal.sdk import publish
 
@@ -16,12 +16,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "workers.md"
 
 
 @pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    async with running_broker(tmp_path, a_fleet(ack_wait_s=1.0, max_attempts=2)) as broker:
+async def broker(tmp_path: Path) -> AsyncIterator[Nats]:
+    async with running(Nats(tmp_path, a_fleet(ack_wait_s=1.0, max_attempts=2))) as broker:
         yield broker
 
 
-async def test_the_worker_on_the_page_works(broker: Broker) -> None:
+async def test_the_worker_on_the_page_works(broker: Nats) -> None:
     """It does its tasks once, keeps a long one alive, buries a poisoned one, and drains on SIGTERM."""
     (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     bare = WorkerProcess(broker.directory, "bare", broker.environment("worker"), program)
@@ -32,7 +32,7 @@ async def test_the_worker_on_the_page_works(broker: Broker) -> None:
             await publish("images", "poison", id="poisoned")
 
         async def all_answered() -> bool:
-            return await broker.depth("images") == 0
+            return await depth(broker) == 0
 
         await until(all_answered, "an empty queue")
         (letter,) = await broker.admin.peek("images", dead=True)

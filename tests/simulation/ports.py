@@ -146,5 +146,8 @@ class SimQueues:
         world = self._world
         return {name: Reading(float(depth), world.wall()) for name, depth in world.depths.items()}
 
+    async def remove(self) -> None:
+        return
+
     async def close(self) -> None:
         return

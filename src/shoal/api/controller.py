@@ -6,10 +6,11 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from shoal.api.client import socket_path
+from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
@@ -24,7 +25,7 @@ from shoal.engines.local.platform import LocalPlatform
 from shoal.errors import Conflict, NotFound
 from shoal.proxy.link import serve_gateways
 from shoal.sources.jetstream import JetStreamQueues
-from shoal.sources.jetstream_admin import JetStreamAdmin
+from shoal.sources.rabbitmq import RabbitMqQueues
 from shoal.spec.model import LocalOptions
 
 
@@ -64,6 +65,8 @@ async def run_controller(directory: Path, fleet: str) -> None:
                         gateways=gateways,
                         store=store,
                         open_queues=open_queues,
+                        open_outside=RabbitMqQueues,
+                        read_secret=_secret_reader(contents),
                         clock=time.time,
                         prune_secrets=lambda kept: contents.prune(kept | engine.secret_digests()),
                         take_fleet=lambda stored: _configure(engine, stored),
@@ -72,8 +75,8 @@ async def run_controller(directory: Path, fleet: str) -> None:
                     )
                 )
                 async with (
-                    open_queue_admin(controller, fleet, contents.mask) as queue_admin,
-                    serve_api(controller, socket_path(directory), queue_admin),
+                    contextlib.aclosing(QueueAdmins(controller, fleet, contents.mask)) as queues,
+                    serve_api(controller, socket_path(directory), queues),
                 ):
                     await controller.run()
 
@@ -81,26 +84,6 @@ async def run_controller(directory: Path, fleet: str) -> None:
 def _configure(engine: LocalEngine, stored: StoredFleet) -> None:
     if stored.fleet is not None:
         engine.configure(stored.fleet.local, project_directory=Path(stored.directory))
-
-
-@contextlib.asynccontextmanager
-async def open_queue_admin(
-    controller: Controller, fleet: str, mask: Callable[[str], str]
-) -> AsyncGenerator[Callable[[], JetStreamAdmin | None]]:
-    """One administrator's connection for all requests, opened with the first."""
-    opened: list[JetStreamAdmin] = []
-
-    def admin() -> JetStreamAdmin | None:
-        url = controller.wired.wiring.broker_admin_url if controller.wired is not None else None
-        if url is not None and not opened:
-            opened.append(JetStreamAdmin(url, fleet, mask))
-        return opened[0] if opened else None
-
-    try:
-        yield admin
-    finally:
-        for each in opened:
-            await each.close()
 
 
 @contextlib.contextmanager

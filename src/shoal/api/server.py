@@ -20,6 +20,7 @@ from shoal.api.metrics import render_metrics
 from shoal.api.metrics_port import serve_metrics
 from shoal.api.peer import own_user_only
 from shoal.api.present import agent_view, decision_view, gateway_url
+from shoal.api.queue_admins import QueueAdmins
 from shoal.api.request_values import number_of, read_body, whole_of
 from shoal.api.status_lines import StatusLines
 from shoal.api.views import EventView, LogView, QueueView
@@ -27,7 +28,6 @@ from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
 from shoal.engines.protocol import LogLine
 from shoal.errors import Conflict, ControllerUnavailable, IdentityError, NotFound, ShoalError
-from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.spec.model import Queue
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def serve_api(
     controller: Controller,
     socket: Path,
-    queue_admin: Callable[[], JetStreamAdmin | None],
+    queues: QueueAdmins,
     remote: Remote | None = None,
 ) -> AsyncGenerator[None]:
     """Answers on the Unix socket (mode 0600) until left, and over the network where `remote` says so. A socket that a
@@ -65,7 +65,7 @@ async def serve_api(
         application = web.Application(
             middlewares=[own_user_only, _finish_changes(tasks, changes), errors_as_json, *guards]
         )
-        application.add_routes(_Routes(controller, queue_admin, lines).table())
+        application.add_routes(_Routes(controller, queues, lines).table())
         if remote is not None:
             application.add_routes(remote.routes(controller.note))
         runner = web.AppRunner(
@@ -118,10 +118,8 @@ def _finish_changes(tasks: asyncio.TaskGroup, changes: set[asyncio.Task[None]]) 
 
 
 class _Routes:
-    def __init__(
-        self, controller: Controller, queue_admin: Callable[[], JetStreamAdmin | None], lines: StatusLines
-    ) -> None:
-        self._controller, self._queue_admin, self._lines = controller, queue_admin, lines
+    def __init__(self, controller: Controller, queues: QueueAdmins, lines: StatusLines) -> None:
+        self._controller, self._queues, self._lines = controller, queues, lines
 
     def table(self) -> list[web.RouteDef]:
         return [
@@ -203,27 +201,29 @@ class _Routes:
         return _json({"run_id": self._controller.run_job(str((await read_body(request)).get("agent")))})
 
     async def queues(self, _: web.Request) -> web.StreamResponse:
-        admin = self._queue_admin()
         stored = self._controller.stored
         fleet = stored.fleet if stored is not None else None
-        if admin is None or fleet is None:
+        if fleet is None:
             return _json({"queues": []})
         views = [
             QueueView(
                 name=counts.name,
-                broker=fleet.queues.get(counts.name, Queue()).broker,
+                broker=broker or fleet.queues.get(counts.name, Queue()).broker,
                 waiting=counts.waiting,
                 in_progress=counts.in_progress,
                 dead=counts.dead,
                 consumers=tuple(name for name, agent in fleet.agents.items() if agent.queue == counts.name),
             )
-            for counts in await admin.list()
+            for broker, queues in (await self._queues.list()).items()
+            for counts in queues
         ]
+        views.sort(key=lambda view: view.name)
         return _json({"queues": [dataclasses.asdict(view) for view in views]})
 
     async def tasks(self, request: web.Request) -> web.StreamResponse:
-        tasks = await self._admin().peek(
-            request.match_info["queue"],
+        queue = request.match_info["queue"]
+        tasks = await self._queues.of(queue).peek(
+            queue,
             dead=request.query.get("dead") == "1",
             limit=whole_of(request, "limit", 10),
         )
@@ -231,11 +231,13 @@ class _Routes:
 
     async def purge(self, request: web.Request) -> web.StreamResponse:
         dead = bool((await read_body(request)).get("dead"))
-        return _json({"purged": await self._admin().purge(request.match_info["queue"], dead=dead)})
+        queue = request.match_info["queue"]
+        return _json({"purged": await self._queues.of(queue).purge(queue, dead=dead)})
 
     async def redrive(self, request: web.Request) -> web.StreamResponse:
         ids = (await read_body(request)).get("ids")
-        return _json({"redriven": await self._admin().redrive(request.match_info["queue"], ids)})
+        queue = request.match_info["queue"]
+        return _json({"redriven": await self._queues.of(queue).redrive(queue, ids)})
 
     async def apply(self, _: web.Request) -> web.StreamResponse:
         stored = await self._controller.parts.store.read_fleet()
@@ -246,12 +248,6 @@ class _Routes:
         await self._controller.shut_down(data=bool((await read_body(request)).get("volumes")))
         await self._controller.wait_stopped()
         return _json({})
-
-    def _admin(self) -> JetStreamAdmin:
-        admin = self._queue_admin()
-        if admin is None:
-            raise NotFound("this fleet has no queue; an agent with `queue` or `publishes` makes one")
-        return admin
 
 
 def _log_view(line: LogLine) -> LogView:

@@ -153,6 +153,9 @@ def _users(fleet: Fleet) -> dict[str, frozenset[str]]:
     for agent, spec in fleet.agents.items():
         for secret in spec.secrets:
             users[secret.name] = users.get(secret.name, frozenset()) | {agent}
+    for broker in fleet.brokers.values():
+        if broker.secret is not None:
+            users.setdefault(broker.secret, frozenset())  # Shoal itself needs it
     return users
 
 
@@ -165,7 +168,10 @@ def _is_variable(fleet: Fleet, name: str) -> bool:
 def _problem(loaded: Loaded, fleet: Fleet, name: str, wrong: Unusable | None) -> Problem:
     """Where the file says the source, else where it first asks for the secret."""
     loc: tuple[str | int, ...] = ("secrets", name)
-    if name not in loaded.fleet.secrets:
+    brokers = [key for key, broker in {**fleet.brokers, **loaded.fleet.brokers}.items() if broker.secret == name]
+    if name not in loaded.fleet.secrets and brokers:
+        loc = ("brokers", brokers[0], "secret")
+    elif name not in loaded.fleet.secrets:
         loc = next(
             ("agents", agent, "secrets", index)
             for agent, spec in {**fleet.agents, **loaded.fleet.agents}.items()

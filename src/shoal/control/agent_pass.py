@@ -21,7 +21,6 @@ from shoal.core.routes import route_for
 from shoal.core.signals import Signals
 from shoal.core.template import Template
 from shoal.core.traffic import concurrency, quantile_s, rate
-from shoal.core.wiring import environment_for
 from shoal.spec.model import Agent, Kind
 
 SCRAPE_INTERVAL_S = 0.2
@@ -104,7 +103,7 @@ def step_agent(
         revision=target,
         template=template,
         count=count,
-        environment=environment_for(wired.fleet, state.name, spec, wired.wiring),
+        environment=wired.environment_of(state.name, spec),
         ensure=state.ensure and target == state.revision,
         update=spec.update,
         stable=rollout.fallback,

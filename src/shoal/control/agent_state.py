@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from shoal.core.decision import Decision, Recommendation, ScaleEvent, ScalingHistory
 from shoal.core.observed import AgentObserved, JobRun, Replica
+from shoal.core.rabbitmq import RabbitMqQueue
 from shoal.core.record import AgentRecord
 from shoal.core.routing import AgentRoute, Traffic
 from shoal.core.signals import Reading, Signals, Usage
 from shoal.core.traffic import Series
-from shoal.core.wiring import Wiring
+from shoal.core.wiring import Wiring, environment_for
 from shoal.spec.model import Agent
 
 
@@ -166,12 +167,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Wired:
-    """A generation that is being carried out, and the addresses on which it runs."""
+    """A generation that is being carried out, and the addresses on which it runs; `outside` are its queues on brokers
+    that Shoal does not run."""
 
     fleet: str
     generation: int
     directory: str
     wiring: Wiring
+    outside: Mapping[str, RabbitMqQueue] = field(default_factory=dict[str, RabbitMqQueue])
+
+    def environment_of(self, name: str, agent: Agent) -> dict[str, str]:
+        """The variables that Shoal adds for one agent."""
+        return environment_for(self.fleet, name, agent, self.wiring, self.outside)
 
 
 def runs_by_id(observed: AgentObserved) -> dict[str, JobRun]:

@@ -16,14 +16,16 @@ from shoal.control.dependencies import take_waits
 from shoal.control.events import events_between
 from shoal.control.gateway_feed import GatewayFeed
 from shoal.control.jobs import step_job
-from shoal.control.parts import Parts, QueueBroker
+from shoal.control.parts import Parts
 from shoal.control.pass_clock import PassClock
 from shoal.control.problems import Problems
+from shoal.control.queue_brokers import QueueBrokers
 from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
 from shoal.control.watching import Watching, end_tasks
 from shoal.core.decision import Decision, Pin
 from shoal.core.observed import AgentObserved, Observed
+from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
 from shoal.core.template import Template
@@ -45,7 +47,7 @@ class Controller:
         self.wished: StoredFleet | None = None  # as it was last read; `stored` once it could be taken up
         self.wired: Wired | None = None
         self._last_fleet: Fleet | None = None  # while it ends, who still finishes something calls as before
-        self.queues: QueueBroker | None = None
+        self.queues = QueueBrokers(parts)
         self.events = parts.events
         self.problems = Problems(parts.clock, self.note)
         self.tally = Tally()
@@ -62,7 +64,6 @@ class Controller:
         self._reopened = asyncio.Event()
         self._loading, self._loaded, self._load_at = False, False, 0.0
         self._clock = PassClock(parts.clock)
-        self._queues_url: str | None = None
         self._pruned_for: StoredFleet | None = None  # whose secrets are all that is kept
         self._unsaved: list[Decision] = []
         self.watching = Watching(self)
@@ -176,8 +177,9 @@ class Controller:
                 self._wake.clear()
                 await self.run_pass()
             await end_tasks(background)
-        if self.queues is not None:
-            await self.queues.close()
+        if self._closing:
+            await self.queues.remove_outside(lambda why: self.note(Event(self.parts.clock(), None, "refused", why)))
+        await self.queues.close()
         await self.parts.platform.remove(data=bool(self._closing))
         self.stopped.set()
 
@@ -272,12 +274,12 @@ class Controller:
         if stored is not None and fleet is not None:
             self.parts.take_fleet(stored)
             wiring = await self.parts.platform.ensure(fleet)
-            await self._connect_queues(fleet, wiring.broker_admin_url)
             digests = {name: record.digest for name, record in stored.secrets.items()}
+            await self.queues.take(fleet, wiring.broker_admin_url, digests)
             self._templates = {
                 name: template_of(fleet, name, digests, stored.nonces.get(name, "")) for name in fleet.agents
             }
-            self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring)
+            self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring, rabbitmq_queues(fleet))
             self._last_fleet = fleet
             for name in fleet.agents:
                 self._take_spec(name, fleet, now)
@@ -305,16 +307,6 @@ class Controller:
             for name, stored in (await self.parts.store.read_history()).revisions.items():
                 for each in stored if name in self.states else ():
                     self.states[name].calls.setdefault(each.revision, each.spec.calls)
-
-    async def _connect_queues(self, fleet: Fleet, admin_url: str | None) -> None:
-        if self.queues is not None and admin_url != self._queues_url:
-            await self.queues.close()
-            self.queues = None
-        if admin_url is None:
-            return
-        if self.queues is None:
-            self.queues, self._queues_url = await self.parts.open_queues(admin_url, fleet.fleet), admin_url
-        await self.queues.ensure(fleet.queues)
 
     async def _look_at_engine(self, now: float) -> None:
         if not self._look and abs(now - self._looked_at) < LOOK_AGAIN_S:

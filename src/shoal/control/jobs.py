@@ -16,7 +16,6 @@ from shoal.core.reconcile import takes_requests
 from shoal.core.record import AgentRecord
 from shoal.core.schedule import due_fires
 from shoal.core.template import Template
-from shoal.core.wiring import environment_for
 from shoal.spec.model import Agent
 
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
@@ -32,7 +31,7 @@ def step_job(state: AgentState, spec: Agent, template: Template, wired: Wired, n
     runs = [*(fire.run_id for fire in due.fires), *state.manual_runs]
     told: list[Action] = []
     if state.ensure or state.revision not in state.observed.counts:
-        environment = environment_for(wired.fleet, state.name, spec, wired.wiring)
+        environment = wired.environment_of(state.name, spec)
         told.append(EnsureRevision(state.name, state.revision, template, environment))
     actions: list[Action] = [
         RunJob(state.name, state.revision, run_id, spec.timeout_s, spec.retries) for run_id in runs

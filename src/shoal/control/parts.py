@@ -8,28 +8,42 @@ from typing import Protocol
 
 from shoal.control.event_file import EventHistory
 from shoal.control.store import Store, StoredFleet
+from shoal.core.rabbitmq import RabbitMqAddress
 from shoal.core.signals import Reading
+from shoal.core.template import SecretUse
 from shoal.engines.protocol import Engine, Inspector, Platform
+from shoal.errors import BrokerError, NotFound
 from shoal.proxy.protocol import Gateways
 from shoal.spec.model import Queue
 
 
 class QueueBroker(Protocol):
-    """What control needs of the brokers: queues made as declared, and their depths."""
+    """What control needs of a broker: queues made as declared, their depths, and an end to them."""
 
     async def ensure(self, queues: Mapping[str, Queue]) -> None: ...
 
     async def read(self) -> Mapping[str, Reading]: ...
 
+    async def remove(self) -> None: ...
+
     async def close(self) -> None: ...
+
+
+def _no_secrets(use: SecretUse) -> bytes:
+    raise NotFound(f"the secret {use.name} has no content here")
+
+
+def _no_outside(address: RabbitMqAddress, fleet: str) -> QueueBroker:
+    raise BrokerError(f"the broker {address.url} can't be used here")
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a controller is made of. `clock` gives epoch seconds; `open_queues` takes the broker's admin URL and the
-    fleet's name; `prune_secrets` drops the contents that none of the given HMACs names; `take_fleet` lets an engine
-    that has settings in the file read them, before anything is done for a new generation; `fleet` is its name, for
-    where none can be taken up; `events` is where events are kept."""
+    fleet's name, `open_outside` where another broker is; `read_secret` gives what one holds; `prune_secrets` drops the
+    contents that none of the given HMACs names; `take_fleet` lets an engine that has settings in the file read them,
+    before anything is done for a new generation; `fleet` is its name, for where none can be taken up; `events` is where
+    events are kept."""
 
     engine: Engine
     inspector: Inspector
@@ -41,4 +55,6 @@ class Parts:
     prune_secrets: Callable[[frozenset[str]], None] = lambda kept: None
     take_fleet: Callable[[StoredFleet], None] = lambda stored: None
     fleet: str = ""
+    open_outside: Callable[[RabbitMqAddress, str], QueueBroker] = _no_outside
+    read_secret: Callable[[SecretUse], bytes] = _no_secrets
     events: EventHistory = field(default_factory=EventHistory)

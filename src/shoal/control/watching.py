@@ -85,16 +85,16 @@ class Watching:
 
     async def read_queues(self) -> None:
         """Reads the depths now. Public for what drives the loop by itself."""
-        if self._controller.queues is None:
-            return
         depths = await self._controller.queues.read()
         for name, state in self._controller.states.items():
-            depth = depths.get(state.spec.queue) if state.spec is not None and state.spec.queue else None
+            depth = depths.readings.get(state.spec.queue) if state.spec is not None and state.spec.queue else None
             if depth is not None:
                 known = state.signals.queue_depth  # None also while the last reading was too old
                 state.depth = depth
                 if known is None or known.value != depth.value:
                     self._controller.touch(name)
+        if depths.missing is not None:
+            raise depths.missing
 
     async def _read_usage(self) -> None:
         usage = await self._controller.parts.inspector.usage()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.wiring import CONSUMER, dead_subject_name, stream_name, subject_name
 from shoal.spec.model import Agent, Fleet
 
@@ -21,8 +22,14 @@ DEAD_LETTER_HEADROOM_BYTES = 64 * 1024  # reason and traceback, so that a task o
 
 
 def broker_users(fleet: Fleet) -> tuple[str, ...]:
-    """The agents that need a user: those that consume or publish, by name. Empty: the fleet needs no broker."""
-    return tuple(sorted(name for name, agent in fleet.agents.items() if agent.queue or agent.publishes))
+    """The agents that need a user: those that consume or publish on it, by name. Empty: the fleet needs no broker."""
+    outside = rabbitmq_queues(fleet).keys()
+    return tuple(sorted(name for name, agent in fleet.agents.items() if used_queues(agent) - outside))
+
+
+def used_queues(agent: Agent) -> frozenset[str]:
+    """The queues that the agent consumes or publishes to."""
+    return frozenset((*agent.publishes, *([agent.queue] if agent.queue is not None else ())))
 
 
 def broker_url(user: str, password: str, host: str, port: int) -> str:
@@ -70,7 +77,7 @@ def render_config(
                     {
                         "user": name,
                         "password": passwords[name],
-                        "permissions": render_permissions(fleet.fleet, name, fleet.agents[name]),
+                        "permissions": render_permissions(fleet.fleet, name, _on_it(fleet, fleet.agents[name])),
                     }
                     for name in broker_users(fleet)
                 ),
@@ -103,6 +110,16 @@ def render_permissions(fleet: str, name: str, agent: Agent) -> dict[str, Any]:
         "publish": {"allow": sorted(set(publish))},
         "subscribe": {"allow": [f"{inbox_prefix(name)}.>"]},
     }
+
+
+def _on_it(fleet: Fleet, agent: Agent) -> Agent:
+    """The agent with those of its queues that this broker holds."""
+    outside = rabbitmq_queues(fleet)
+    if not outside:
+        return agent
+    queue = None if agent.queue in outside else agent.queue
+    publishes = tuple(name for name in agent.publishes if name not in outside)
+    return agent.model_copy(update={"queue": queue, "publishes": publishes})
 
 
 def _address(host: str, port: int) -> str:

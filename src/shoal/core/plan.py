@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast
 
+from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.errors import PlanError
 from shoal.spec.model import Agent, Fleet, Kind
 from shoal.spec.volumes import parse_volume
@@ -121,6 +122,7 @@ def make_plan(
         (
             *_first_starts(before, new.agents),
             *_notes(new, capabilities),
+            *_outside_brokers(old, new),
             *_kept_queues(old, new, messages or {}),
             *_kept_volumes(old, new),
         ),
@@ -272,6 +274,28 @@ def _first_starts(before: Mapping[str, Agent], after: Mapping[str, Agent]) -> It
         if agent.depends_on and name not in before:
             are = "are" if len(agent.depends_on) > 1 else "is"
             yield f"{name} starts once {_listed(sorted(agent.depends_on))} {are} ready"
+
+
+def _outside_brokers(old: Fleet | None, new: Fleet) -> Iterator[str]:
+    """What a broker that Shoal does not run can't do, and the embedded one can."""
+    on_rabbitmq = rabbitmq_queues(new)
+    for broker in sorted({queue.broker for queue in on_rabbitmq.values()}):
+        yield (
+            f"brokers.{broker}: RabbitMQ drops no second task of the same id; all agents use the same user, who "
+            "reaches every queue of the fleet; a task may take no longer than its consumer_timeout before 3.12"
+        )
+    before = rabbitmq_queues(old) if old is not None else {}
+    changed = [
+        name
+        for name, queue in on_rabbitmq.items()
+        if name in before
+        and (queue.max_attempts, queue.ack_wait_s) != (before[name].max_attempts, before[name].ack_wait_s)
+    ]
+    if changed:
+        yield (
+            f"max_attempts and ack_wait of {_listed(sorted(changed))}: agents on RabbitMQ learn them at their start; "
+            "those that run go on as they are (shoal restart)"
+        )
 
 
 def _kept_queues(old: Fleet | None, new: Fleet, messages: Mapping[str, int]) -> Iterator[str]:

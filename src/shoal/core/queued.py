@@ -6,6 +6,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """One queue. `in_progress` counts tasks that are worked on, or wait for another attempt; `dead` dead letters.
+
+    The fields are those of `shoal.api.views.QueueView`, less the names of the agents that consume.
+    """
+
+    name: str
+    waiting: int
+    in_progress: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueuedTask:
     """A task or dead letter as it lies in its stream, its payload as text (or base64 where it is none: `encoding`).
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shoal.core.rabbitmq import RabbitMqQueue, rabbitmq_variables
 from shoal.spec.model import Agent
 
 CONSUMER = "workers"  # the one durable consumer of every queue
@@ -58,23 +59,39 @@ def dead_subject_name(fleet: str, queue: str) -> str:
     return f"{subject_name(fleet, queue)}.dead"
 
 
-def environment_for(fleet: str, name: str, agent: Agent, wiring: Wiring) -> dict[str, str]:
-    """The variables that Shoal adds for one agent: who it is, whom it may call, its queues."""
+def environment_for(
+    fleet: str, name: str, agent: Agent, wiring: Wiring, outside: Mapping[str, RabbitMqQueue] | None = None
+) -> dict[str, str]:
+    """The variables that Shoal adds for one agent: who it is, whom it may call, its queues. `outside` are the fleet's
+    queues on brokers that Shoal does not run, by name."""
     environment = {"SHOAL_FLEET": fleet, "SHOAL_AGENT": name}
     base = wiring.call_url.get(name)
     if base is not None:
         for callee in agent.calls:
             environment[f"SHOAL_URL_{variable_name(callee)}"] = f"{base}/{callee}"
-    url = wiring.broker_url.get(name)
-    if url is not None:
-        own = (agent.queue,) if agent.queue else ()
-        for queue in dict.fromkeys(own + agent.publishes):
-            prefix = f"SHOAL_QUEUE_{variable_name(queue)}"
-            environment[f"{prefix}_URL"] = url
-            environment[f"{prefix}_STREAM"] = stream_name(fleet, queue)
-            environment[f"{prefix}_CONSUMER"] = CONSUMER
-            environment[f"{prefix}_SUBJECT"] = subject_name(fleet, queue)
-        if agent.queue:
-            environment["SHOAL_QUEUE"] = agent.queue
-            environment["SHOAL_STOP_GRACE_PERIOD_S"] = f"{agent.stop_grace_period_s:g}"
+    own = (agent.queue,) if agent.queue else ()
+    for queue in dict.fromkeys(own + agent.publishes):
+        prefix = f"SHOAL_QUEUE_{variable_name(queue)}"
+        for key, value in _queue_variables(fleet, name, queue, wiring, outside or {}).items():
+            environment[f"{prefix}_{key}"] = value
+    if agent.queue:
+        environment["SHOAL_QUEUE"] = agent.queue
+        environment["SHOAL_STOP_GRACE_PERIOD_S"] = f"{agent.stop_grace_period_s:g}"
     return environment
+
+
+def _queue_variables(
+    fleet: str, name: str, queue: str, wiring: Wiring, outside: Mapping[str, RabbitMqQueue]
+) -> Mapping[str, str]:
+    there = outside.get(queue)
+    if there is not None:
+        return rabbitmq_variables(fleet, queue, there)
+    url = wiring.broker_url.get(name)
+    if url is None:
+        return {}
+    return {
+        "URL": url,
+        "STREAM": stream_name(fleet, queue),
+        "CONSUMER": CONSUMER,
+        "SUBJECT": subject_name(fleet, queue),
+    }

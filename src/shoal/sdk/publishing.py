@@ -22,13 +22,24 @@ async def publish(
     the queue is not declared under `publishes`, when the broker refuses the task (too large, disk full), or when it
     did not confirm within `timeout_s` seconds; then the task may still have arrived, so send it again with its id.
     """
-    from shoal.sdk.sending import send_task  # noqa: PLC0415 - light import
+    from shoal.sdk.brokers import send_task  # noqa: PLC0415 - light import
 
-    return await send_task(queue, payload, id=id, headers=headers or {}, timeout_s=timeout_s)
+    return await send_task(queue, encode_payload(payload), id=id, headers=headers or {}, timeout_s=timeout_s)
 
 
 async def close() -> None:
     """Closes the connections that `publish` opened in this event loop. `Worker.run` does it by itself."""
-    from shoal.sdk.sending import close_links  # noqa: PLC0415 - light import
+    from shoal.sdk.brokers import close_links  # noqa: PLC0415 - light import
 
     await close_links()
+
+
+def encode_payload(payload: object) -> bytes:
+    """Bytes as they are, text as UTF-8, everything else as JSON. Raises TypeError for what JSON can't say."""
+    if isinstance(payload, bytes):
+        return payload
+    if isinstance(payload, str):
+        return payload.encode()
+    import json  # noqa: PLC0415 - light import
+
+    return json.dumps(payload).encode()

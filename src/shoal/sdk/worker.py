@@ -49,7 +49,7 @@ class Worker:
         `stop_grace_period`, what is left then is cancelled and handed back. Raises QueueError when the agent has no
         queue; a broker that is away is waited for.
         """
-        from shoal.sdk.consuming import run_until_signal  # noqa: PLC0415 - light import
+        from shoal.sdk.brokers import run_until_signal  # noqa: PLC0415 - light import
 
         run_until_signal(self)
 
@@ -60,7 +60,7 @@ class Worker:
         """
         import asyncio  # noqa: PLC0415 - light import
 
-        from shoal.sdk.consuming import consume  # noqa: PLC0415 - light import
+        from shoal.sdk.brokers import consume  # noqa: PLC0415 - light import
 
         self._stopping = asyncio.Event()
         if self._stopped:

@@ -67,6 +67,13 @@ class JetStreamQueues:
             for stream in streams
         }
 
+    async def remove(self) -> None:
+        """Deletes every queue that the fleet has on the broker, with all that is in it, dead letters included."""
+        prefix = subject_name(self._fleet, "")
+        for subject in (f"{prefix}*", f"{prefix}*.dead"):
+            for stream in await list_streams(self._api, subject):
+                await self._api.call(f"STREAM.DELETE.{stream['config']['name']}")
+
     async def close(self) -> None:
         """Closes the connection."""
         await self._api.close()

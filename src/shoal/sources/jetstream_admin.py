@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from shoal.core.queued import QueuedTask
+from shoal.core.queued import QueueCounts, QueuedTask
 from shoal.core.wiring import CONSUMER, dead_stream_name, dead_subject_name, stream_name, subject_name
 from shoal.errors import NotFound
 from shoal.sources.jetstream import list_streams
@@ -17,19 +17,6 @@ from shoal.sources.jetstream_api import NOT_FOUND, JetStreamApi, Refused
 
 TASK_ID = "Shoal-Task-Id"
 MESSAGE_ID = "Nats-Msg-Id"
-
-
-@dataclass(frozen=True, slots=True)
-class QueueCounts:
-    """One queue. `in_progress` counts tasks that are worked on, or wait for another attempt; `dead` dead letters.
-
-    The fields are those of `shoal.api.views.QueueView`, less the names of the agents that consume.
-    """
-
-    name: str
-    waiting: int
-    in_progress: int
-    dead: int
 
 
 @dataclass(frozen=True, slots=True)

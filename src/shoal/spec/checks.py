@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from shoal.spec.agent_checks import (
     NAME,
@@ -17,8 +17,9 @@ from shoal.spec.agent_checks import (
     check_agent,
     warn_of_agent,
 )
+from shoal.spec.broker_checks import check_broker
 from shoal.spec.cycles import find_cycles
-from shoal.spec.model import Broker, Fleet, Queue
+from shoal.spec.model import Agent, Broker, Fleet, Queue, Secret
 from shoal.spec.nodes import Loc
 from shoal.spec.suggestions import did_you_mean
 from shoal.spec.validation import Draft, Finding
@@ -45,6 +46,7 @@ def check_draft(draft: Draft) -> Iterator[Finding]:
     yield from _cycles(draft)
     yield from _volumes(draft)
     yield from _bind(draft)
+    yield from _brokers(draft)
     yield from _keys_of_engines(draft)
 
 
@@ -53,6 +55,7 @@ def warn_of_draft(draft: Draft) -> Iterator[Finding]:
     for name, agent in draft.agents.items():
         yield from warn_of_agent(name, agent)
     used = {secret.name for agent in draft.agents.values() for secret in agent.secrets}
+    used |= {broker.secret for broker in draft.brokers.values() if broker.secret is not None}
     for name in draft.secrets:
         if name not in used:
             remedy = did_you_mean(name, used) or f"add it to the `secrets` of one: secrets: [{name}]"
@@ -75,8 +78,27 @@ def finished(draft: Draft) -> Fleet:
     brokers = dict(draft.brokers)
     if any(queue.broker == MAIN for queue in queues.values()):
         brokers.setdefault(MAIN, Broker())
-    blocks = {"agents": draft.agents, "queues": queues, "brokers": brokers, "external": draft.external}
+    agents = {name: _with_credentials(agent, queues, brokers) for name, agent in draft.agents.items()}
+    blocks = {"agents": agents, "queues": queues, "brokers": brokers, "external": draft.external}
     return Fleet.model_validate({**draft.rest, **blocks, "secrets": draft.secrets})
+
+
+def _with_credentials(agent: Agent, queues: Mapping[str, Queue], brokers: Mapping[str, Broker]) -> Agent:
+    """The agent with the secrets that open the brokers of its queues, as files like any other secret."""
+    used = (*([agent.queue] if agent.queue else []), *agent.publishes)
+    needed = dict.fromkeys(
+        broker.secret for name in used if (broker := brokers.get(queues[name].broker)) and broker.secret is not None
+    )
+    missing = [name for name in needed if name not in {secret.name for secret in agent.secrets}]
+    if not missing:
+        return agent
+    return agent.model_copy(update={"secrets": (*agent.secrets, *(Secret(name=name) for name in missing))})
+
+
+def _brokers(draft: Draft) -> Iterator[Finding]:
+    engine = draft.rest.get("engine", Fleet.model_fields["engine"].default)
+    for name, broker in draft.brokers.items():
+        yield from check_broker(name, broker, str(engine))
 
 
 def _known(draft: Draft) -> Known:

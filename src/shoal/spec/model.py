@@ -372,7 +372,23 @@ class Queue(Model):
 class Broker(Model):
     """What holds queues."""
 
-    type: Literal["embedded"] = Field(default="embedded", description="`embedded` is NATS run by Shoal.")
+    type: Literal["embedded", "rabbitmq"] = Field(
+        default="embedded", description="`embedded` is NATS run by Shoal; `rabbitmq` a RabbitMQ that you run."
+    )
+    url: str | None = Field(
+        default=None,
+        description="Where a RabbitMQ is, without user and password: `amqp://HOST:PORT/VHOST`, or `amqps://...`.",
+    )
+    management_url: str | None = Field(
+        default=None,
+        description="Where its management API is, which tells how much is being worked on; by default the same host, "
+        "port 15672, or 15671 with `amqps`.",
+    )
+    secret: str | None = Field(
+        default=None,
+        description="The secret that holds `user:password`; each agent with a queue on the broker gets it as a file. "
+        "Without it both are `guest`.",
+    )
 
 
 class External(Model):

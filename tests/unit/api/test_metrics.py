@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shoal.api import metrics_port
 from shoal.api.metrics import METRICS, render_metrics
+from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.tally import PASS_BOUNDS_S, Tally, reason_of
 from shoal.core.decision import Decision, Proposal
@@ -131,7 +132,7 @@ async def test_they_are_served_on_the_socket_and_on_the_port_of_the_spec(
         holder.listen()
         port = holder.getsockname()[1]
         path = tmp_path / "s" / "controller.sock"
-        async with driving() as drive, serve_api(drive.controller, path, lambda: None):
+        async with driving() as drive, serve_api(drive.controller, path, QueueAdmins(drive.controller, "f", str)):
             await drive.up({"web": WEB}, metrics={"port": port})
             await drive.go()
             by_socket = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))

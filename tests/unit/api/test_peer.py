@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shoal.api.peer import peer_uid
+from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from tests.unit.control.drive import driving
 
@@ -37,7 +38,7 @@ async def test_another_user_is_refused_though_the_socket_lets_him() -> None:
     with tempfile.TemporaryDirectory(prefix="shoal-peer-", dir="/tmp") as made:
         directory = Path(made) / "s"
         path = directory / "controller.sock"
-        async with driving() as drive, serve_api(drive.controller, path, lambda: None):
+        async with driving() as drive, serve_api(drive.controller, path, QueueAdmins(drive.controller, "f", str)):
             for place in (Path(made), directory):
                 place.chmod(0o755)
             path.chmod(0o666)

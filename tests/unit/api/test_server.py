@@ -12,6 +12,7 @@ import pytest
 
 from shoal.api import status_lines
 from shoal.api.client import Client
+from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import LOG_TAIL_LINES, serve_api
 from shoal.api.status_lines import StatusLines
 from shoal.engines.protocol import LogLine
@@ -25,7 +26,7 @@ PATIENCE_S = 5
 async def serving(drive: Drive, directory: Path) -> AsyncIterator[Client]:
     """A client of a drive's controller."""
     socket = directory / "s" / "controller.sock"
-    async with serve_api(drive.controller, socket, lambda: None):
+    async with serve_api(drive.controller, socket, QueueAdmins(drive.controller, "f", str)):
         yield Client(socket)
 
 

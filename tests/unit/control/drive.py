@@ -44,6 +44,9 @@ class Queues:
             return {}
         return {name: Reading(value, self._clock()) for name, value in self.depths.items()}
 
+    async def remove(self) -> None:
+        return
+
     async def close(self) -> None:
         return
 

@@ -58,7 +58,8 @@ def test_what_reads_in_a_rhythm_ends_though_a_library_drops_the_cancellation() -
 
     async def cancelled_once() -> int:
         drive = Drive()
-        deaf = drive.controller.queues = _Deaf(lambda: drive.now)
+        deaf = drive.queues = _Deaf(lambda: drive.now)
+        await drive.controller.queues.take(Fleet(fleet="f", agents={}), "nats://h", {})
         async with asyncio.TaskGroup() as tasks:
             background = Watching(drive.controller).start(tasks)
             await asyncio.sleep(QUEUES_INTERVAL_S * 2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shoal.sdk.link import Link
+from shoal.sdk.jetstream.link import Link
 from shoal.sources.jetstream_api import JetStreamApi
 from tests.simulation.virtual_time import run_virtually
 

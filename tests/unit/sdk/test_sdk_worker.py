@@ -11,9 +11,9 @@ import threading
 import pytest
 
 from shoal.sdk import QueueError, Task, Worker, worker
-from shoal.sdk.delivery import Policy
 from shoal.sdk.handling import call_handler
-from shoal.sdk.sending import encode_payload
+from shoal.sdk.jetstream.delivery import Policy
+from shoal.sdk.publishing import encode_payload
 from shoal.sdk.settings import read_grace_period_s, read_queue_settings
 
 ENVIRONMENT = {

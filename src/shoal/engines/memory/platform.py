@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shoal.core.broker import broker_users
 from shoal.core.wiring import Wiring
 from shoal.errors import EngineError
 from shoal.spec.model import Fleet
@@ -26,7 +27,7 @@ class MemoryPlatform:
         callers = [name for name, agent in fleet.agents.items() if agent.calls]
         for name in callers:
             self._ports.setdefault(name, 20000 + len(self._ports))
-        users = [name for name, agent in fleet.agents.items() if agent.queue or agent.publishes]
+        users = broker_users(fleet)
         return Wiring(
             bind=fleet.local.bind,
             public_port=fleet.local.port or 8080,

@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 
 from nats import errors
 
-from shoal.sdk.link import Link, answer_error
+from shoal.sdk.jetstream.link import Link, answer_error
 from shoal.sdk.outcome import MESSAGE_ID
-from shoal.sdk.settings import read_queue_settings
+from shoal.sdk.settings import QueueSettings
 from shoal.sdk.task import QueueError
 
 HEADROOM_BYTES = 64 * 1024  # reason and traceback are added when a task dies
@@ -25,10 +25,9 @@ _links: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Link]] = WeakKeyD
 
 
 async def send_task(
-    queue: str, payload: object, *, id: str | None, headers: Mapping[str, str], timeout_s: float
+    settings: QueueSettings, payload: bytes, *, id: str | None, headers: Mapping[str, str], timeout_s: float
 ) -> str:
     """As `shoal.sdk.publish`."""
-    settings = read_queue_settings(os.environ, queue)
     links = _links.setdefault(asyncio.get_running_loop(), {})
     link = links.get(settings.url)
     if link is None:
@@ -37,7 +36,7 @@ async def send_task(
     await publish_confirmed(
         link,
         settings.subject,
-        encode_payload(payload),
+        payload,
         {**headers, MESSAGE_ID: key, "Nats-Expected-Stream": settings.stream},
         timeout_s=timeout_s,
         headroom_bytes=HEADROOM_BYTES,
@@ -83,12 +82,3 @@ async def publish_confirmed(
                 return
     except TimeoutError:
         raise QueueError(f"{subject}: the broker did not confirm the task within {timeout_s:g} s") from None
-
-
-def encode_payload(payload: object) -> bytes:
-    """Bytes as they are, text as UTF-8, everything else as JSON. Raises TypeError for what JSON can't say."""
-    if isinstance(payload, bytes):
-        return payload
-    if isinstance(payload, str):
-        return payload.encode()
-    return json.dumps(payload).encode()

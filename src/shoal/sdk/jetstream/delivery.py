@@ -15,9 +15,9 @@ from typing import Any
 from nats import errors
 from nats.aio.msg import Msg
 
-from shoal.sdk.link import Link
+from shoal.sdk.jetstream.link import Link
+from shoal.sdk.jetstream.sending import publish_confirmed
 from shoal.sdk.outcome import Again, Dead, dead_letter_headers, dead_letter_key, outcome_of, retry_delay_s, task_id
-from shoal.sdk.sending import publish_confirmed
 from shoal.sdk.settings import QueueSettings
 from shoal.sdk.task import QueueError, Task
 
@@ -103,6 +103,7 @@ class Answers:
         self._first_s = retry_delay_s
         self._max_s = retry_delay_max_s
         self.alone = True  # as far as the broker knew when we came
+        self.ack_wait_s = Policy().ack_wait_s
         self.held: dict[Place, Delivery] = {}
         self._finished: dict[Place, None] = {}  # in order of time
 
@@ -121,14 +122,14 @@ class Answers:
         """Whether its task was done, or written to the dead letters, by this worker."""
         return delivery.place in self._finished
 
-    async def is_owed(self, delivery: Delivery, ack_wait_s: float) -> bool:
+    async def is_owed(self, delivery: Delivery) -> bool:
         """Whether the task still is in the queue: False when another worker was done with it a moment ago.
 
         Asked only where that can be: of what is delivered again, and for `ack_wait` after connecting, as a broker that
         was killed may have forgotten to whom it delivered what. Where there are others, or were, they get a moment to
         answer for what they have done. Without an answer the task counts as owed.
         """
-        if delivery.task.attempt == 1 and self._link.connected_s > ack_wait_s:
+        if delivery.task.attempt == 1 and self._link.connected_s > self.ack_wait_s:
             return True
         if self._link.epoch > 1 or not self.alone:
             await asyncio.sleep(_SETTLE_S - self._link.connected_s)

@@ -12,7 +12,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,61 +19,20 @@ from typing import Any
 from nats import errors
 from nats.aio.msg import Msg
 
-from shoal.sdk.delivery import Answers, Delivery, Policy
-from shoal.sdk.fetching import Fetcher
-from shoal.sdk.handling import call_handler
-from shoal.sdk.link import Link, answer_error
-from shoal.sdk.outcome import overdelivered
-from shoal.sdk.sending import close_links
-from shoal.sdk.settings import QueueSettings, read_grace_period_s, read_queue_settings
+from shoal.sdk.jetstream.delivery import Answers, Delivery, Policy
+from shoal.sdk.jetstream.fetching import Fetcher
+from shoal.sdk.jetstream.link import Link, answer_error
+from shoal.sdk.settings import QueueSettings
 from shoal.sdk.task import QueueError
 from shoal.sdk.worker import Worker
+from shoal.sdk.working import Working, warn_of_stall
 
 log = logging.getLogger("shoal.sdk")
 
 _POLICY_EVERY_S = 15.0
 _LOOK_EVERY_S = 2.0
 _PAUSE_MAX_S = 5.0
-_CANCEL_TIMEOUT_S = 1.0
 _FLUSH_TIMEOUT_S = 1.0
-
-
-class _NotOwed(Exception):
-    """Another worker has done the task in the meantime."""
-
-
-def run_until_signal(worker: Worker) -> None:
-    """Serves in an event loop of its own until SIGTERM or SIGINT."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
-        try:
-            await worker.serve()
-        finally:
-            await close_links()
-
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(main())
-
-
-def warn_of_stall(late_s: float, pause_s: float) -> None:
-    """Says that the event loop was blocked when a heartbeat is late by more than its pause."""
-    if late_s > pause_s:
-        log.warning(
-            "the event loop stood still for %.1f s, and no heartbeat could be sent: "
-            "a handler that computes or blocks must be `def`, not `async def`",
-            late_s,
-        )
-
-
-async def consume(worker: Worker, stopping: asyncio.Event) -> None:
-    """Works until `stopping` is set, then drains. Raises QueueError when the agent has no such queue."""
-    settings = read_queue_settings(os.environ, worker.queue)
-    consumption = Consumption(worker, settings, read_grace_period_s(os.environ))
-    await consumption.serve(stopping)
 
 
 class Consumption:
@@ -83,7 +41,6 @@ class Consumption:
     def __init__(self, worker: Worker, settings: QueueSettings, grace_s: float) -> None:
         self._worker = worker
         self._settings = settings
-        self._grace_s = grace_s
         self._policy = Policy()
         self._tend_now = asyncio.Event()
         self._wake = asyncio.Event()
@@ -92,11 +49,8 @@ class Consumption:
         self._answers = Answers(
             self._link, settings, retry_delay_s=worker.retry_delay_s, retry_delay_max_s=worker.retry_delay_max_s
         )
-        self._places = asyncio.Semaphore(worker.concurrency)
-        self._busy = 0  # received, and the handler has not ended yet
-        self._stopping = False
+        self._working = Working(worker, self._answers, grace_s, self._wake.set)
         self._group = asyncio.TaskGroup()
-        self._works: dict[Delivery, asyncio.Task[None]] = {}
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set and everything is finished or handed back."""
@@ -104,9 +58,9 @@ class Consumption:
             async with self._group as group:
                 tending = [group.create_task(self._fetch()), group.create_task(self._tend())]
                 await stopping.wait()
-                self._stopping = True
+                self._working.stopping = True
                 tending[0].cancel()
-                await self._drain()
+                await self._working.drain(self._ask_no_more)
                 tending[1].cancel()
         finally:
             await self._link.flush(_FLUSH_TIMEOUT_S)
@@ -119,14 +73,14 @@ class Consumption:
 
     async def _fetch(self) -> None:
         pause_s = 0.25
-        while not self._stopping:
+        while not self._working.stopping:
             started_at = time.monotonic()
             try:
                 await self._fetch_over_one_connection()
             except (QueueError, TimeoutError, OSError, errors.Error) as error:
                 log.warning("queue %s: %s", self._settings.queue, error or type(error).__name__)
             pause_s = 0.25 if time.monotonic() - started_at > _PAUSE_MAX_S else min(pause_s * 2, _PAUSE_MAX_S)
-            if not self._stopping and self._link.connected:
+            if not self._working.stopping and self._link.connected:
                 await asyncio.sleep(pause_s)
 
     async def _fetch_over_one_connection(self) -> None:
@@ -135,7 +89,7 @@ class Consumption:
         info = await self._learn_policy()
         self._answers.alone = not info.get("num_waiting") and not info.get("num_ack_pending")
         await self._fetcher.open(client)
-        while not self._stopping and self._link.connected and self._link.epoch == epoch:
+        while not self._working.stopping and self._link.connected and self._link.epoch == epoch:
             self._fetcher.check(time.monotonic())
             if self._fetcher.failed:
                 await self._fetcher.close()
@@ -155,8 +109,8 @@ class Consumption:
         too: all of it would be done again were this process killed. What an earlier connection brought is not counted:
         a broker that forgot it takes the acknowledgement only once it has delivered it again."""
         concurrency = self._worker.concurrency
-        held = sum(delivery.epoch == self._link.epoch for delivery in self._works)
-        return min(concurrency - self._busy, 2 * concurrency - held)
+        held = sum(delivery.epoch == self._link.epoch for delivery in self._working.works)
+        return min(concurrency - self._working.busy, 2 * concurrency - held)
 
     async def _learn_policy(self) -> Mapping[str, Any]:
         name = f"{self._settings.stream}.{self._settings.consumer}"
@@ -172,7 +126,7 @@ class Consumption:
             raise QueueError(f"{name}: {refusal}")
         policy = Policy.from_consumer(answer)
         if policy != self._policy:
-            self._policy = policy
+            self._policy, self._answers.ack_wait_s = policy, policy.ack_wait_s
             self._tend_now.set()
         return answer
 
@@ -197,64 +151,8 @@ class Consumption:
                     log.warning("queue %s: %s", self._settings.queue, error)
 
     def _receive(self, message: Msg) -> None:
-        """Starts to work on what came in, or to hand it back."""
-        delivery = Delivery.from_message(message, self._settings, self._policy)
-        if not self._answers.take(delivery):
-            self._wake.set()
-            return
-        self._busy += 1
-        self._works[delivery] = self._group.create_task(self._work(delivery))
+        self._working.receive(Delivery.from_message(message, self._settings, self._policy), self._group)
 
-    async def _work(self, delivery: Delivery) -> None:
-        try:
-            lost = overdelivered(delivery.task)
-            settled = lost is not None or self._answers.is_finished(delivery)
-            try:
-                error = None if settled else await self._handle(delivery)
-            except _NotOwed:
-                return
-            except asyncio.CancelledError:
-                await self._answers.hand_back(delivery)
-                raise
-            finally:
-                self._busy -= 1
-                self._wake.set()
-            if lost is not None and not self._answers.is_finished(delivery):
-                await self._answers.dead(delivery, lost)
-            elif error is None:
-                await self._answers.done(delivery)
-            else:
-                await self._answers.failed(delivery, error)
-        finally:
-            self._answers.release(delivery)
-            del self._works[delivery]
-            self._wake.set()
-
-    async def _handle(self, delivery: Delivery) -> BaseException | None:
-        async with self._places:
-            if not await self._answers.is_owed(delivery, self._policy.ack_wait_s):
-                raise _NotOwed
-            if self._stopping:
-                raise asyncio.CancelledError
-            delivery.started = True
-            return await call_handler(self._worker.handler, delivery.task)
-
-    async def _drain(self) -> None:
-        """Hands back what has not started, lets the rest finish within the grace period, then hands that back too."""
-        deadline = time.monotonic() + self._grace_s
-        for delivery, work in tuple(self._works.items()):
-            if not delivery.started:
-                work.cancel()
+    async def _ask_no_more(self) -> None:
         await self._fetcher.close()
         await self._link.flush(_FLUSH_TIMEOUT_S)
-        log.info("stopping: %d tasks are still being worked on", len(self._works))
-        if self._works:
-            await asyncio.wait(tuple(self._works.values()), timeout=max(0.0, deadline - time.monotonic()))
-        left = tuple(self._works.items())
-        for delivery, work in left:
-            log.warning("%s: not finished within the grace period, handed back", delivery.task)
-            work.cancel()
-        if left:
-            await asyncio.wait([work for _, work in left], timeout=_CANCEL_TIMEOUT_S)
-            for delivery in tuple(self._answers.held.values()):
-                await self._answers.hand_back(delivery)
