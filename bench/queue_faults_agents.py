@@ -3,7 +3,8 @@
     python -m bench.queue_faults_agents publish COUNT | work CONCURRENCY | sink
 
 A record is a letter, a task's number and an instant of the machine's monotonic clock, which all processes share: `p`
-when the broker confirmed a publish, `r` when a handler began to run, `a` when the broker confirmed the acknowledgement.
+when the broker confirmed a publish, `r` when a handler began to run, `a` when the broker confirmed the acknowledgement,
+or, where it confirms none, when that was sent.
 The sink appends records to one file and syncs it before it answers; a handler returns, so that its task may be
 acknowledged, only after that answer. So nothing that a killed process did is forgotten.
 """
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from shoal.sdk import QueueError, Task, Worker, close, publish
-from shoal.sdk.jetstream.delivery import Answers, Delivery
 
 QUEUE = "tasks"
 RECORD = struct.Struct("<cId")
@@ -136,22 +136,36 @@ def _done(confirmed: int) -> int:
 async def work(concurrency: int) -> None:
     """Until SIGTERM."""
     recorder = await Recorder().connect()
-    acknowledge = Answers.done
+    answers = _answers()
+    acknowledge = answers.done
 
     async def run(task: Task) -> None:
         await recorder.record(RAN, int(task.data))
 
-    async def done(self: Answers, delivery: Delivery) -> bool:
+    async def done(self: Any, delivery: Any) -> bool:
         confirmed = await acknowledge(self, delivery)
         if confirmed:
             recorder.record(ACKNOWLEDGED, int(delivery.task.data))
         return confirmed
 
-    Answers.done = done
+    answers.done = done
     worker: Any = Worker(run, concurrency=concurrency)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     await worker.serve()
     await recorder.record(ACKNOWLEDGED, 2**32 - 1)  # what was recorded before is on disk too
+
+
+def _answers() -> Any:
+    """What answers for tasks on the broker that this agent's queue is on."""
+    from shoal.sdk.settings import RabbitMqSettings, read_queue_settings  # noqa: PLC0415 - the clients of both are large
+
+    if isinstance(read_queue_settings(os.environ, QUEUE), RabbitMqSettings):
+        from shoal.sdk.rabbitmq.answers import Answers as OnRabbitMq  # noqa: PLC0415
+
+        return OnRabbitMq
+    from shoal.sdk.jetstream.delivery import Answers as OnJetStream  # noqa: PLC0415
+
+    return OnJetStream
 
 
 if __name__ == "__main__":

@@ -20,9 +20,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from testbed.commands import run
+from testbed.debian import Apt
 
 CACHE = Path("~/.cache/shoal-testbed/rabbitmq").expanduser()
 PACKAGES = (
@@ -34,6 +38,7 @@ MISSING = (
     "there is no RabbitMQ on this machine: `python -m testbed.rabbitmq` unpacks Debian's packages into "
     f"{CACHE} (it installs nothing), or install rabbitmq-server"
 )
+CONSUMER_TIMEOUT_S = 5
 _START_S = 90.0
 _STOP_S = 20.0
 
@@ -61,14 +66,12 @@ def unpack() -> Installed:
     found = find_rabbitmq()
     if found is not None:
         return found
-    downloads, partial = CACHE / "debs", CACHE / "root.partial"
-    downloads.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "download", "-q", *PACKAGES], cwd=downloads, check=True)
+    partial = CACHE / "root.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    for package in sorted(downloads.glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", package, partial], check=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for package in Apt("bookworm", Path(scratch)).download(PACKAGES):
+            run(["dpkg-deb", "-x", str(package), str(partial)])
     partial.rename(CACHE / "root")
-    shutil.rmtree(downloads)
     found = find_rabbitmq()
     assert found is not None
     return found
@@ -82,19 +85,22 @@ class RabbitMq:
 
     def __init__(self, directory: Path, installed: Installed) -> None:
         self.port, self.management_port, self._epmd_port, self._dist_port = _free_ports(4)
-        self._directory, self._installed = directory, installed
+        self._directory, self._installed, self._name = directory, installed, f"shoal{self.port}@localhost"
         self._server: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "definitions.json").write_text(json.dumps(_definitions()))
         (directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
-        (directory / "advanced.config").write_text("[{rabbit, [{quorum_tick_interval, 200}]}].\n")
+        (directory / "advanced.config").write_text(
+            "[{rabbit, [{quorum_tick_interval, 200}, {channel_tick_interval, 500}]}].\n"
+        )
         (directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "management.tcp.ip = 127.0.0.1\n"
             f"management.tcp.port = {self.management_port}\n"
             f"load_definitions = {directory / 'definitions.json'}\n"
             "collect_statistics_interval = 200\n"  # 5 s elsewhere, and so is the next one
+            f"consumer_timeout = {CONSUMER_TIMEOUT_S * 1000}\n"
             "disk_free_limit.absolute = 50MB\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
         )
@@ -146,13 +152,15 @@ class RabbitMq:
             self._epmd.wait(_STOP_S)
             self._epmd = None
 
-    def evaluate(self, expression: str) -> str:
-        """What an Erlang expression gives in the node, for what no API can do, such as raising an alarm."""
+    def call(self, module: str, function: str, *arguments: str) -> str:
+        """What an Erlang function gives in the node, for what no API can do; `arguments` are Erlang terms."""
+        cookie = (self._directory / ".erlang.cookie").read_text()
+        program = max(self._installed.erlang.glob("lib/erl_interface-*/bin/erl_call"))
         done = subprocess.run(
-            ["/bin/sh", self._installed.scripts / "rabbitmqctl", "-q", "eval", expression],
+            [program, "-n", self._name, "-c", cookie, "-a", f"{module} {function} [{','.join(arguments)}]"],
             env=self._environment(), capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-        return done.stdout.strip()
+        return done.stdout
 
     @property
     def _erts(self) -> Path:
@@ -191,7 +199,7 @@ class RabbitMq:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP_SECONDS": "0",
             "detached": "yes",  # the script becomes the node, so that its pid is the node's
-            "RABBITMQ_NODENAME": f"shoal{self.port}@localhost",
+            "RABBITMQ_NODENAME": self._name,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CONF_ENV_FILE": str(home / "none.conf"),
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),

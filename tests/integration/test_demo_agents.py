@@ -15,7 +15,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from queues_broker import Broker, free_port, until
+from queues_broker import Nats, free_port, until
 
 # The example and the load generator are imported from the repository, not from an installed package.
 from examples.warehouse.warehouse.sink import read_effects
@@ -34,7 +34,7 @@ class Warehouse:
         self.directory = directory
         self.sink = directory / "effects.jsonl"
         self.fleet = load([SHOAL_YAML], variables={"WAREHOUSE_SINK": str(self.sink)}).fleet
-        self.broker = Broker(directory, self.fleet)
+        self.broker = Nats(directory, self.fleet)
         self.ports = {name: free_port() for name, agent in self.fleet.agents.items() if agent.port}
         self.processes: list[subprocess.Popen[bytes]] = []
 

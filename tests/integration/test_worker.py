@@ -295,6 +295,21 @@ async def test_a_killed_worker_s_task_is_done_by_another(broker: Broker) -> None
             second.stop()
 
 
+async def test_a_frozen_worker_loses_its_task(broker: Broker) -> None:
+    """One that neither works nor ends, and sends no heartbeat: another gets the task."""
+    first = WorkerProcess(broker.directory, "frozen", broker.environment("worker"), CODE.replace("0.5", "60"))
+    attempts: list[int] = []
+    try:
+        await send(broker, "a")
+        await until(first.seen, "the start")
+        first.stop(signal.SIGSTOP)
+        async with working(broker, worker(collect(attempts))):
+            await until(lambda: attempts == [2], "the other worker")
+    finally:
+        first.stop()
+        await first.ended()
+
+
 async def empty(broker: Broker) -> bool:
     return await depth(broker) == 0
 

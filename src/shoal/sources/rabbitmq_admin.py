@@ -132,7 +132,7 @@ class RabbitMqAdmin:
 
     async def _put_in_anew(self, channel: AbstractChannel, queue: str, message: DeliveredMessage) -> None:
         headers = _headers(message)
-        tried = _count(headers.get(ATTEMPTS)) + _count(headers.get("x-delivery-count"))
+        tried = _tried(headers)
         await self._publish(channel, queue, message, {ATTEMPTS: f"{tried}"} if tried else {}, keep=True)
 
     async def _publish(
@@ -178,8 +178,6 @@ async def _acknowledge(channel: AbstractChannel, message: DeliveredMessage) -> N
 
 def _task(queue: str, message: DeliveredMessage, *, dead: bool, mask: Callable[[str], str]) -> QueuedTask:
     headers = _headers(message)
-    tried = _count(headers.get(ATTEMPTS))
-    deliveries = tried + _count(headers.get("x-delivery-count"))
     try:
         payload, encoding = message.body.decode(), "utf-8"
     except UnicodeDecodeError:
@@ -188,7 +186,7 @@ def _task(queue: str, message: DeliveredMessage, *, dead: bool, mask: Callable[[
     return QueuedTask(
         id=_id(message),
         queue=queue,
-        attempts=tried if dead else min(1, deliveries),
+        attempts=_count(headers.get(ATTEMPTS)) if dead else min(1, _tried(headers)),
         payload=payload,
         at=at.timestamp() if at is not None else None,
         reason=mask(headers.get("Shoal-Reason") or _reason(message) if dead else ""),
@@ -217,6 +215,12 @@ def _headers(message: DeliveredMessage) -> dict[str, str]:
 def _text(header: str) -> str:
     """What the worker wrote into a header of one line: `\\n` is a line break there."""
     return re.sub(r"\\([n\\])", lambda found: "\n" if found[1] == "n" else "\\", header)
+
+
+def _tried(headers: Mapping[str, str]) -> int:
+    """How often the task was delivered, by earlier copies of it and by this one; before this time."""
+    deliveries = max(_count(headers.get(name)) for name in ("x-delivery-count", "x-acquired-count"))
+    return _count(headers.get(ATTEMPTS)) + deliveries
 
 
 def _count(text: str | None) -> int:

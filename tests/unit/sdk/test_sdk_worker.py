@@ -7,6 +7,7 @@ import contextvars
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from shoal.sdk import QueueError, Task, Worker, worker
 from shoal.sdk.handling import call_handler
 from shoal.sdk.jetstream.delivery import Policy
 from shoal.sdk.publishing import encode_payload
-from shoal.sdk.settings import read_grace_period_s, read_queue_settings
+from shoal.sdk.rabbitmq.sending import read_credentials
+from shoal.sdk.settings import QueueSettings, RabbitMqSettings, read_grace_period_s, read_queue_settings
 
 ENVIRONMENT = {
     "SHOAL_QUEUE": "image-tasks",
@@ -34,7 +36,9 @@ def test_importing_loads_neither_asyncio_nor_the_broker() -> None:
     loaded = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
     if loaded.returncode != 0:  # an editable installation needs the site module
         loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(loaded.stdout.split()).isdisjoint({"asyncio", "nats", "dataclasses", "inspect", "typing", "json"})
+    assert set(loaded.stdout.split()).isdisjoint(
+        {"asyncio", "nats", "aiormq", "pathlib", "dataclasses", "inspect", "typing", "json"}
+    )
 
 
 async def test_a_decorated_handler_can_be_called_in_a_test() -> None:
@@ -66,11 +70,31 @@ def test_settings_come_from_the_environment() -> None:
     """The consumed queue by default; an undeclared one is an error that says what to do."""
     settings = read_queue_settings(ENVIRONMENT, None)
     assert settings == read_queue_settings(ENVIRONMENT, "image-tasks")
+    assert isinstance(settings, QueueSettings)
     assert (settings.stream, settings.dead_subject) == ("F_IMAGE_TASKS", "shoal.f.image-tasks.dead")
     with pytest.raises(QueueError, match="add `queue: NAME`"):
         read_queue_settings({}, None)
     with pytest.raises(QueueError, match=r"publishes: \[letters\]"):
         read_queue_settings(ENVIRONMENT, "letters")
+
+
+def test_settings_of_a_queue_on_rabbitmq_name_the_secret_s_file(tmp_path: Path) -> None:
+    """User and password are read from it for each connection, so that a new one needs no restart of the process."""
+    told = {"URL": "amqp://h", "NAME": "shoal.f.q", "EXCHANGE": "shoal.f", "MAX_ATTEMPTS": "3", "ACK_WAIT_S": "1.5"}
+    environment = {f"SHOAL_QUEUE_Q_{key}": value for key, value in told.items()}
+    environment |= {"SHOAL_SECRETS": str(tmp_path), "SHOAL_QUEUE_Q_SECRET": "RABBIT"}
+    settings = read_queue_settings(environment, "q")
+    assert settings == RabbitMqSettings("q", "amqp://h", "shoal.f.q", "shoal.f", 3, 1.5, tmp_path / "RABBIT")
+    with pytest.raises(QueueError, match="RABBIT can't be read: No such file"):
+        read_credentials(settings)
+    (tmp_path / "RABBIT").write_text("me:p:w\n")
+    assert read_credentials(settings) == ("me", "p:w")
+    (tmp_path / "RABBIT").write_text("p4ss")
+    with pytest.raises(QueueError, match="does not hold user:password"):
+        read_credentials(settings)
+    del environment["SHOAL_QUEUE_Q_NAME"]
+    with pytest.raises(QueueError, match="SHOAL_QUEUE_Q_NAME not set"):
+        read_queue_settings(environment, "q")
 
 
 def test_the_grace_period_ends_before_the_kill() -> None:
