@@ -14,6 +14,7 @@ import pytest
 
 from shoal.api.certificates import Remote
 from shoal.api.client import Client
+from shoal.api.queue_admins import QueueAdmins
 from shoal.api.rate_limit import RateLimit
 from shoal.api.remote_line import RemoteLine
 from shoal.api.server import serve_api
@@ -62,7 +63,9 @@ class Served:
 async def served(directory: Path) -> AsyncGenerator[Served]:
     async with driving() as drive:
         made = Served(drive)
-        async with serve_api(drive.controller, directory / "s" / "c.sock", lambda: None, made.remote):
+        async with serve_api(
+            drive.controller, directory / "s" / "c.sock", QueueAdmins(drive.controller, "f", str), made.remote
+        ):
             yield made
 
 
