@@ -39,6 +39,7 @@ testbed: .venv/.installed
 	@dpkg --status $(TESTBED_PACKAGES) >/dev/null 2>&1 || { apt-get update && apt-get install -y $(TESTBED_PACKAGES); }
 	$(BIN)/python -m testbed.swarm prepare
 	$(BIN)/python -m testbed.images
+	$(BIN)/python -m testbed.rabbitmq
 
 swarm-up: testbed
 	$(BIN)/python -m testbed.swarm up

@@ -29,8 +29,8 @@ CREDENTIALS = "shoal:s3cret of shoal"  # of the user with the rights that the do
 def require_rabbitmq() -> None:
     """Skips where there is none; fails where there must be one."""
     if find_rabbitmq() is None:
-        if "rabbitmq" in os.environ.get("SHOAL_REQUIRE", "").replace(",", " ").split():
-            pytest.fail(MISSING)
+        if "rabbitmq" in os.environ.get("SHOAL_REQUIRE", "").split(","):
+            pytest.fail(f"SHOAL_REQUIRE=rabbitmq, but {MISSING}", pytrace=False)
         pytest.skip(MISSING)
 
 
