@@ -182,6 +182,8 @@ def current_revision(stored: StoredFleet, name: str) -> str:
 
 def _with_agent(fleet: Fleet, name: str, agent: Agent) -> Fleet:
     """The fleet with another version of one agent, and the queues that this needs."""
+    from shoal.spec.checks import with_credentials
+
     missing = [each for each in agent.calls if each not in fleet.agents and each not in fleet.external]
     if missing:
         raise PlanError(
@@ -194,6 +196,7 @@ def _with_agent(fleet: Fleet, name: str, agent: Agent) -> Fleet:
     brokers = dict(fleet.brokers)
     for queue in queues.values():
         brokers.setdefault(queue.broker, Broker())
+    agent = with_credentials(agent, queues, brokers)
     return fleet.model_copy(update={"agents": {**fleet.agents, name: agent}, "queues": queues, "brokers": brokers})
 
 

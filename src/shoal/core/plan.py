@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast
 
-from shoal.core.rabbitmq import rabbitmq_queues
+from shoal.core.rabbitmq import RabbitMqQueue, rabbitmq_queues, used_outside
 from shoal.errors import PlanError
 from shoal.spec.model import Agent, Fleet, Kind
 from shoal.spec.volumes import parse_volume
@@ -112,7 +112,8 @@ def make_plan(
     changes = [*_fleet_changes(old, new)]
     before: Mapping[str, Agent] = old.agents if old is not None else {}
     for name in sorted({*before, *new.agents}):
-        change = _agent_change(name, before.get(name), new.agents.get(name), changed_secrets, name in restarted)
+        moved = tuple(_moved_queues(old, new, name))
+        change = _agent_change(name, before.get(name), new.agents.get(name), changed_secrets, name in restarted, moved)
         if change is not None:
             changes.append(_returned(change) if name in returning else change)
     return Plan(
@@ -122,7 +123,7 @@ def make_plan(
         (
             *_first_starts(before, new.agents),
             *_notes(new, capabilities),
-            *_outside_brokers(old, new),
+            *_outside_brokers(new),
             *_kept_queues(old, new, messages or {}),
             *_kept_volumes(old, new),
         ),
@@ -177,7 +178,12 @@ def keep_live(old: Agent, now: Agent) -> Agent:
 
 
 def _agent_change(
-    name: str, old: Agent | None, new: Agent | None, changed_secrets: Collection[str], restarts: bool
+    name: str,
+    old: Agent | None,
+    new: Agent | None,
+    changed_secrets: Collection[str],
+    restarts: bool,
+    moved: tuple[FieldChange, ...],
 ) -> Change | None:
     if new is None:
         return Change(name, "remove", (), old.kind.value if old else "")
@@ -189,6 +195,7 @@ def _agent_change(
         fields += _differences(_document(old), _document(new))
     renewed = sorted({secret.name for secret in new.secrets} & {secret.name for secret in old.secrets})
     fields += ((f"secrets.{secret}", SECRET_CONTENT, SECRET_CONTENT) for secret in renewed if secret in changed_secrets)
+    fields += moved
     if restarts:
         fields.append((RESTART, RESTART, RESTART))
     if not fields:
@@ -276,26 +283,31 @@ def _first_starts(before: Mapping[str, Agent], after: Mapping[str, Agent]) -> It
             yield f"{name} starts once {_listed(sorted(agent.depends_on))} {are} ready"
 
 
-def _outside_brokers(old: Fleet | None, new: Fleet) -> Iterator[str]:
+def _outside_brokers(new: Fleet) -> Iterator[str]:
     """What a broker that Shoal does not run can't do, and the embedded one can."""
-    on_rabbitmq = rabbitmq_queues(new)
-    for broker in sorted({queue.broker for queue in on_rabbitmq.values()}):
+    for broker in sorted({queue.broker for queue in rabbitmq_queues(new).values()}):
         yield (
             f"brokers.{broker}: RabbitMQ drops no second task of the same id; all agents use the same user, who "
             "reaches every queue of the fleet; a task may take no longer than its consumer_timeout before 3.12"
         )
-    before = rabbitmq_queues(old) if old is not None else {}
-    changed = [
-        name
-        for name, queue in on_rabbitmq.items()
-        if name in before
-        and (queue.max_attempts, queue.ack_wait_s) != (before[name].max_attempts, before[name].ack_wait_s)
-    ]
-    if changed:
-        yield (
-            f"max_attempts and ack_wait of {_listed(sorted(changed))}: agents on RabbitMQ learn them at their start; "
-            "those that run go on as they are (shoal restart)"
-        )
+
+
+def _moved_queues(old: Fleet | None, new: Fleet, name: str) -> Iterator[FieldChange]:
+    """What replicas of an agent are told of queues outside at their start, where that is another thing than before."""
+    if old is None or name not in old.agents or name not in new.agents:
+        return
+    before, after = used_outside(old, old.agents[name]), used_outside(new, new.agents[name])
+    for queue in sorted({*before, *after}):
+        if queue not in old.queues or queue not in new.queues:
+            continue
+        was, will = before.get(queue), after.get(queue)
+        yield from _differences(_told(was), _told(will), f"queues.{queue}.")
+
+
+def _told(queue: RabbitMqQueue | None) -> dict[str, Any]:
+    if queue is None:
+        return {"broker": "embedded"}
+    return {"broker": queue.url, "max_attempts": queue.max_attempts, "ack_wait": queue.ack_wait_s}
 
 
 def _kept_queues(old: Fleet | None, new: Fleet, messages: Mapping[str, int]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from shoal.spec.model import Broker, Fleet
+from shoal.spec.model import Agent, Broker, Fleet
 
 # Attempts are counted by workers, since a queue's arguments can't be changed and `max_attempts` can. Without a limit of
 # its own RabbitMQ 4 would take 20, and move tasks to the dead letters before their time.
@@ -48,6 +48,12 @@ def rabbitmq_queues(fleet: Fleet) -> dict[str, RabbitMqQueue]:
         if broker is not None and broker.url is not None:
             found[name] = RabbitMqQueue(queue.broker, broker.url, broker.secret, queue.max_attempts, queue.ack_wait_s)
     return found
+
+
+def used_outside(fleet: Fleet, agent: Agent) -> dict[str, RabbitMqQueue]:
+    """Those of them that the agent consumes or publishes to."""
+    used = {*agent.publishes, agent.queue}
+    return {name: queue for name, queue in rabbitmq_queues(fleet).items() if name in used}
 
 
 def exchange_name(fleet: str) -> str:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from shoal.core.rabbitmq import used_outside
 from shoal.core.template import SecretUse, Template
 from shoal.spec.model import Fleet
 
@@ -48,6 +49,10 @@ def template_of(fleet: Fleet, name: str, secret_digests: Mapping[str, str], nonc
         nonce=nonce,
         shm_size_bytes=agent.shm_size_bytes,
         tmpfs=agent.tmpfs,
+        outside=tuple(
+            f"{queue} {there.url} {there.max_attempts} {there.ack_wait_s:g}"
+            for queue, there in sorted(used_outside(fleet, agent).items())
+        ),
     )
 
 
@@ -83,4 +88,5 @@ def _document(template: Template) -> dict[str, Any]:
         "nonce": template.nonce,
         "shm_size_bytes": template.shm_size_bytes,
         "tmpfs": list(template.tmpfs),
+        "outside": list(template.outside),
     }

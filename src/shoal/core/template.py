@@ -23,7 +23,11 @@ class SecretUse:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One agent's resolved template. `nonce` makes an equal template a new revision (`restart`, `up --pull`)."""
+    """One agent's resolved template. `nonce` makes an equal template a new revision (`restart`, `up --pull`).
+
+    `outside` says of each of its queues on a broker that Shoal does not run where it is and how it is worked on, which
+    replicas are told at their start.
+    """
 
     agent: str
     kind: Kind
@@ -46,3 +50,4 @@ class Template:
     nonce: str = ""
     shm_size_bytes: int | None = None
     tmpfs: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()

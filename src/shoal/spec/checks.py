@@ -78,12 +78,12 @@ def finished(draft: Draft) -> Fleet:
     brokers = dict(draft.brokers)
     if any(queue.broker == MAIN for queue in queues.values()):
         brokers.setdefault(MAIN, Broker())
-    agents = {name: _with_credentials(agent, queues, brokers) for name, agent in draft.agents.items()}
+    agents = {name: with_credentials(agent, queues, brokers) for name, agent in draft.agents.items()}
     blocks = {"agents": agents, "queues": queues, "brokers": brokers, "external": draft.external}
     return Fleet.model_validate({**draft.rest, **blocks, "secrets": draft.secrets})
 
 
-def _with_credentials(agent: Agent, queues: Mapping[str, Queue], brokers: Mapping[str, Broker]) -> Agent:
+def with_credentials(agent: Agent, queues: Mapping[str, Queue], brokers: Mapping[str, Broker]) -> Agent:
     """The agent with the secrets that open the brokers of its queues, as files like any other secret."""
     used = (*([agent.queue] if agent.queue else []), *agent.publishes)
     needed = dict.fromkeys(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from shoal.core.broker import broker_users, render_config
 from shoal.core.plan import make_plan
 from shoal.core.rabbitmq import RabbitMqAddress, management_url, rabbitmq_queues, render_arguments, vhost_of
+from shoal.core.revision import revision_of, template_of
 from shoal.core.wiring import Wiring, environment_for
-from shoal.spec.model import Broker, Fleet
+from shoal.spec.model import Broker, Fleet, Queue
 from tests.unit.core.test_plan import LOCAL
 
 FLEET = Fleet.model_validate(
@@ -88,9 +91,34 @@ def test_credentials_are_in_no_text() -> None:
 
 
 def test_the_plan_says_what_rabbitmq_can_not_do() -> None:
-    """And that running agents go on with the attempts that they know."""
-    queues = {**FLEET.queues, "image-tasks": FLEET.queues["image-tasks"].model_copy(update={"max_attempts": 8})}
-    notes = make_plan(FLEET, FLEET.model_copy(update={"queues": queues}), LOCAL).notes
-    assert any(note.startswith("brokers.far: RabbitMQ drops no second task of the same id;") for note in notes)
-    assert any(note.startswith("max_attempts and ack_wait of image-tasks: agents on RabbitMQ learn") for note in notes)
-    assert not any("max_attempts" in note for note in make_plan(FLEET, FLEET, LOCAL).notes)
+    """Once for each that has a queue."""
+    notes = make_plan(None, FLEET, LOCAL).notes
+    assert [note.partition(":")[0] for note in notes if note.startswith("brokers")] == ["brokers.far"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"queues": {"image-tasks": {"broker": "far", "max_attempts": 8}}}, ("queues.image-tasks.max_attempts", 7, 8)),
+        (
+            {"brokers": {"far": {"type": "rabbitmq", "url": "amqp://other", "secret": "RABBIT"}}},
+            ("queues.image-tasks.broker", "amqp://mq/v", "amqp://other"),
+        ),
+    ],
+)
+def test_what_replicas_are_told_at_their_start_needs_new_ones(changes: dict[str, Any], shown: tuple[Any, ...]) -> None:
+    """Where the queue is and how often a task is tried: who has it rolls, by the plan as by the revision."""
+    document = FLEET.to_document()
+    after = Fleet.model_validate({**document, **{key: {**document[key], **value} for key, value in changes.items()}})
+    rolling = [change for change in make_plan(FLEET, after, LOCAL).changes if change.class_ == "rolling"]
+    assert [(change.agent, change.fields) for change in rolling] == [("only-there", (shown,)), ("w", (shown,))]
+    for name in FLEET.agents:
+        assert revision_of(template_of(FLEET, name, {})) != revision_of(template_of(after, name, {}))
+
+
+def test_a_queue_that_moves_to_rabbitmq_takes_its_agents_with_it() -> None:
+    """Others stay as they are, and so does the revision of all that have no queue outside."""
+    embedded = FLEET.model_copy(update={"queues": {**FLEET.queues, "image-tasks": Queue()}})
+    (change,) = [change for change in make_plan(embedded, FLEET, LOCAL).changes if change.agent == "only-there"]
+    assert ("queues.image-tasks.broker", "embedded", "amqp://mq/v") in change.fields and change.class_ == "rolling"
+    assert template_of(embedded, "w", {}).outside == ()

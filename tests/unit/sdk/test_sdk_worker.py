@@ -85,6 +85,7 @@ def test_settings_of_a_queue_on_rabbitmq_name_the_secret_s_file(tmp_path: Path) 
     environment |= {"SHOAL_SECRETS": str(tmp_path), "SHOAL_QUEUE_Q_SECRET": "RABBIT"}
     settings = read_queue_settings(environment, "q")
     assert settings == RabbitMqSettings("q", "amqp://h", "shoal.f.q", "shoal.f", 3, 1.5, tmp_path / "RABBIT")
+    assert isinstance(settings, RabbitMqSettings)
     with pytest.raises(QueueError, match="RABBIT can't be read: No such file"):
         read_credentials(settings)
     (tmp_path / "RABBIT").write_text("me:p:w\n")
