@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from shoal.api.certificates import Remote
-from shoal.api.controller import open_queue_admin, open_queues
+from shoal.api.controller import open_queues
+from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller
 from shoal.control.parts import Parts
@@ -23,6 +24,7 @@ from shoal.control.swarm_lease import Lease
 from shoal.control.swarm_store import SwarmStore
 from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import Observed
+from shoal.core.template import SecretUse
 from shoal.engines.protocol import Capabilities
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker, DockerError, find_endpoint
@@ -40,13 +42,14 @@ from shoal.engines.swarm.render_own import (
     SEED_FILE,
     TOKEN_FILE,
 )
-from shoal.errors import EngineError
+from shoal.errors import EngineError, NotFound
 from shoal.pki.authority import Authority
 from shoal.pki.credentials import Credentials
 from shoal.pki.member import keep_issued
 from shoal.pki.token import JoinToken
 from shoal.proxy.line_keys import LineGuard
 from shoal.proxy.link import serve_gateways
+from shoal.sources.rabbitmq import RabbitMqQueues
 
 _ENDED = ("complete", "failed", "rejected", "shutdown", "orphaned", "remove")
 _NODES_S = 1.0
@@ -92,14 +95,16 @@ async def _control(
                 gateways=gateways,
                 store=SwarmStore(docker, fleet),
                 open_queues=open_queues,
+                open_outside=RabbitMqQueues,
+                read_secret=_read_secret,
                 clock=time.time,
                 fleet=fleet,
             )
         )
         api_socket = Path("/tmp/api.sock")
         async with (
-            open_queue_admin(controller, fleet, str) as queue_admin,
-            serve_api(controller, api_socket, queue_admin, remote),
+            contextlib.aclosing(QueueAdmins(controller, fleet, str)) as queues,
+            serve_api(controller, api_socket, queues, remote),
         ):
             beside = [tasks.create_task(nodes.run()), tasks.create_task(_find_nodes(docker, fleet, own.network, nodes))]
             try:
@@ -107,6 +112,14 @@ async def _control(
             finally:
                 for task in beside:
                     task.cancel()
+
+
+def _read_secret(use: SecretUse) -> bytes:
+    """A broker's user and password, where the controller's service was given the secret."""
+    try:
+        return Path("/run/secrets", use.name).read_bytes()
+    except OSError:
+        raise NotFound(f"the controller was not given the secret {use.name}, which opens a broker") from None
 
 
 class Leased:
