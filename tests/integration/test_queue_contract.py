@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from queues_broker import Broker, dead, depth, environment, running, until
+from queues_broker import Broker, dead, depth, environment, running, until, working
 
 from shoal.errors import NotFound
 from shoal.sdk import QueueError, Task, publish, worker
@@ -17,6 +17,12 @@ from shoal.spec.model import Queue
 async def broker(new_broker: Callable[..., Broker]) -> AsyncIterator[Broker]:
     async with running(new_broker()) as broker:
         yield broker
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    with environment({}):
+        yield
 
 
 async def write_dead_letters(broker: Broker, ids: list[str]) -> None:
@@ -146,13 +152,14 @@ async def test_kill_9_of_the_broker_loses_no_confirmed_task(broker: Broker) -> N
             enough = len(confirmed) + 100
             await until(lambda: len(confirmed) >= enough, "publishes after the restart")
             stopping.set()
-    stored = [task.id for task in await broker.admin.peek("images", limit=1_000_000)]
-    assert set(confirmed) <= set(stored)
+    stored: list[str] = []
 
-    async def counted() -> bool:
-        return await depth(broker) == len(stored)
+    @worker(concurrency=64)
+    async def collect(task: Task) -> None:
+        stored.append(task.id)
 
-    await until(counted, "a depth of as many")
+    async with working(broker, collect):
+        await until(lambda: set(confirmed) <= set(stored), "every confirmed task")
     assert len(stored) == len(set(stored)) or not broker.deduplicates
 
 

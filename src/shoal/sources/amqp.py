@@ -48,12 +48,14 @@ class Amqp:
         self._opening = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def channel(self, *, confirms: bool = False) -> AsyncGenerator[AbstractChannel]:
-        """A channel of its own for one piece of work, of at most 30 s. Raises BrokerError for all that goes wrong in
+    async def channel(
+        self, *, confirms: bool = False, timeout_s: float = WORK_TIMEOUT_S
+    ) -> AsyncGenerator[AbstractChannel]:
+        """A channel of its own for one piece of work, of at most `timeout_s`. Raises BrokerError for all that fails in
         there, Different where something is made in another way."""
         async with self._as_broker_error():
             connection = await self._connected()
-            async with asyncio.timeout(WORK_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 channel = await connection.channel(publisher_confirms=confirms)
                 try:
                     yield channel

@@ -7,11 +7,12 @@ delivered is acknowledged once that is confirmed: else each look would cost it a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +29,8 @@ from shoal.sources.rabbitmq_management import ManagementApi
 TASK_ID = "Shoal-Task-Id"
 ATTEMPTS = "Shoal-Attempts"
 PUBLISHED_AT = "Shoal-Published-At"
+LOOK_TIMEOUT_S = 300.0
+AT_ONCE = 100
 
 
 class RabbitMqAdmin:
@@ -58,12 +61,12 @@ class RabbitMqAdmin:
 
     async def peek(self, queue: str, *, dead: bool = False, limit: int = 100) -> tuple[QueuedTask, ...]:
         """The oldest `limit` tasks or dead letters, which stay in their queue."""
-        tasks: list[QueuedTask] = []
         async with self._taken(queue, dead=dead, limit=limit) as (channel, messages):
-            for message in messages:
-                tasks.append(_task(queue, message, dead=dead, mask=self._mask))
-                if not dead:
-                    await self._put_in_anew(channel, queue, message)
+            tasks = [_task(queue, message, dead=dead, mask=self._mask) for message in messages]
+            for some in () if dead else _chunks(messages):
+                # In their order: a channel sends one after the other.
+                await asyncio.gather(*(self._put_in_anew(channel, queue, message) for message in some))
+                for message in some:
                     await _acknowledge(channel, message)
         return tuple(tasks)
 
@@ -89,18 +92,19 @@ class RabbitMqAdmin:
         """
         redriven, unknown, deaths = 0, set(ids or ()), set[str]()
         async with self._taken(queue, dead=True, limit=None) as (channel, messages):
-            for message in messages:
-                task_id = _id(message)
-                if ids is not None and task_id not in ids:
-                    continue
-                death = message.header.properties.message_id or ""
-                if death not in deaths:
-                    headers = {TASK_ID: task_id, PUBLISHED_AT: f"{time.time():.6f}"}
-                    await self._publish(channel, queue, message, headers)
-                    redriven += 1
-                await _acknowledge(channel, message)
-                deaths |= {death} - {""}
-                unknown.discard(task_id)
+            for some in _chunks([each for each in messages if ids is None or _id(each) in ids]):
+                tasks: list[Awaitable[None]] = []
+                for message in some:
+                    death = message.header.properties.message_id or ""
+                    if death not in deaths:
+                        headers = {TASK_ID: _id(message), PUBLISHED_AT: f"{time.time():.6f}"}
+                        tasks.append(self._publish(channel, queue, message, headers))
+                    deaths |= {death} - {""}
+                    unknown.discard(_id(message))
+                await asyncio.gather(*tasks)
+                redriven += len(tasks)
+                for message in some:
+                    await _acknowledge(channel, message)
         if unknown:
             also = f" ({redriven} put back)" if redriven else ""
             raise NotFound(
@@ -116,7 +120,7 @@ class RabbitMqAdmin:
         """The oldest messages, delivered to nobody else meanwhile; what is not acknowledged in there is put back."""
         await self._require(queue)
         name = dead_queue_name(self._fleet, queue) if dead else queue_name(self._fleet, queue)
-        async with self._amqp.channel(confirms=True) as channel:
+        async with self._amqp.channel(confirms=True, timeout_s=LOOK_TIMEOUT_S) as channel:
             there = (await channel.queue_declare(name, passive=True)).message_count or 0
             messages: list[DeliveredMessage] = []
             while len(messages) < min(there, there if limit is None else limit):
@@ -169,6 +173,10 @@ class RabbitMqAdmin:
     async def _require(self, queue: str) -> None:
         if queue not in await list_totals(self._management, self._fleet):
             raise NotFound(f"queue {queue!r}: the broker has no such queue of fleet {self._fleet!r}")
+
+
+def _chunks(messages: list[DeliveredMessage]) -> Iterator[list[DeliveredMessage]]:
+    return (messages[start : start + AT_ONCE] for start in range(0, len(messages), AT_ONCE))
 
 
 async def _acknowledge(channel: AbstractChannel, message: DeliveredMessage) -> None:
