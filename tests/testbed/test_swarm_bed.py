@@ -23,7 +23,7 @@ from testbed.swarm import node as machine
 from testbed.swarm.bed import Bed, Node, Shape
 from testbed.swarm.engine_api import call
 from testbed.swarm.environment import cache_directory
-from tests.swarm_bed import skip
+from tests.swarm_bed import find_swarm, skip
 
 SHAPE = Shape(managers=1, workers=1, heartbeat_s=1.0, registry=True, generic={"n2": ["gpu=GPU-1", "gpu=GPU-2"]})
 PORT = 8099
@@ -111,6 +111,14 @@ def test_a_second_bed_on_the_same_network_is_refused(bed: Bed) -> None:
     with pytest.raises(BedError, match=r"192\.168\.79\.0/24: this machine reaches it by test-host.*SHOAL_BED_NETWORK"):
         life.up(second, SHAPE)
     assert life.left_of(second) == []
+
+
+def test_somebody_elses_swarm_is_one_manager_alone(bed: Bed) -> None:
+    """What DOCKER_HOST names is refused with the reason where tests can't run on it."""
+    with pytest.raises(BedError, match="a Swarm of 2 nodes; expected one node, or the bed"):
+        find_swarm({"DOCKER_HOST": f"unix://{bed.node(1).socket}"})
+    with pytest.raises(BedError, match="expected a Swarm's manager; make it one with: docker swarm init"):
+        find_swarm({"DOCKER_HOST": f"unix://{bed.node(2).socket}"})
 
 
 def test_a_killed_node_comes_back_as_who_it_was(bed: Bed) -> None:
