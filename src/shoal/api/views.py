@@ -1,8 +1,10 @@
 """The shapes that the API speaks, as values: the server fills them, the client reads them back, JSON in between.
 
-Over HTTP/1.1 on a Unix socket (mode 0600) locally. Answers are these classes as JSON objects; errors are
-`{"error": <class of ShoalError>, "message": ...}` with 404 (NotFound), 409 (Conflict), 400 (others) or 500. Streams
-(`follow`, `watch`) are one JSON object a line. A task is shown as `shoal.core.queued` has it.
+Over HTTP/1.1 on a Unix socket (mode 0600) locally; elsewhere over HTTPS, where all but `/v1/join` takes a certificate
+of the fleet with the role client (`/v1/renew`: of any role). Answers are these classes as JSON objects; errors are
+`{"error": <class of ShoalError>, "message": ...}` with 403 (IdentityError), 404 (NotFound), 409 (Conflict), 429 (too
+many tries to join), 400 (others) or 500. Streams (`follow`, `watch`) are one JSON object a line. A task is shown as
+`shoal.core.queued` has it. Certificates and requests for one are PEM.
 
     GET  /v1/status                                            StatusView
     GET  /v1/watch                                             a stream of StatusView, one at once, then on change
@@ -16,6 +18,10 @@ Over HTTP/1.1 on a Unix socket (mode 0600) locally. Answers are these classes as
     POST /v1/queues/{queue}/purge     {"dead": bool}            {"purged": N}
     POST /v1/queues/{queue}/redrive   {"ids": [..] | null}      {"redriven": N}     null: all dead letters
     POST /v1/apply        {}                                    {"generation"}      look at the stored fleet now
+    GET  /v1/join                                               {"authority"}       the fleet's, by certificate
+    POST /v1/join         {"token", "role", "name", "request"}  {"certificate"}     role gateway or node
+    POST /v1/renew        {"request"}                           {"certificate"}     for who shows one
+    POST /v1/certificates {"name", "request", "life_s": S}      {"certificate"}     role client, for a teammate
     POST /v1/down         {"volumes": bool}                     {}                  answered once all is stopped
 """
 
