@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 
 from shoal.core.signals import Usage
-from shoal.engines.swarm.docker.frames import split_lines
+from shoal.engines.swarm.docker.frames import LineSplitter
 from shoal.engines.swarm.read import Probe
 from shoal.errors import EngineError
 
@@ -30,6 +30,7 @@ _AGAIN_S = 0.3
 _USAGE_S = 2.0
 _KEEP_S = 600.0
 _SERVER_NAME = "shoal-node"
+_STREAM = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=SILENT_S)
 _BROKEN = (aiohttp.ClientError, OSError, ValueError, KeyError)
 
 
@@ -143,22 +144,18 @@ class NodeAgents:
         silent = False
         while True:
             try:
-                async for line in self._state(address):
-                    silent = False
-                    if node.take(json.loads(line), self._steady()):
-                        self._changed()
+                async with self._get(address, "/v1/state", _STREAM) as answer:
+                    silent, lines = False, LineSplitter()
+                    async for piece in answer.content.iter_any():
+                        for line in lines.feed(piece):
+                            if node.take(json.loads(line), self._steady()):
+                                self._changed()
             except _BROKEN as error:
                 if not silent and self._steady() - max(_last_s(node), node.expected_s) >= SILENT_S:
                     silent = True
                     logger.warning("the agent of node %s at %s is silent: %s", name, address, error or type(error))
                     self._changed()
             await asyncio.sleep(_AGAIN_S)
-
-    async def _state(self, address: str) -> AsyncGenerator[bytes]:
-        timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=SILENT_S)
-        async with self._get(address, "/v1/state", timeout) as answer:
-            async for line in split_lines(answer.content.iter_any()):
-                yield line
 
     async def _usage(self, name: str, address: str) -> Mapping[str, Any]:
         try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.engines.swarm.docker.frames import FrameDecoder, LineAssembler, RawLine, split_lines
+from shoal.engines.swarm.docker.frames import FrameDecoder, LineAssembler, LineSplitter, RawLine
 
 TIME = "2026-11-21T19:00:00.500000000Z"
 DETAILS = "com.docker.swarm.node.id=n1,com.docker.swarm.service.id=s1,com.docker.swarm.task.id=t1"
@@ -73,9 +72,7 @@ def test_the_rest_is_what_has_no_newline():
     assert lines.rest() == []
 
 
-async def test_lines_are_whole_however_they_were_cut():
-    async def pieces() -> AsyncIterator[bytes]:
-        for piece in (b'{"a"', b': 1}\n{"b": 2}\n\n{"c', b'": 3}\n', b"cut off"):
-            yield piece
-
-    assert [line async for line in split_lines(pieces())] == [b'{"a": 1}', b'{"b": 2}', b'{"c": 3}']
+def test_lines_are_whole_however_they_were_cut():
+    lines = LineSplitter()
+    pieces = (b'{"a"', b': 1}\n{"b": 2}\n\n{"c', b'": 3}\n', b"cut off")
+    assert [lines.feed(piece) for piece in pieces] == [[], [b'{"a": 1}', b'{"b": 2}'], [b'{"c": 3}'], []]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import pytest
@@ -63,7 +63,7 @@ class Node:
             for container, created in self.running.items()
         ]
 
-    async def events(self, **_: object) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, **_: object) -> AsyncGenerator[dict[str, Any]]:
         while True:
             yield await self.events_now.get()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ class FakeSession:
     def __init__(self) -> None:
         self.given: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-    async def output(self) -> AsyncIterator[tuple[str, bytes]]:
+    async def output(self) -> AsyncGenerator[tuple[str, bytes]]:
         while (content := await self.given.get()) is not None:
             yield STDOUT, content.upper()
         yield STDERR, b"oh"

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from shoal.engines.swarm.docker.endpoint import Endpoint
 from shoal.engines.swarm.docker.exec import ExecSession
-from shoal.engines.swarm.docker.frames import FrameDecoder, LineAssembler, RawLine, split_lines
+from shoal.engines.swarm.docker.frames import FrameDecoder, LineAssembler, LineSplitter, RawLine
 from shoal.engines.swarm.docker.refusals import OUT_OF_SEQUENCE, DockerError
 from shoal.engines.swarm.docker.wire import Filter, Params, Wire, render_filters
 from shoal.errors import Conflict
@@ -200,9 +200,11 @@ class Docker:
         """Events of this daemon and its Swarm, from `since` (epoch seconds) on, until the connection ends; connecting
         again is the caller's. `filters` are the API's: `type`, `event`, `label`, `service`."""
         params = {"filters": render_filters({}, filters), "since": since}
+        lines = LineSplitter()
         async with self._wire.stream("GET", "/events", params) as content:
-            async for line in split_lines(content.iter_any()):
-                yield json_format.loads(line)
+            async for piece in content.iter_any():
+                for line in lines.feed(piece):
+                    yield json_format.loads(line)
 
     def service_logs(
         self, name: str, *, follow: bool = False, since: float | None = None, tail: int | None = None

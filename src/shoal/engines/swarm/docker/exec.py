@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from shoal.engines.swarm.docker.frames import FrameDecoder
 from shoal.engines.swarm.docker.wire import Wire
@@ -23,7 +23,7 @@ class ExecSession:
         self._writer = writer
         self._tty = tty
 
-    async def output(self) -> AsyncIterator[tuple[str, bytes]]:
+    async def output(self) -> AsyncGenerator[tuple[str, bytes]]:
         """What it writes, until it has closed its outputs: `stdout` or `stderr`, and a piece."""
         decoder = FrameDecoder()
         try:

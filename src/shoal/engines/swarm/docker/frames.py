@@ -6,7 +6,7 @@ A frame is a stream's number, three zeros, the length in four bytes (big-endian)
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import unquote_plus
@@ -99,13 +99,18 @@ def _epoch_s(time: str) -> float | None:
         return None
 
 
-async def split_lines(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The lines of a stream, however long; a last one without an end was cut off and is left out."""
-    pending: list[bytes] = []
-    async for piece in pieces:
-        first, *others = piece.split(b"\n")
-        pending.append(first)
-        for part in others:
-            if line := b"".join(pending):
-                yield line
-            pending = [part]
+class LineSplitter:
+    """Cuts what comes in pieces of any size into lines, however long; empty ones are left out."""
+
+    def __init__(self) -> None:
+        self._pending: list[bytes] = []
+
+    def feed(self, received: bytes) -> list[bytes]:
+        """The lines that are whole with this piece, without their ends."""
+        first, *others = received.split(b"\n")
+        self._pending.append(first)
+        if not others:
+            return []
+        lines = [b"".join(self._pending), *others[:-1]]
+        self._pending = [others[-1]]
+        return [line for line in lines if line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -88,17 +89,22 @@ class NodeAgent:
         label = f"{names.FLEET}={self._fleet}"
         while True:
             try:
-                events = self.docker.events(since=since, type="container", label=label, event=["start", "kill", "die"])
-                async for event in events:
-                    since = event["timeNano"] / 1e9
-                    attributes: Mapping[str, str] = event["Actor"]["Attributes"]
-                    if event["Action"] == "kill" and attributes.get("signal") not in _RELOADS:
-                        self._stopping.add(event["Actor"]["ID"])
-                    self._wake.set()
+                async with contextlib.aclosing(
+                    self.docker.events(since=since, type="container", label=label, event=["start", "kill", "die"])
+                ) as events:
+                    async for event in events:
+                        since = event["timeNano"] / 1e9
+                        self._take(event)
             except EngineError as error:
                 logger.warning("events of this node's Docker: %s", error)
             await asyncio.sleep(_AGAIN_S)
             self._wake.set()
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        attributes: Mapping[str, str] = event["Actor"]["Attributes"]
+        if event["Action"] == "kill" and attributes.get("signal") not in _RELOADS:
+            self._stopping.add(event["Actor"]["ID"])
+        self._wake.set()
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
         try:

@@ -38,10 +38,11 @@ class NodeServer:
         self._admit(request)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        async for states in self._agent.states.follow(HEARTBEAT_S):
-            line = json.dumps({"containers": [asdict(state) for state in states]})
-            await response.write(line.encode() + b"\n")
-            self._admit(request)  # the connection may outlive its certificate
+        async with contextlib.aclosing(self._agent.states.follow(HEARTBEAT_S)) as following:
+            async for states in following:
+                line = json.dumps({"containers": [asdict(state) for state in states]})
+                await response.write(line.encode() + b"\n")
+                self._admit(request)  # the connection may outlive its certificate
         return response
 
     async def _usage(self, request: web.Request) -> web.Response:
@@ -74,8 +75,9 @@ async def _converse(socket: web.WebSocketResponse, session: ExecSession) -> None
     async with asyncio.TaskGroup() as group:
         taking = group.create_task(_take(socket, session))
         with contextlib.suppress(ConnectionError):
-            async for stream, piece in session.output():
-                await socket.send_bytes(render_channel(stream, piece))
+            async with contextlib.aclosing(session.output()) as output:
+                async for stream, piece in output:
+                    await socket.send_bytes(render_channel(stream, piece))
         taking.cancel()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class States:
     def all(self) -> list[State]:
         return list(self._states.values())
 
-    async def follow(self, heartbeat_s: float) -> AsyncIterator[list[State]]:
+    async def follow(self, heartbeat_s: float) -> AsyncGenerator[list[State]]:
         """All of it: now, at each change, and again after `heartbeat_s` without one."""
         changed = asyncio.Event()
         self._followers.add(changed)
