@@ -104,7 +104,7 @@ async def test_a_fleet_works_on_a_rabbitmq(project: Project, tmp_path: Path, rab
         await until(buried, "the dead letter", PATIENCE_S)
         assert "failed 2 of 2 times: ValueError: poison" in project.shoal("queue", "peek", "images", "--dead")
         assert "1 dead letter put back" in project.shoal("queue", "redrive", "images")
-        for command in ("status", "logs", "config", "plan -o json"):
+        for command in ("logs", "plan -o json"):
             project.shoal(*command.split())
         assert PASSWORD.encode() not in (project.home / "ware-house" / "state.db").read_bytes()
         (controller_log,) = project.home.rglob("controller.log")
