@@ -11,13 +11,13 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from testbed.archive import Image, Layer, render_image
 from testbed.commands import BedError, run
 from testbed.images import REPOSITORY, build_images
 from testbed.layers import LayerCache, key_of
+from testbed.lock import part_of_lock
 from testbed.python_base import PACKAGES_PATH, PythonBase
 
 _METADATA = re.compile(rf"{PACKAGES_PATH}/([^/]+)-[^-/]+\.dist-info/METADATA")
@@ -46,23 +46,6 @@ def build_base(cache: Path) -> Image:
     settings = layers.get("build-base-settings", key_of(_PIP_SETTINGS, _UV_SETTINGS), _write_settings)
     config = {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "Cmd": ["python"]}
     return render_image("shoal-testbed/build-base:latest", [base.layer, wheels, settings], config)
-
-
-def part_of_lock(lock: str, names: Iterable[str]) -> str:
-    """The entries of a lock file for these packages, however their names are written."""
-    wanted = {_normalized(name) for name in names}
-    kept: list[str] = []
-    keep = False
-    for line in lock.splitlines():
-        if line and not line.startswith((" ", "#")):
-            keep = _normalized(line.partition("==")[0]) in wanted
-        if keep:
-            kept.append(line)
-    return "\n".join(kept) + "\n"
-
-
-def _normalized(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 def _packages_in(layer: Layer) -> list[str]:

@@ -20,15 +20,18 @@ from pathlib import Path
 from testbed.archive import Image, Layer, render_image
 from testbed.commands import BedError
 from testbed.layers import LayerCache, key_of
+from testbed.lock import closure, part_of_lock
 from testbed.python_base import PACKAGES_PATH, PYTHON, USER_ID, PythonBase
 from testbed.swarm.environment import cache_directory
 
 REPOSITORY = Path(__file__).parents[1]
 _PLATFORM = "x86_64-manylinux_2_36"  # Debian 12
 # What `shoal.sdk` imports, and so every agent that uses it.
-_SDK_NEEDS = ("nats-py",)
-_WAREHOUSE_NEEDS = ("aiohttp", "--group", f"{REPOSITORY / 'pyproject.toml'}:example")
+_SDK_NEEDS = ("nats-py", "aiormq")
+_WAREHOUSE_NEEDS = (*_SDK_NEEDS, "aiohttp")
 _SDK = ("__init__.py", "sdk")
+# Who asks for the packages in requirements.lock, by uv's option that installs them.
+_LISTED_BY = {"--requirement": "shoal (pyproject.toml)", "--group": "shoal (pyproject.toml:example)"}
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,15 @@ def build_images(cache: Path) -> Images:
     layers = LayerCache(cache / "layers")
     base = PythonBase(cache, layers)
     packages = REPOSITORY / "src/shoal"
+    project = REPOSITORY / "pyproject.toml"
     shoal = [packages]
     agents = [*(packages / name for name in _SDK), REPOSITORY / "tests/conformance/agents"]
     warehouse = [*(packages / name for name in _SDK), REPOSITORY / "examples/warehouse/warehouse"]
     build = _Builder(layers, base)
     return Images(
-        shoal=build.image("shoal", ["-r", str(REPOSITORY / "pyproject.toml")], shoal),
+        shoal=build.image("shoal", (), shoal, "--requirement", str(project)),
         agents=build.image("agents", _SDK_NEEDS, agents),
-        warehouse=build.image("warehouse", [*_SDK_NEEDS, *_WAREHOUSE_NEEDS], warehouse),
+        warehouse=build.image("warehouse", _WAREHOUSE_NEEDS, warehouse, "--group", f"{project}:example"),
     )
 
 
@@ -65,8 +69,9 @@ class _Builder:
     layers: LayerCache
     base: PythonBase
 
-    def image(self, name: str, needs: Sequence[str], code: Sequence[Path]) -> Image:
-        layers = [self.base.layer, self._needs(name, needs), self._code(name, code)]
+    def image(self, name: str, needs: Sequence[str], code: Sequence[Path], *listed: str) -> Image:
+        """With the packages `needs`, and those that the project lists, by uv's option for it."""
+        layers = [self.base.layer, self._needs(name, needs, listed), self._code(name, code)]
         config = {
             "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1"],
             "Cmd": ["python"],
@@ -75,15 +80,16 @@ class _Builder:
         }
         return render_image(f"shoal-testbed/{name}:latest", layers, config)
 
-    def _needs(self, name: str, needs: Sequence[str]) -> Layer:
-        lock, project = REPOSITORY / "requirements.lock", REPOSITORY / "pyproject.toml"
-        key = key_of(self.base.layer.digest, *needs, lock.read_bytes(), project.read_bytes())
+    def _needs(self, name: str, needs: Sequence[str], listed: Sequence[str]) -> Layer:
+        lock = REPOSITORY / "requirements.lock"
+        roots = [*needs, *(_LISTED_BY[option] for option in listed if option in _LISTED_BY)]
+        part = part_of_lock(lock.read_text(), closure(lock.read_text(), roots))
 
         def fill(tree: Path) -> None:
-            _install(needs, lock, tree)
+            _install([*needs, *listed], lock, tree)
             self.base.compile(tree)
 
-        return self.layers.get(f"{name}-needs", key, fill)
+        return self.layers.get(f"{name}-needs", key_of(self.base.layer.digest, part), fill)
 
     def _code(self, name: str, code: Sequence[Path]) -> Layer:
         files = [file for path in code for file in _files_of(path)]

@@ -13,6 +13,7 @@ import pytest
 from testbed.archive import Image, Layer, render_image, write_archive, write_layer
 from testbed.commands import BedError, run, until
 from testbed.layers import LayerCache, key_of
+from testbed.lock import closure, part_of_lock
 from testbed.swarm.bed import Bed, Shape
 
 
@@ -123,6 +124,41 @@ def test_waiting_ends() -> None:
 
     with pytest.raises(BedError, match=r"waited 0 s for a daemon; last: nobody listens"):
         until(refuse, "a daemon", timeout_s=0, errors=(OSError,))
+
+
+LOCK = """\
+a-b==1 \\
+    --hash=sha256:1
+    # via c
+c==2 ; sys_platform == 'linux' \\
+    --hash=sha256:2
+    # via
+    #   shoal (pyproject.toml)
+    #   d
+d==3 \\
+    --hash=sha256:3
+    # via shoal (pyproject.toml:dev)
+"""
+
+
+def test_a_part_of_a_lock_file_keeps_its_hashes() -> None:
+    """However a name is written; what isn't asked for is left out."""
+    assert part_of_lock(LOCK, ["A_b"]) == "a-b==1 \\\n    --hash=sha256:1\n    # via c\n"
+
+
+@pytest.mark.parametrize(
+    ("root", "needed"),
+    [("shoal (pyproject.toml)", {"c", "a-b"}), ("shoal (pyproject.toml:dev)", {"d", "c", "a-b"}), ("A.B", {"a-b"})],
+)
+def test_a_lock_file_says_who_needs_whom(root: str, needed: set[str]) -> None:
+    """A layer is made anew when one of these changes, and not for any other."""
+    assert closure(LOCK, [root]) == needed
+
+
+def test_a_lock_file_that_has_nothing_is_told() -> None:
+    """Else a layer would never be made anew."""
+    with pytest.raises(BedError, match=r"requirements\.lock has no package for e; make it anew with: make lock"):
+        closure(LOCK, ["e"])
 
 
 @pytest.mark.parametrize(
