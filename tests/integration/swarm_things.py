@@ -34,11 +34,11 @@ class Things:
             "Image": image or self.image,
             "Command": ["python3", "-c", program],
             "Init": True,
-            "Labels": self.labels,
+            "Labels": dict(self.labels),
         }
         return {
             "Name": self.name(what),
-            "Labels": self.labels,
+            "Labels": dict(self.labels),
             "Mode": {"Replicated": {"Replicas": replicas}},
             "EndpointSpec": {"Mode": "dnsrr"},
             "TaskTemplate": {
