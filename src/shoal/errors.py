@@ -19,7 +19,7 @@ A message says where, what was found, what was expected, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -108,3 +108,13 @@ class ControllerUnavailable(ShoalError):
 
 class NotFound(ShoalError):
     """No such agent, job, queue or task."""
+
+
+def no_such_agent(name: str, known: Iterable[str]) -> NotFound:
+    """The error for a name that no agent of the fleet has."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for the rare case
+
+    there = sorted(known)
+    near = get_close_matches(name, there, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"
+    return NotFound(f"no agent {name!r} in this fleet; {hint}")

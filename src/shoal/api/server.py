@@ -23,7 +23,7 @@ from shoal.api.present import agent_view, decision_view, gateway_url
 from shoal.api.queue_admins import QueueAdmins
 from shoal.api.request_values import number_of, read_body, whole_of
 from shoal.api.status_lines import StatusLines
-from shoal.api.views import EventView, LogView, QueueView
+from shoal.api.views import LOG_TAIL_LINES, EventView, LogView, QueueView
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
 from shoal.engines.protocol import LogLine
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVENTS_INTERVAL_S = 0.2
-LOG_TAIL_LINES = 1000  # a replica's, where neither an end nor a begin was asked for
 _STATUSES: dict[type[ShoalError], int] = {
     IdentityError: 403,
     NotFound: 404,

@@ -30,6 +30,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+LOG_TAIL_LINES = 1000  # a replica's, where neither an end nor a begin was asked for
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:

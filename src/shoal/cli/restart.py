@@ -9,14 +9,12 @@ import click
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.own_fleet import require_own_fleet
-from shoal.cli.since import Span
+from shoal.cli.since import WAIT_TIMEOUT
 
 
 @click.command(short_help="Replace an agent's replicas by new ones of the same version.")
 @click.argument("agents", metavar="AGENT...", nargs=-1, required=True, shell_complete=complete_agents)
-@click.option(
-    "--wait-timeout", type=Span(), default="10m", show_default=True, help="How long it may take until all is settled."
-)
+@WAIT_TIMEOUT
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @decorate(FLEET_OPTIONS)
 @output_option("text", "json", "yaml")

@@ -13,8 +13,8 @@ from shoal.cli.losses import ALLOW_DELETE
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import NONE, Cell, Column, emit, format_ago, render_table, terminal_width
 from shoal.cli.own_fleet import require_own_fleet
-from shoal.cli.since import Span
-from shoal.errors import ControllerUnavailable, NotFound, ShoalError
+from shoal.cli.since import WAIT_TIMEOUT
+from shoal.errors import ControllerUnavailable, ShoalError, no_such_agent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +34,6 @@ _AGENTS = (
 )
 _FLEET = (Column("GENERATION", right=True), Column("STORED", right=True), Column("WHAT"), Column("BY"))
 _AGENT = click.argument("agent", required=False, shell_complete=complete_agents)
-_WAIT = click.option(
-    "--wait-timeout", type=Span(), default="10m", show_default=True, help="How long it may take until all is settled."
-)
 
 
 @click.group(short_help="Watch a change, look at those before it, undo it.")
@@ -51,7 +48,7 @@ def rollout() -> None:
 @rollout.command(short_help="Wait for a rollout, and tell what came of it.")
 @_AGENT
 @click.option("--no-wait", is_flag=True, help="Tell how far it is, and don't wait.")
-@_WAIT
+@WAIT_TIMEOUT
 @decorate(FLEET_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common
@@ -88,7 +85,7 @@ def history(common: Common, agent: str | None) -> None:
         _show_generations(common, past.history.generations, past.stored.generation)
         return
     if agent not in past.fleet.agents:
-        raise NotFound(f"no agent {agent!r} in this fleet; there are: {', '.join(sorted(past.fleet.agents)) or 'none'}")
+        raise no_such_agent(agent, past.fleet.agents)
     _show_revisions(common, past, agent)
 
 
@@ -97,7 +94,7 @@ def history(common: Common, agent: str | None) -> None:
 @click.option(
     "--to", type=click.IntRange(min=1), metavar="GENERATION", help="Which one; by default the last that served."
 )
-@_WAIT
+@WAIT_TIMEOUT
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @ALLOW_DELETE
 @decorate(FLEET_OPTIONS)
@@ -130,9 +127,7 @@ async def _status(common: Common, agent: str | None, timeout_s: float | None) ->
     client = place.client()
     view = await client.status()
     if agent is not None and all(each.name != agent for each in view.agents):
-        raise NotFound(
-            f"no agent {agent!r} in this fleet; there are: {', '.join(a.name for a in view.agents) or 'none'}"
-        )
+        raise no_such_agent(agent, (each.name for each in view.agents))
     if timeout_s is None:
         return view, None
     settling = Settling(view.generation, (agent,) if agent is not None else ())

@@ -15,7 +15,7 @@ import click
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import Cell, Column, emit, format_span, render_table, say
 from shoal.cli.own_fleet import require_own_fleet
-from shoal.cli.since import Span
+from shoal.cli.since import WAIT_TIMEOUT
 from shoal.errors import ControllerUnavailable, NotFound, PlanError, ShoalError
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def secret() -> None:
     help="Take the value from this file, byte by byte; - is standard input.",
 )
 @click.option("-d", "--detach", is_flag=True, help="Return once it is stored, and don't wait for the replicas.")
-@click.option(
-    "--wait-timeout", type=Span(), default="10m", show_default=True, help="How long it may take until all is settled."
-)
+@WAIT_TIMEOUT
 @decorate(FLEET_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common

@@ -1,4 +1,4 @@
-"""`--since`: a span back from now, a moment, or seconds of the epoch."""
+"""Times on the command line: `--since` (a span back from now, a moment, or seconds of the epoch), and spans."""
 
 from __future__ import annotations
 
@@ -49,3 +49,8 @@ class Span(click.ParamType[float]):
             return parse_duration_s(value if isinstance(value, float) else str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+WAIT_TIMEOUT = click.option(
+    "--wait-timeout", type=Span(), default="10m", show_default=True, help="How long it may take until all is settled."
+)

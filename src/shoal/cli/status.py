@@ -12,7 +12,7 @@ import click
 from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, emit_line, say, terminal_width
-from shoal.errors import ControllerUnavailable, NotFound
+from shoal.errors import ControllerUnavailable, no_such_agent
 
 if TYPE_CHECKING:
     from shoal.api.client import Client
@@ -91,9 +91,4 @@ def find_agent(view: StatusView, name: str) -> AgentView:
     for agent in view.agents:
         if agent.name == name:
             return agent
-    import difflib
-
-    names = [agent.name for agent in view.agents]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names) or 'none'}"
-    raise NotFound(f"the fleet {view.fleet} has no agent {name!r}; {hint}")
+    raise no_such_agent(name, (agent.name for agent in view.agents))

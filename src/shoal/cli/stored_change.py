@@ -19,7 +19,7 @@ from shoal.cli.options import Common
 from shoal.cli.plan import Intent, colour_plan, compare
 from shoal.control.store import History, SecretRecord, StoredFleet
 from shoal.core.record import AgentRecord
-from shoal.errors import NotFound, PlanError
+from shoal.errors import NotFound, PlanError, no_such_agent
 from shoal.spec.model import Agent, Broker, Fleet, Kind, Queue
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _digest(stored: StoredFleet, name: str) -> str:
 
 def _agent(fleet: Fleet, name: str) -> Agent:
     if name not in fleet.agents:
-        raise NotFound(f"no agent {name!r} in this fleet; there are: {', '.join(sorted(fleet.agents)) or 'none'}")
+        raise no_such_agent(name, fleet.agents)
     return fleet.agents[name]
 
 

@@ -16,7 +16,7 @@ from shoal.cli.losses import ALLOW_DELETE, refuse_losses
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import count_of, emit, say
 from shoal.cli.plan import ADOPT, Intent, colour_plan, make_intent
-from shoal.cli.since import Span
+from shoal.cli.since import WAIT_TIMEOUT
 from shoal.errors import Conflict, ControllerUnavailable, ShoalError
 from shoal.units import format_duration
 
@@ -40,9 +40,7 @@ _SURE_S = 0.1
 @click.command(short_help="Start the fleet, or bring it to what the file says.")
 @click.argument("agents", metavar="[AGENT]...", nargs=-1, shell_complete=complete_agents)
 @click.option("-d", "--detach", is_flag=True, help="Return once all is settled, and leave the fleet running.")
-@click.option(
-    "--wait-timeout", type=Span(), default="10m", show_default=True, help="How long it may take until all is settled."
-)
+@WAIT_TIMEOUT
 @click.option("-y", "--yes", is_flag=True, help="Don't ask before agents are removed or recreated.")
 @ADOPT
 @ALLOW_DELETE

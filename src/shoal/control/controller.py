@@ -29,7 +29,7 @@ from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
 from shoal.core.template import Template
-from shoal.errors import Conflict, EngineError, NotFound
+from shoal.errors import Conflict, EngineError, NotFound, no_such_agent
 from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
@@ -125,7 +125,7 @@ class Controller:
         """Raises NotFound, naming the agents that there are."""
         state = self.states.get(agent)
         if state is None:
-            raise NotFound(f"no agent {agent!r} in this fleet; there are: {', '.join(sorted(self.states)) or 'none'}")
+            raise no_such_agent(agent, self.states)
         return state
 
     async def shut_down(self, *, data: bool) -> None:

@@ -49,4 +49,4 @@ def test_decisions_are_read_from_the_store(directory: Path, run: Run) -> None:
     assert done.out.index("because 3") < done.out.index("because 2")
     assert "no controller answers" in done.err
     assert len(json.loads(run("explain", "web", "-n", "1", "-o", "json").out)["decisions"]) == 1
-    assert "has no agent 'wev'; did you mean 'web'?" in run("explain", "wev").err
+    assert "no agent 'wev' in this fleet; did you mean 'web'?" in run("explain", "wev").err

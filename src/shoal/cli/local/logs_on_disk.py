@@ -7,13 +7,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from shoal.api.views import LogView
+from shoal.api.views import LOG_TAIL_LINES, LogView
 from shoal.control.secret_contents import SecretContents
 from shoal.engines.local.layout import Layout, directories
 from shoal.engines.local.log_reading import read_logs
 from shoal.errors import NotFound
-
-TAIL_LINES = 1000  # a replica's, as the controller's, where neither an end nor a begin was asked for
 
 
 async def read_logs_on_disk(
@@ -27,5 +25,5 @@ async def read_logs_on_disk(
             raise NotFound(f"nothing of an agent {agent!r} is on disk; there are: {', '.join(known) or 'none'}")
     mask = SecretContents(directory).mask
     paths = {agent: list(directories(layout.logs(agent))) for agent in agents or known}
-    for line in read_logs(paths, since, TAIL_LINES if tail is None and since is None else tail):
+    for line in read_logs(paths, since, LOG_TAIL_LINES if tail is None and since is None else tail):
         yield LogView(line.replica, line.agent, mask(line.text), line.stream, line.at)
