@@ -49,8 +49,10 @@ async def _losses(place: Place, old: Fleet, new: Fleet, messages: Mapping[str, i
         if (name, owner) in kept:
             continue
         use = await place.volume_use(name, owner)
-        whose = ", ".join(agents) if owner is None else f"{count_of(use.replicas, 'replica')} of {owner}"
-        if use.files:
+        if use.files is None or use.size_bytes is None or use.replicas is None:
+            yield f"volume {name} of {owner or ', '.join(agents)}: what it holds can't be seen from here"
+        elif use.files:
+            whose = ", ".join(agents) if owner is None else f"{count_of(use.replicas, 'replica')} of {owner}"
             yield f"volume {name} of {whose}: {count_of(use.files, 'file')}, {format_memory(use.size_bytes)}"
     for queue in sorted(set(old.queues) - set(new.queues)):
         if messages.get(queue):

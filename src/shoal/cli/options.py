@@ -31,6 +31,7 @@ OUTPUTS = ("text", "wide", "json", "yaml")
 
 _PLAIN_NAME = re.compile(r"^fleet:[ \t]+([a-z0-9][a-z0-9-]*)[ \t]*(?:#.*)?$", re.MULTILINE)
 _ANY_NAME = re.compile(r"^[\"']?fleet[\"']?[ \t]*:", re.MULTILINE)
+_ANY_ENGINE = re.compile(r"^[\"']?engine[\"']?[ \t]*:", re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -76,14 +77,33 @@ class Common:
     def place(self) -> Place:
         """Where the fleet is kept and run. Raises NotFound for a fleet named on the command line that never was,
         ShoalError where its place can't be used."""
-        place = self._local_place(self.fleet_name())
-        if self.fleet is not None and not place.directory.exists():
-            raise NotFound(f"no fleet {self.fleet!r}; {describe_known(os.environ)}")
-        return place
+        if self.fleet is not None and self.environment is None:
+            return self._place_named(self.fleet)
+        plain = self._plain_name()
+        return self._local_place(plain) if plain is not None else self.place_of(self.load().fleet)
 
     def place_of(self, fleet: Fleet) -> Place:
         """The same of a fleet that was loaded, whether it ever was stored or not."""
+        if fleet.engine == "swarm":
+            return self._swarm_place(fleet.fleet, fleet.docker_context)
         return self._local_place(fleet.fleet)
+
+    def _place_named(self, name: str) -> Place:
+        from shoal.cli.contexts import load_context
+
+        context = load_context(os.environ, name)
+        if context is not None and context.engine == "swarm":
+            return self._swarm_place(name, context.docker_context)
+        place = self._local_place(name)
+        if not place.directory.exists():
+            raise NotFound(f"no fleet {name!r}; {describe_known(os.environ)}")
+        return place
+
+    def _swarm_place(self, name: str, docker_context: str | None) -> Place:
+        from shoal.cli.swarm.installation import SwarmInstaller
+        from shoal.cli.swarm.place import SwarmPlace
+
+        return SwarmPlace(name, docker_context, os.environ, SwarmInstaller(os.environ, docker_context))
 
     def client(self) -> Client:
         """The controller's API."""
@@ -96,12 +116,14 @@ class Common:
 
     def _plain_name(self) -> str | None:
         """Validating costs ten times what `shoal status` takes: read a plain `fleet: name` as text where nothing can
-        change it, and leave the rest to `load`."""
+        change it, nor the engine, and leave the rest to `load`."""
         if self.environment or self.sets or len(self.files) > 1:
             return None
         try:
             text = self.paths()[0].read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
+            return None
+        if _ANY_ENGINE.search(text):
             return None
         found = _PLAIN_NAME.findall(text)
         return found[0] if len(found) == 1 and len(_ANY_NAME.findall(text)) == 1 else None

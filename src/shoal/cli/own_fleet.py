@@ -18,7 +18,8 @@ def require_own_fleet(common: Common) -> None:
         return
     from shoal.cli.stored_fleet import other_directory, read_stored
 
-    elsewhere = other_directory(asyncio.run(read_stored(common.place())), common.project_directory())
+    place = common.place()
+    elsewhere = other_directory(place, asyncio.run(read_stored(place)), common.project_directory())
     if elsewhere is not None:
         name = common.fleet_name()
         raise PlanError(

@@ -71,11 +71,11 @@ class Ender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VolumeUse:
-    """What a volume holds, that of all replicas together where each has its own."""
+    """What a volume holds, that of all replicas together where each has its own; `None` where nobody can look."""
 
-    files: int
-    size_bytes: int
-    replicas: int
+    files: int | None
+    size_bytes: int | None
+    replicas: int | None
 
 
 class Place(Protocol):
@@ -88,6 +88,12 @@ class Place(Protocol):
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether people start it from wherever they are, so that the directory of its file says nothing of whose it
+        is."""
+        ...
 
     def client(self) -> Client:
         """The API of the controller, which may not be there."""

@@ -92,7 +92,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     project = common.project_directory()
     place = common.place_of(loaded.fleet)
     stored, known = await read_with_secrets(place)
-    elsewhere = other_directory(stored, project)
+    elsewhere = other_directory(place, stored, project)
     if elsewhere is not None and not adopt:
         raise PlanError(
             f"fleet: {loaded.fleet.fleet} was started from {elsewhere} and runs; this is {project}. Give this one "

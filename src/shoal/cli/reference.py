@@ -26,7 +26,8 @@ Data goes to stdout, progress and errors to stderr. Colours are left out where t
 
 The fleet is that of the nearest `shoal.yaml` or `shoal.yml`, in this directory or one above it. A fleet keeps its state
 in `$SHOAL_HOME/FLEET`; without that variable in `$XDG_STATE_HOME/shoal/FLEET`, which is usually
-`~/.local/state/shoal/FLEET`. Its controller listens there on `controller.sock` and writes `controller.log`.
+`~/.local/state/shoal/FLEET`. Its controller listens there on `controller.sock` and writes `controller.log`. One on a
+Swarm keeps it there; on this machine is only the context by which you reach its controller (`shoal context`).
 
 Secrets are taken from the variables of their names, else from `.env` beside the file, by each `up`.
 """

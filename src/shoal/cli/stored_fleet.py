@@ -23,9 +23,11 @@ async def read_stored(place: Place) -> StoredFleet | None:
         return await store.read_fleet()
 
 
-def other_directory(stored: StoredFleet | None, project: Path) -> str | None:
-    """The directory from which a fleet that is stored was started, where it isn't this one."""
-    if stored is None or stored.fleet is None or os.path.realpath(stored.directory) == os.path.realpath(project):
+def other_directory(place: Place, stored: StoredFleet | None, project: Path) -> str | None:
+    """The directory from which a fleet that is stored was started, where it isn't this one and that matters."""
+    if place.shared or stored is None or stored.fleet is None:
+        return None
+    if os.path.realpath(stored.directory) == os.path.realpath(project):
         return None
     return stored.directory
 

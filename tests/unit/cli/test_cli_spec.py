@@ -32,7 +32,7 @@ agents:
     port: 8001
 environments:
   big: {agents: {ingest: {scale: {max: 90}}}}
-  far: {engine: swarm}
+  far: {engine: kubernetes}
 """
 
 
@@ -180,7 +180,7 @@ def test_an_engine_that_is_not_there(file: Path, run: Run) -> None:
     """It is said before anything is done, with the way out."""
     done = run("plan", "-e", "far")
     assert done.code == 1
-    assert "this version runs fleets on the engine local" in done.err
+    assert "this version runs fleets on the engines local and swarm" in done.err
 
 
 def test_secrets_come_from_the_environment(
@@ -247,6 +247,6 @@ def test_validate_says_what_the_engine_cannot_run(home: Path, run: Run) -> None:
         assert done.code == 1
         assert "shoal.yaml:3:" in done.err
         assert "agents.web: found the image nginx and no command" in done.err
-    (home / "shoal.yaml").write_text("fleet: shop\nengine: swarm\nagents:\n  web: {image: nginx, port: 80}\n")
+    (home / "shoal.yaml").write_text("fleet: shop\nengine: kubernetes\nagents:\n  web: {image: nginx, port: 80}\n")
     for command in ("validate", "plan"):
-        assert "shoal.yaml:2:9: engine: found swarm" in run(command).err
+        assert "shoal.yaml:2:9: engine: found kubernetes" in run(command).err

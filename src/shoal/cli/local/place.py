@@ -27,6 +27,8 @@ STATE_FILE = "state.db"
 class LocalPlace:
     """See `shoal.cli.place.Place`. Nothing is made below `directory` by those who only look."""
 
+    shared = False
+
     def __init__(self, directory: Path, fleet: str) -> None:
         self.directory = directory
         self.fleet = fleet

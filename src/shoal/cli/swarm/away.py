@@ -1,0 +1,106 @@
+"""What runs, while no controller is there to say so: read from what Swarm shows of the fleet's services and tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
+from shoal.core.observed import AgentObserved, Phase, Replica
+from shoal.engines.swarm import names
+from shoal.engines.swarm.read import Seen, read_agents
+
+if TYPE_CHECKING:
+    from shoal.control.store import StoredFleet
+    from shoal.engines.swarm.docker import Docker
+    from shoal.spec.model import Agent
+
+_AWAY = (
+    "no controller answers, so nothing is scaled, rolled out or run on schedule; Swarm itself replaces what ends. "
+    "`shoal up` sees to it that a controller is there"
+)
+_NO_GATEWAY = "no gateway runs, so nothing routes requests to agents"
+
+
+async def look_at_swarm(docker: Docker, fleet: str, stored: StoredFleet) -> StatusView | None:
+    """The fleet by its services; `None` where nothing is to run and nothing does."""
+    services, tasks = await docker.services({names.FLEET: fleet}), await docker.tasks({names.FLEET: fleet})
+    agents = read_agents(Seen(services=services, tasks=tasks, network=""))
+    specs: Mapping[str, Agent] = stored.fleet.agents if stored.fleet is not None else {}
+    if stored.fleet is None and not agents:
+        return None
+    gateways = [each for each in tasks if names.role_of(each["Spec"]["ContainerSpec"].get("Labels") or {}) == "gateway"]
+    routed = any(each["Status"]["State"] == "running" for each in gateways)
+    return StatusView(
+        fleet=fleet,
+        engine="swarm",
+        at=time.time(),
+        generation=stored.generation,
+        observed_generation=stored.generation,
+        settled=False,
+        gateway_url=None,
+        gateways=(),
+        controller_pid=0,
+        agents=tuple(
+            _agent_view(agents.get(name, AgentObserved(name)), specs.get(name), routed=routed)
+            for name in sorted({*specs, *agents})
+        ),
+        problems=(_AWAY,) if routed else (_AWAY, _NO_GATEWAY),
+    )
+
+
+def _agent_view(agent: AgentObserved, spec: Agent | None, *, routed: bool) -> AgentView:
+    replicas = agent.replicas
+    running = sum(each.phase is Phase.RUNNING for each in replicas)
+    wanted = sum(agent.counts.values())
+    kind = spec.kind.value if spec is not None else "removed"
+    return AgentView(
+        name=agent.agent,
+        kind=kind,
+        revision=replicas[-1].revision if replicas else "",
+        state="degraded",  # at best: what it is wished to be, nobody sees to
+        reason="; ".join(_reasons(kind, wanted, running, routed=routed)),
+        desired=wanted,
+        ready=running,
+        starting=sum(each.phase in (Phase.PENDING, Phase.BACKOFF) for each in replicas),
+        stopping=sum(each.phase is Phase.STOPPING for each in replicas),
+        min=spec.scale.min if spec is not None else 0,
+        max=spec.scale.max if spec is not None else 0,
+        replicas=tuple(map(_replica_view, replicas)),
+        runs=tuple(
+            RunView(
+                run.run_id, run.phase.value, run.attempt, run.started_at, run.finished_at, run.exit_code, run.reason
+            )
+            for run in agent.runs
+        ),
+    )
+
+
+def _reasons(kind: str, wanted: int, running: int, *, routed: bool) -> Iterator[str]:
+    if running < wanted:
+        yield f"{wanted - running} of {wanted} replicas do not run"
+    elif running:
+        yield "they run; whether they are ready, nobody asks"
+    if kind == "service" and not routed:
+        yield "nothing routes requests to it"
+    if kind == "job":
+        yield "nobody runs it on schedule"
+    elif kind == "removed":
+        yield "nobody stops it"
+    else:
+        yield "nobody scales it" if wanted else "nobody wakes it"
+
+
+def _replica_view(replica: Replica) -> ReplicaView:
+    return ReplicaView(
+        id=replica.id,
+        revision=replica.revision,
+        phase=replica.phase.value,
+        ready=replica.phase is Phase.RUNNING,
+        address=f"{replica.host}:{replica.port}" if replica.host and replica.port else None,
+        started_at=replica.started_at,
+        restarts=replica.restarts,
+        reason=replica.reason,
+        last_log=replica.last_log,
+    )
