@@ -84,7 +84,8 @@ async def _control(
     own = await find_own(docker, fleet)
     news = asyncio.Event()
     nodes = NodeAgents(news.set, credentials.client_context())
-    engine = SwarmEngine(docker, fleet, probes=nodes.probes, usage=nodes.usage, news=news)
+    found = Found(docker, fleet, own.network, nodes)
+    engine = SwarmEngine(docker, fleet, probes=nodes.probes, usage=nodes.usage, news=news, heard=found.all_heard)
     leased = Leased(engine, lease)
     async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
         controller = Controller(
@@ -106,7 +107,7 @@ async def _control(
             contextlib.aclosing(QueueAdmins(controller, fleet, str)) as queues,
             serve_api(controller, api_socket, queues, remote),
         ):
-            beside = [tasks.create_task(nodes.run()), tasks.create_task(_find_nodes(docker, fleet, own.network, nodes))]
+            beside = [tasks.create_task(nodes.run()), tasks.create_task(found.run())]
             try:
                 await controller.run()
             finally:
@@ -144,17 +145,32 @@ class Leased:
         return await self._engine.act(actions)
 
 
-async def _find_nodes(docker: Docker, fleet: str, network: str, nodes: NodeAgents) -> None:
+class Found:
     """Where the nodes' agents are: their addresses in the fleet's network."""
-    while True:
-        with contextlib.suppress(EngineError):
-            found: dict[str, str] = {}
-            for task in await docker.tasks({names.FLEET: fleet, names.ROLE: Role.NODE.value}, desired_state="running"):
-                for attachment in task.get("NetworksAttachments") or ():
-                    if attachment["Network"]["ID"] == network and attachment.get("Addresses"):
-                        found[task["NodeID"]] = f"{attachment['Addresses'][0].partition('/')[0]}:{NODE_PORT}"
-            nodes.reach(found)
-        await asyncio.sleep(_NODES_S)
+
+    def __init__(self, docker: Docker, fleet: str, network: str, nodes: NodeAgents) -> None:
+        self._docker, self._network, self._nodes = docker, network, nodes
+        self._wanted = {names.FLEET: fleet, names.ROLE: Role.NODE.value}
+        self._addresses: dict[str, str] | None = None
+
+    def all_heard(self) -> bool:
+        """Whether each has told what it sees, or is known to be silent: before that a controller that has just started
+        would take replicas for unready of which it knows nothing yet."""
+        known = self._nodes.heard() | self._nodes.silent()
+        return self._addresses is not None and self._addresses.keys() <= known
+
+    async def run(self) -> None:
+        """Looks for them until cancelled."""
+        while True:
+            with contextlib.suppress(EngineError):
+                found: dict[str, str] = {}
+                for task in await self._docker.tasks(self._wanted, desired_state="running"):
+                    for attachment in task.get("NetworksAttachments") or ():
+                        if attachment["Network"]["ID"] == self._network and attachment.get("Addresses"):
+                            found[task["NodeID"]] = f"{attachment['Addresses'][0].partition('/')[0]}:{NODE_PORT}"
+                self._addresses = found
+                self._nodes.reach(found)
+            await asyncio.sleep(_NODES_S)
 
 
 async def _has_ended(docker: Docker, task: str) -> bool:

@@ -53,7 +53,7 @@ class SwarmEngine:
 
     `probes` gives what the nodes' agents know of each task's container, `usage` what they measured, by task; `mask`
     takes secrets out of what replicas write; `news` is set when something is known that was not, such as a probe's
-    answer; `clock` gives epoch seconds.
+    answer; `heard` says whether every node's agent was heard that could be; `clock` gives epoch seconds.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class SwarmEngine:
         usage: Callable[[], Awaitable[Mapping[str, Usage]]] = _nothing_measured,
         mask: Callable[[str], str] = str,
         news: asyncio.Event | None = None,
+        heard: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.capabilities: Capabilities = CAPABILITIES
@@ -78,7 +79,7 @@ class SwarmEngine:
         self._agents: dict[str, AgentObserved] = {}
         self._task_of: dict[str, str] = {}  # by replica's id
         self._last_logs: dict[str, tuple[str, ...]] = {}
-        self._news = news or asyncio.Event()
+        self._news, self._heard = news or asyncio.Event(), heard
 
     # What control asks.
 
@@ -106,7 +107,7 @@ class SwarmEngine:
             name: self._agents[name] if self._agents.get(name) == agent else agent for name, agent in found.items()
         }
         self._task_of = {replica_of(task): task["ID"] for task in tasks if is_agents(task)}
-        return Observed(at, self._agents)
+        return Observed(at, self._agents, complete=self._heard())
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields a few times a second: Swarm tells nobody of tasks."""
