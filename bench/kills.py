@@ -37,7 +37,8 @@ AGENT = "steady"
 PER_S, UNSAFE_PER_S = 200, 40
 REPLICAS = 3
 SERVING_AGAIN_S = 0.5
-_REPLACED_S = 90  # one that is killed soon after its start, several times in a row, backs off for up to a minute
+_REPLACED_S = 30
+_WELL_S = 10.5  # one that is killed again before that backs off for longer and longer, as one that crashes does
 
 
 @dataclass
@@ -220,20 +221,25 @@ def _requests() -> Iterator[Request]:
 
 
 def _kill_replica(campaign: Campaign, _result: Result, rng: random.Random) -> None:
-    """One of three; the next only once there are three again."""
-    replicas = [process for kind, process in campaign.processes() if kind == "replica" and not _is_shell(process)]
-    before = {replica.pid for replica in replicas}
-    victim = rng.choice(replicas)
+    """One of three, of those that have run for a while; the next only once there are three again."""
+    while not (well := [process for process in _replicas(campaign) if time.time() - process.create_time() > _WELL_S]):
+        time.sleep(0.1)
+    before = {replica.pid for replica in _replicas(campaign)}
+    victim = rng.choice(well)
     victim.kill()
     deadline = time.monotonic() + _REPLACED_S
     while time.monotonic() < deadline:
         agent = campaign.fleet.agent(AGENT)
-        now = {process.pid for kind, process in campaign.processes() if kind == "replica" and not _is_shell(process)}
+        now = {process.pid for process in _replicas(campaign)}
         if agent.ready == REPLICAS and victim.pid not in now and len(now) == len(before):
             time.sleep(rng.uniform(0.2, 1.0))
             return
         time.sleep(0.1)
     raise TimeoutError(f"a killed replica was not replaced within {_REPLACED_S} s")
+
+
+def _replicas(campaign: Campaign) -> list[psutil.Process]:
+    return [process for kind, process in campaign.processes() if kind == "replica" and not _is_shell(process)]
 
 
 def _is_shell(process: psutil.Process) -> bool:
@@ -276,14 +282,14 @@ def _kill_controller(campaign: Campaign, result: Result, rng: random.Random) -> 
 
 
 def _kill_everything(campaign: Campaign, result: Result, rng: random.Random) -> None:
-    """All at once, as a machine that loses its power would, save that the machine stays."""
-    time.sleep(rng.uniform(0.0, 1.0))
+    """All at once, as a machine that loses its power would, save that the machine stays; the next only once all have
+    run for a while."""
+    time.sleep(_WELL_S + rng.uniform(0.0, 1.0))
     campaign.kill("envoy", "gateway", "controller", "broker", "replica")
     began = time.monotonic()
     campaign.fleet.shoal("up", "-d", "-y", timeout_s=90)
     campaign.settled()
     result.away_s.append(time.monotonic() - began)
-    time.sleep(1.0)
 
 
 def _away(campaign: Campaign, result: Result, kind: str) -> None:
