@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -16,7 +16,11 @@ NO_LABELS: Mapping[str, str] = {}
 
 
 class FakeDocker(Docker):
-    """Services, configs, secrets and networks; each write takes the next index, as Raft's log does."""
+    """Services, configs, secrets and networks; each write takes the next index, as Raft's log does.
+
+    `before_write` is called before each write of a service, as somebody else's chance; `away` makes calls for services
+    and configs fail; `writes` counts the services that were written.
+    """
 
     def __init__(self) -> None:
         super().__init__(Endpoint("fake://swarm"))
@@ -25,6 +29,9 @@ class FakeDocker(Docker):
         }
         self.in_use: set[str] = set()  # what can't be removed, by name
         self.running: list[dict[str, Any]] = []  # tasks
+        self.before_write: Callable[[], None] = lambda: None
+        self.away: Exception | None = None
+        self.writes = 0
         self._index = count(1)
 
     async def service(self, name: str) -> dict[str, Any]:
@@ -39,9 +46,11 @@ class FakeDocker(Docker):
     async def write_service(
         self, service_id: str, version: int, spec: Mapping[str, Any], *, auth: str | None = None
     ) -> None:
+        self.before_write()
         service = self._find("services", service_id)
         if service["Version"]["Index"] != version:
             raise Conflict(f"service {service_id} was changed by somebody else at the same time")
+        self.writes += 1
         service |= {"Spec": copy.deepcopy(dict(spec)), "Version": {"Index": next(self._index)}}
 
     async def tasks(
@@ -77,10 +86,26 @@ class FakeDocker(Docker):
     async def remove_secret(self, name: str) -> None:
         await self._remove("secrets", name)
 
+    async def networks(self, labels: Mapping[str, str] = NO_LABELS) -> list[dict[str, Any]]:
+        return [{"Id": each["ID"], "Name": each["Spec"]["Name"]} for each in await self._select("networks", labels)]
+
+    async def create_network(
+        self,
+        name: str,
+        labels: Mapping[str, str] = NO_LABELS,
+        *,
+        driver: str = "overlay",
+        attachable: bool = False,
+        options: Mapping[str, str] = NO_LABELS,
+    ) -> str:
+        return await self._create("networks", name, {"Name": name, "Labels": dict(labels)})
+
     async def _get(self, kind: str, name: str) -> dict[str, Any]:
         return copy.deepcopy(self._find(kind, name))
 
     def _find(self, kind: str, name: str) -> dict[str, Any]:
+        if self.away is not None:
+            raise self.away
         for each in self.kept[kind].values():
             if name in {each["ID"], each["Spec"]["Name"]}:
                 return each

@@ -19,7 +19,7 @@ from shoal.core.decision import Decision, Pin, Proposal, ScaleEvent
 from shoal.core.record import AgentRecord
 from shoal.errors import Conflict, NewerState, StoreError
 from shoal.spec.model import Fleet
-from tests.unit.control.fake_swarm import FakeSwarm
+from tests.fake_docker import FakeDocker
 
 FLEET = Fleet.model_validate({"fleet": "f", "agents": {"a": {"command": "serve", "port": 80, "scale": {"max": 3}}}})
 
@@ -30,7 +30,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield MemoryStore()
         return
     if request.param == "swarm":
-        yield SwarmStore(FakeSwarm(), "f")
+        yield SwarmStore(FakeDocker(), "f")
         return
     async with open_store(tmp_path / "state.db") as opened:
         yield opened

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shoal.control.swarm_lease import LEASE, TERM_S, Lease
 from shoal.errors import Conflict, EngineUnavailable
-from tests.unit.control.fake_swarm import FakeSwarm
+from tests.fake_docker import FakeDocker
 
 STATE = {"Name": "f_shoal-state", "Labels": {}}
 
@@ -51,13 +51,13 @@ async def nobody_knows(_: str) -> bool:
     return False
 
 
-def lease(swarm: FakeSwarm, time: Time, holder: str, gone: Callable[[str], Awaitable[bool]] = nobody_knows) -> Lease:
+def lease(swarm: FakeDocker, time: Time, holder: str, gone: Callable[[str], Awaitable[bool]] = nobody_knows) -> Lease:
     return Lease(swarm, "f", holder, gone=gone, now=time.read, sleep=time.sleep)
 
 
 async def test_who_comes_first_acts() -> None:
     """The second waits a whole term after the last sign of the first."""
-    swarm, time = FakeSwarm(), Time()
+    swarm, time = FakeDocker(), Time()
     await swarm.create_service(STATE)
     first, second = lease(swarm, time, "a"), lease(swarm, time, "b")
     await first.acquire()
@@ -74,7 +74,7 @@ async def test_who_comes_first_acts() -> None:
 
 async def test_who_ended_is_not_waited_for() -> None:
     """Where the Swarm itself says that the holder's task has ended, or the holder said so."""
-    swarm, time = FakeSwarm(), Time()
+    swarm, time = FakeDocker(), Time()
     await swarm.create_service(STATE)
     first = lease(swarm, time, "a")
     await first.acquire()
@@ -86,7 +86,7 @@ async def test_who_ended_is_not_waited_for() -> None:
     await second.acquire()
     assert second.held and time.now == 0
     await second.release()
-    assert LEASE not in swarm.made["f_shoal-state"]["Spec"]["Labels"] and not second.held
+    assert LEASE not in swarm.kept["services"]["f_shoal-state"]["Spec"]["Labels"] and not second.held
     third = lease(swarm, time, "c")
     await third.acquire()
     assert third.held and time.now == 0
@@ -94,7 +94,7 @@ async def test_who_ended_is_not_waited_for() -> None:
 
 async def test_who_lost_it_is_told() -> None:
     """One that comes back from a long pause finds another one."""
-    swarm, time = FakeSwarm(), Time()
+    swarm, time = FakeDocker(), Time()
     await swarm.create_service(STATE)
     first, second = lease(swarm, time, "a"), lease(swarm, time, "b")
     await first.acquire()
@@ -105,7 +105,7 @@ async def test_who_lost_it_is_told() -> None:
             await time.run_until(TERM_S * 2, lambda: None)
             assert not first.held
             swarm.away = None
-            swarm.made["f_shoal-state"]["Spec"]["Labels"][LEASE] = "b 9"
+            swarm.kept["services"]["f_shoal-state"]["Spec"]["Labels"][LEASE] = "b 9"
             await time.run_until(TERM_S * 3, lambda: None)
     assert raised.group_contains(Conflict, match="another controller acts now: b")
     assert not second.held
@@ -114,7 +114,7 @@ async def test_who_lost_it_is_told() -> None:
 class Slow:
     """A Swarm that answers each of one controller's calls late, or loses what it asked or answered."""
 
-    def __init__(self, swarm: FakeSwarm, time: Time, draw: Callable[[], tuple[float, float, bool, bool]]) -> None:
+    def __init__(self, swarm: FakeDocker, time: Time, draw: Callable[[], tuple[float, float, bool, bool]]) -> None:
         self._swarm, self._time, self._draw = swarm, time, draw
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
@@ -141,7 +141,7 @@ DELAYS = st.tuples(
 @given(st.lists(DELAYS, min_size=1, max_size=60), st.integers(2, 4))
 async def test_never_two(delays: list[tuple[float, float, bool, bool]], count: int) -> None:
     """Whatever is late or lost, for each of several controllers that all want to act."""
-    swarm, time = FakeSwarm(), Time()
+    swarm, time = FakeDocker(), Time()
     await swarm.create_service(STATE)
     drawn = itertools.cycle(delays)
     leases = [

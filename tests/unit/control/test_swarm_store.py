@@ -12,13 +12,13 @@ from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.errors import Conflict, NewerState
 from shoal.spec.model import Fleet
-from tests.unit.control.fake_swarm import FakeSwarm
+from tests.fake_docker import FakeDocker
 
 FLEET = Fleet.model_validate({"fleet": "f", "agents": {"a": {"command": "serve", "port": 80}}})
 MEANWHILE_S = 1767225600.0 + 60  # a minute after whatever the fake made
 
 
-def store(swarm: FakeSwarm, at: float = MEANWHILE_S) -> SwarmStore:
+def store(swarm: FakeDocker, at: float = MEANWHILE_S) -> SwarmStore:
     return SwarmStore(swarm, "f", clock=lambda: at)
 
 
@@ -36,13 +36,13 @@ def large(seed: int) -> Fleet:
 async def test_whoever_writes_beside_is_seen() -> None:
     """The command line stores a fleet while the controller stores a count: each is tried again on what the other
     wrote, and both are kept."""
-    swarm = FakeSwarm()
+    swarm = FakeDocker()
     await put(store(swarm))
     controller = store(swarm)
 
     def somebody_else() -> None:
         swarm.before_write = lambda: None
-        swarm.made["f_shoal-state"]["Version"]["Index"] += 1
+        swarm.kept["services"]["f_shoal-state"]["Version"]["Index"] += 1
 
     swarm.before_write = somebody_else
     await controller.write({"a": AgentRecord(desired=3)}, ())
@@ -54,7 +54,7 @@ async def test_whoever_writes_beside_is_seen() -> None:
 
 async def test_a_conflict_is_found_on_what_is_there_by_then() -> None:
     """Somebody else's generation comes between the read and the write: the second look finds it."""
-    swarm = FakeSwarm()
+    swarm = FakeDocker()
     first, second = store(swarm), store(swarm)
     await put(first)
     stored_meanwhile: list[str] = []
@@ -62,12 +62,12 @@ async def test_a_conflict_is_found_on_what_is_there_by_then() -> None:
     def somebody_else() -> None:
         if not stored_meanwhile:
             stored_meanwhile.append("fleet")
-            swarm.made["f_shoal-state"] = theirs
+            swarm.kept["services"]["f_shoal-state"] = theirs
 
-    other = FakeSwarm()
-    other.made, other.held = dict(swarm.made), swarm.held
+    other = FakeDocker()
+    other.kept = {**swarm.kept, "services": dict(swarm.kept["services"])}
     await put(store(other), expected=1)
-    theirs = other.made["f_shoal-state"]
+    theirs = other.kept["services"]["f_shoal-state"]
     swarm.before_write = somebody_else
     with pytest.raises(Conflict, match="generation 2 was stored by ann"):
         await put(second, expected=1)
@@ -75,34 +75,34 @@ async def test_a_conflict_is_found_on_what_is_there_by_then() -> None:
 
 async def test_large_documents_are_configs() -> None:
     """Found again by whoever comes next; of what was replaced nothing is left, nor of what nobody ever named."""
-    swarm = FakeSwarm()
+    swarm = FakeDocker()
     await put(store(swarm), large(1))
-    before = set(swarm.held)
-    assert before and len(str(swarm.made["f_shoal-state"])) < 40_000
+    before = set(swarm.kept["configs"])
+    assert before and len(str(swarm.kept["services"]["f_shoal-state"])) < 40_000
     stored = await store(swarm).read_fleet()
     assert stored is not None and stored.fleet == large(1)
     left = {"shoal.fleet": "f", "shoal.role": "state"}
     await swarm.create_config("f_shoal-fleet_left-behind", b"", left)
     await put(store(swarm), large(2), expected=1)
-    assert "f_shoal-fleet_left-behind" in swarm.held and not before & set(swarm.held)
+    assert "f_shoal-fleet_left-behind" in swarm.kept["configs"] and not before & set(swarm.kept["configs"])
     await put(store(swarm, MEANWHILE_S + 3600), large(3), expected=2)
-    assert "f_shoal-fleet_left-behind" not in swarm.held
+    assert "f_shoal-fleet_left-behind" not in swarm.kept["configs"]
 
 
 async def test_what_was_read_is_not_read_again() -> None:
     """A name of a config says what it holds: the controller looks at the fleet often."""
-    swarm = FakeSwarm()
+    swarm = FakeDocker()
     kept = store(swarm)
     await put(kept, large(1))
     first = await kept.read_fleet()
-    swarm.held.clear()
+    swarm.kept["configs"].clear()
     second = await kept.read_fleet()
     assert first is not None and second is not None and second.fleet is first.fleet
 
 
 async def test_equal_state_is_not_written() -> None:
     """Each write goes to every manager's disk."""
-    swarm = FakeSwarm()
+    swarm = FakeDocker()
     kept = store(swarm)
     await put(kept)
     await kept.write({"a": AgentRecord(desired=2)}, ())
@@ -113,9 +113,9 @@ async def test_equal_state_is_not_written() -> None:
 
 async def test_a_newer_state_is_refused() -> None:
     """And nothing of it is touched."""
-    swarm = FakeSwarm()
+    swarm = FakeDocker()
     await put(store(swarm))
-    swarm.made["f_shoal-state"]["Spec"]["Labels"]["shoal.schema"] = "2"
+    swarm.kept["services"]["f_shoal-state"]["Spec"]["Labels"]["shoal.schema"] = "2"
     with pytest.raises(NewerState, match="written by a newer Shoal"):
         await store(swarm).read_fleet()
     with pytest.raises(NewerState):
@@ -124,7 +124,7 @@ async def test_a_newer_state_is_refused() -> None:
 
 async def test_secrets_have_no_content() -> None:
     """What is kept of a secret is its HMAC."""
-    swarm = FakeSwarm()
+    swarm = FakeDocker()
     kept = store(swarm)
     await kept.write_secrets({"KEY": SecretRecord("abc", 1.0, "ann")}, expected_generation=0)
     assert await store(swarm).read_secrets() == {"KEY": SecretRecord("abc", 1.0, "ann")}
@@ -132,7 +132,7 @@ async def test_secrets_have_no_content() -> None:
 
 async def test_a_thousand_agents_fit() -> None:
     """Records and fifty decisions of each: what a label can't hold is in configs that Docker takes."""
-    swarm = FakeSwarm()
+    swarm = FakeDocker()
     kept = store(swarm)
     numbers = random.Random(7)
     names = [f"agent-{n}" for n in range(1000)]
@@ -142,5 +142,5 @@ async def test_a_thousand_agents_fit() -> None:
         for _ in range(5)
     ]
     await kept.write({name: AgentRecord(desired=3) for name in names}, decisions)
-    assert max(len(each["Spec"]["Data"]) for each in swarm.held.values()) < 700_000
+    assert max(len(each["Spec"]["Data"]) for each in swarm.kept["configs"].values()) < 700_000
     assert len(await store(swarm).read_decisions("agent-7")) == 5

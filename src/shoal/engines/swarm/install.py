@@ -24,6 +24,7 @@ from shoal.errors import EngineError
 _GONE_S = 60.0
 _LOOK_S = 0.2
 _SECRETS = ("ca-key", "join-token", "seed")
+_AUTHORITY = "shoal.authority"  # by the hash of its certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,16 @@ async def install(docker: Docker, fleet: str, image: str, admin_port: int, keys:
 
 async def find_own(docker: Docker, fleet: str) -> Own:
     """What was installed, as the controller finds it: its image is that of its own service."""
-    found = await docker.secrets({names.FLEET: fleet})
-    by_name = {each["Spec"]["Name"]: each["ID"] for each in found}
-    keys = {what: own_name(fleet, what) for what in _SECRETS if own_name(fleet, what) in by_name}
     configs = await _configs(docker, fleet)
+    digest = configs["ca"]["Spec"]["Labels"][_AUTHORITY] if "ca" in configs else ""
+    found = {each["Spec"]["Name"]: each["ID"] for each in await docker.secrets({names.FLEET: fleet})}
+    keys = {what: name for what in _SECRETS if (name := _key_name(fleet, what, digest)) in found}
     networks = await docker.networks({names.FLEET: fleet})
     return Own(
         fleet=fleet,
         image=await _image(docker, fleet),
         network=networks[0]["Id"] if networks else "",
-        secrets={what: by_name[name] for what, name in keys.items()},
+        secrets={what: found[name] for what, name in keys.items()},
         configs={what: config["ID"] for what, config in configs.items()},
         called={**keys, **{what: config["Spec"]["Name"] for what, config in configs.items()}},
     )
@@ -100,12 +101,18 @@ async def read_config(docker: Docker, key: str) -> bytes:
 
 
 async def _put_keys(docker: Docker, fleet: str, keys: Keys) -> None:
+    """The certificate comes last, and says which of the secrets are its own: of several who start a fleet at once, or
+    break off while they do, the one counts whose certificate is there."""
+    digest = hashlib.sha256(keys.ca_certificate).hexdigest()[:12]
     contents = {"ca-key": keys.ca_key, "join-token": keys.join_token, "seed": secrets.token_bytes(32)}
     for what, content in contents.items():
-        await docker.create_secret(own_name(fleet, what), content, fleet_labels(fleet, Role.SECRET))
-    digest = hashlib.sha256(keys.ca_certificate).hexdigest()[:12]
-    name = object_name(fleet, "shoal-ca", digest)
-    await docker.create_config(name, keys.ca_certificate, fleet_labels(fleet, Role.CONFIG, key="ca"))
+        await docker.create_secret(_key_name(fleet, what, digest), content, fleet_labels(fleet, Role.SECRET))
+    labels = {**fleet_labels(fleet, Role.CONFIG, key="ca"), _AUTHORITY: digest}
+    await docker.create_config(own_name(fleet, "ca"), keys.ca_certificate, labels)
+
+
+def _key_name(fleet: str, what: str, digest: str) -> str:
+    return object_name(fleet, f"shoal-{what}", digest)
 
 
 async def _configs(docker: Docker, fleet: str) -> Mapping[str, dict[str, Any]]:
