@@ -33,7 +33,7 @@ from shoal.spec.model import Fleet
 SCHEMA_VERSION = 1
 _SCHEMA = "shoal.schema"
 _DOCUMENT = "shoal.document."
-_INLINE_BYTES = 16 * 1024  # of each document: labels are copied with every write of the service
+_INLINE_BYTES = 4 * 1024  # of each document: all labels are copied with every write of the service
 _CONFIG_BYTES = 400 * 1024  # Docker takes half a megabyte, older ones no more
 _ORPHAN_S = 600.0  # somebody may be about to name a younger one
 _TRIES = 30
@@ -74,13 +74,14 @@ class _Past:
     revisions: dict[str, list[StoredRevision]] = field(default_factory=dict[str, list[StoredRevision]])
 
 
+_DECISIONS = tuple(f"decisions-{part:x}" for part in range(16))  # one that is added writes a sixteenth of all anew
 _KINDS: Mapping[str, TypeAdapter[Any]] = {
     "fleet": TypeAdapter(_Stored),
     "history": TypeAdapter(_Past),
     "records": TypeAdapter(dict[str, AgentRecord]),
-    "decisions": TypeAdapter(dict[str, list[Decision]]),
+    **dict.fromkeys(_DECISIONS, TypeAdapter(dict[str, list[Decision]])),
 }
-_EMPTY: Mapping[str, Callable[[], Any]] = {"fleet": _Stored, "history": _Past, "records": dict, "decisions": dict}
+_EMPTY: Mapping[str, Callable[[], Any]] = {"fleet": _Stored, "history": _Past}
 
 
 class SwarmStore:
@@ -150,11 +151,12 @@ class SwarmStore:
         async def write(store: MemoryStore) -> None:
             await store.write(records, decisions)
 
-        concerned = ("records", "decisions") if decisions or None in records.values() else ("records",)
-        await self._change(write, *concerned)
+        forgotten = {agent for agent, record in records.items() if record is None}
+        parts = {_decisions_of(agent) for agent in forgotten | {decision.agent for decision in decisions}}
+        await self._change(write, "records", *sorted(parts))
 
     async def read_decisions(self, agent: str, last: int = DECISIONS_KEPT) -> tuple[Decision, ...]:
-        return await MemoryStore(await self._load("decisions")).read_decisions(agent, last)
+        return await MemoryStore(await self._load(_decisions_of(agent))).read_decisions(agent, last)
 
     async def close(self) -> None:
         return
@@ -205,7 +207,7 @@ class SwarmStore:
 
     async def _document(self, name: str, told: str) -> Any:
         if not told:
-            return _EMPTY[name]()
+            return _EMPTY.get(name, dict)()
         known = self._read.get(name)
         if known is not None and known[0] == told:
             return known[1]
@@ -293,9 +295,10 @@ def _kept(documents: Mapping[str, Any]) -> Kept:
         kept.generations = list(past.generations)
         kept.revisions = {agent: list(revisions) for agent, revisions in past.revisions.items()}
     records: dict[str, AgentRecord] = documents.get("records", {})
-    decisions: dict[str, list[Decision]] = documents.get("decisions", {})
     kept.records = dict(records)
-    kept.decisions = {agent: list(found) for agent, found in decisions.items()}
+    for name in _DECISIONS:
+        decisions: dict[str, list[Decision]] = documents.get(name, {})
+        kept.decisions |= {agent: list(found) for agent, found in decisions.items()}
     return kept
 
 
@@ -304,4 +307,11 @@ def _part(kept: Kept, name: str) -> Any:
         return _Stored(kept.fleet, kept.secrets, kept.nonces)
     if name == "history":
         return _Past(kept.generations, kept.revisions)
-    return kept.records if name == "records" else kept.decisions
+    if name == "records":
+        return kept.records
+    return {agent: found for agent, found in kept.decisions.items() if _decisions_of(agent) == name}
+
+
+def _decisions_of(agent: str) -> str:
+    """The document that holds the agent's decisions."""
+    return _DECISIONS[hashlib.sha256(agent.encode()).digest()[0] % len(_DECISIONS)]

@@ -131,7 +131,7 @@ async def test_secrets_have_no_content() -> None:
 
 
 async def test_a_thousand_agents_fit() -> None:
-    """Records and fifty decisions of each: what a label can't hold is in configs that Docker takes."""
+    """What labels can't hold is in configs that Docker takes, and one decision more does not write all anew."""
     swarm = FakeDocker()
     kept = store(swarm)
     numbers = random.Random(7)
@@ -144,3 +144,7 @@ async def test_a_thousand_agents_fit() -> None:
     await kept.write({name: AgentRecord(desired=3) for name in names}, decisions)
     assert max(len(each["Spec"]["Data"]) for each in swarm.kept["configs"].values()) < 700_000
     assert len(await store(swarm).read_decisions("agent-7")) == 5
+    before = set(swarm.kept["configs"])
+    await kept.write({"agent-7": AgentRecord(desired=4)}, decisions[35:36])
+    assert len(await store(swarm).read_decisions("agent-7")) == 6
+    assert len(before - set(swarm.kept["configs"])) <= 2  # of all documents only those that it is in
