@@ -32,6 +32,7 @@ class LocalPlace:
     def __init__(self, directory: Path, fleet: str) -> None:
         self.directory = directory
         self.fleet = fleet
+        self._ending: StartedController | None = None  # that was started to end the fleet, and ends with it
 
     @property
     def capabilities(self) -> Capabilities:
@@ -81,13 +82,14 @@ class LocalPlace:
         if not await self._anything_left(data=data):
             return None
         say("No controller answers; starting one to stop what it finds ...")
-        await wait_answers(client, start_controller(self.directory, self.fleet))
+        self._ending = start_controller(self.directory, self.fleet)
+        await wait_answers(client, self._ending)
         return client
 
     async def tidy(self, *, data: bool) -> None:
         from shoal.cli.local.controller_process import LOG_FILE, remove_sockets, wait_ended
 
-        if not await wait_ended(self.directory):
+        if not await wait_ended(self.directory, self._ending):
             log = self.directory / LOG_FILE
             raise ShoalError(f"everything is stopped, but the controller does not end; see {log}")
         if data and (left := self.directory / "volumes").exists():
