@@ -24,6 +24,7 @@ from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
 from shoal.control.watching import Watching, end_tasks
 from shoal.core.decision import Decision, Pin
+from shoal.core.dependencies import dependencies_first
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
@@ -281,8 +282,9 @@ class Controller:
             }
             self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring, rabbitmq_queues(fleet))
             self._last_fleet = fleet
-            for name in fleet.agents:
+            for name in dependencies_first(fleet.agents):
                 self._take_spec(name, fleet, now)
+                self.states[name] = self.states.pop(name)  # passes go through them in this order
             await self._learn_calls()
             # One that was read before it was taken down, and took its time to be taken up, is not one that came after.
             if self._closing is not None and stored.generation > self._closed_at:

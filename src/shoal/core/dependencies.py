@@ -6,6 +6,8 @@ of those that it depends on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from shoal.core.observed import AgentObserved
 from shoal.core.rollout import is_available
 from shoal.spec.model import Agent, Kind
@@ -25,3 +27,19 @@ def lets_start(spec: Agent, observed: AgentObserved, *, desired: int | None, pin
     if not any(is_available(replica) for replica in observed.replicas):
         return False
     return spec.kind is not Kind.SERVICE or bool(healthy)
+
+
+def dependencies_first(agents: Mapping[str, Agent]) -> tuple[str, ...]:
+    """The names, each after those that it depends on: so that within one pass nobody is started by what was true of
+    another one before this pass woke it. Circles are errors of the file."""
+    ordered: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in agents and name not in ordered:
+            for other in agents[name].depends_on:
+                visit(other)
+            ordered[name] = None
+
+    for name in agents:
+        visit(name)
+    return tuple(ordered)

@@ -49,7 +49,7 @@ async def test_one_after_the_other_along_the_whole_way() -> None:
         await drive.up(agents, queues={"q": {}}, brokers={"main": {}})
         await drive.go(4, until=lambda: drive.controller.settled)
         assert starts(drive) == ["c", "b", "a"]
-        assert drive.said("waiting") == ["waits for b and c to be ready", "waits for c to be ready"]
+        assert drive.said("waiting") == ["waits for c to be ready", "waits for b and c to be ready"]
 
 
 async def test_what_was_started_is_not_held_up_any_more() -> None:
