@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from shoal.sdk.handling import call_handler
-from shoal.sdk.outcome import Dead, overdelivered
+from shoal.sdk.outcome import Again, Dead, outcome_of, overdelivered, retry_delay_s
 from shoal.sdk.task import Task
 from shoal.sdk.worker import Worker
 
@@ -56,9 +57,13 @@ class Answering(Protocol[D]):
 
     async def done(self, delivery: D) -> bool: ...
 
-    async def failed(self, delivery: D, error: BaseException) -> None: ...
+    async def again(self, delivery: D, delay_s: float) -> None:
+        """Has the task delivered again after the delay, as another attempt."""
+        ...
 
-    async def dead(self, delivery: D, dead: Dead) -> None: ...
+    async def dead(self, delivery: D, dead: Dead, error: BaseException | None = None) -> None:
+        """Moves it to the dead letters."""
+        ...
 
     async def hand_back(self, delivery: D) -> None: ...
 
@@ -128,11 +133,27 @@ class Working(Generic[D]):
             elif error is None:
                 await self._answers.done(delivery)
             else:
-                await self._answers.failed(delivery, error)
+                await self._failed(delivery, error)
         finally:
             self._answers.release(delivery)
             del self.works[delivery]
             self._wake()
+
+    async def _failed(self, delivery: D, error: BaseException) -> None:
+        """Again after a growing delay, or to the dead letters after the last attempt or a Reject."""
+        task, worker = delivery.task, self._worker
+        delay_s = retry_delay_s(
+            task.attempt, first_s=worker.retry_delay_s, max_s=worker.retry_delay_max_s, jitter=random.random()
+        )
+        match outcome_of(error, task, delay_s):
+            case Again(delay_s=again_s):
+                log.warning(
+                    "%s: attempt %d of %d failed, again in %.1f s: %r",
+                    task, task.attempt, task.max_attempts, again_s, error, exc_info=error,
+                )  # fmt: skip
+                await self._answers.again(delivery, again_s)
+            case Dead() as dead:
+                await self._answers.dead(delivery, dead, error)
 
     async def _handle(self, delivery: D) -> BaseException | None:
         async with self._places:

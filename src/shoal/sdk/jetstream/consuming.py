@@ -46,9 +46,7 @@ class Consumption:
         self._wake = asyncio.Event()
         self._link = Link(settings.url, os.environ.get("SHOAL_AGENT", "worker"), self._link_changed)
         self._fetcher = Fetcher(settings, self._receive, self._wake.set)
-        self._answers = Answers(
-            self._link, settings, retry_delay_s=worker.retry_delay_s, retry_delay_max_s=worker.retry_delay_max_s
-        )
+        self._answers = Answers(self._link, settings, retry_delay_max_s=worker.retry_delay_max_s)
         self._working = Working(worker, self._answers, grace_s, self._wake.set)
         self._group = asyncio.TaskGroup()
 

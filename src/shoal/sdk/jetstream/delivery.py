@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ from nats.aio.msg import Msg
 
 from shoal.sdk.jetstream.link import Link
 from shoal.sdk.jetstream.sending import publish_confirmed
-from shoal.sdk.outcome import Again, Dead, dead_letter_headers, dead_letter_key, outcome_of, retry_delay_s, task_id
+from shoal.sdk.outcome import Dead, dead_letter_headers, dead_letter_key, task_id
 from shoal.sdk.settings import QueueSettings
 from shoal.sdk.task import QueueError, Task
 
@@ -97,10 +96,9 @@ class Answers:
     finished lately, is known by its place in the stream, and not run again.
     """
 
-    def __init__(self, link: Link, settings: QueueSettings, *, retry_delay_s: float, retry_delay_max_s: float) -> None:
+    def __init__(self, link: Link, settings: QueueSettings, *, retry_delay_max_s: float) -> None:
         self._link = link
         self._settings = settings
-        self._first_s = retry_delay_s
         self._max_s = retry_delay_max_s
         self.alone = True  # as far as the broker knew when we came
         self.ack_wait_s = Policy().ack_wait_s
@@ -184,19 +182,9 @@ class Answers:
         delay = b" " + json.dumps({"delay": int(delay_s * 1e9)}).encode() if delay_s > 0 else b""
         await self._link.send(delivery.reply, b"-NAK" + delay)
 
-    async def failed(self, delivery: Delivery, error: BaseException) -> None:
-        """Hands back with a growing delay, or moves to the dead letters after the last attempt or a Reject."""
-        task = delivery.task
-        delay_s = retry_delay_s(task.attempt, first_s=self._first_s, max_s=self._max_s, jitter=random.random())
-        match outcome_of(error, task, delay_s):
-            case Again(delay_s=again_s):
-                log.warning(
-                    "%s: attempt %d of %d failed, again in %.1f s: %r",
-                    task, task.attempt, task.max_attempts, again_s, error, exc_info=error,
-                )  # fmt: skip
-                await self.hand_back(delivery, again_s)
-            case Dead() as dead:
-                await self.dead(delivery, dead, error)
+    async def again(self, delivery: Delivery, delay_s: float) -> None:
+        """Has the task delivered again after the delay, as another attempt."""
+        await self.hand_back(delivery, delay_s)
 
     async def dead(self, delivery: Delivery, dead: Dead, error: BaseException | None = None) -> None:
         """Writes the dead letter, waits until it is safe, and only then acknowledges the task."""

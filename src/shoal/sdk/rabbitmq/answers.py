@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 from dataclasses import dataclass
 from typing import Any
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from shoal.sdk.outcome import MESSAGE_ID, Again, Dead, dead_letter_headers, outcome_of, retry_delay_s
+from shoal.sdk.outcome import MESSAGE_ID, Dead, dead_letter_headers
 from shoal.sdk.rabbitmq.link import Link, LinkLost, Refused, lost_as_error
 from shoal.sdk.rabbitmq.sending import publish_once
 from shoal.sdk.rabbitmq.wire import Mark, again_headers, mark_of, properties_of, task_of, waiting_queue
@@ -53,11 +52,9 @@ class Answers:
     """Answers for deliveries. What is written for them (dead letters, tasks that wait) goes over `publisher`, a
     connection of its own."""
 
-    def __init__(
-        self, publisher: Link, settings: RabbitMqSettings, *, retry_delay_s: float, retry_delay_max_s: float
-    ) -> None:
+    def __init__(self, publisher: Link, settings: RabbitMqSettings, *, retry_delay_max_s: float) -> None:
         self._publisher, self._settings = publisher, settings
-        self._first_s, self._max_s = retry_delay_s, retry_delay_max_s
+        self._max_s = retry_delay_max_s
         self.held: dict[Mark | Delivery, Delivery] = {}
         self._finished: dict[Mark, None] = {}  # in order of time
         self._declared: set[tuple[int, str]] = set()  # by connection
@@ -106,20 +103,6 @@ class Answers:
         except LinkLost:
             return
 
-    async def failed(self, delivery: Delivery, error: BaseException) -> None:
-        """Lets the task wait a growing delay, or moves it to the dead letters after the last attempt or a Reject."""
-        task = delivery.task
-        delay_s = retry_delay_s(task.attempt, first_s=self._first_s, max_s=self._max_s, jitter=random.random())
-        match outcome_of(error, task, delay_s):
-            case Again(delay_s=again_s):
-                log.warning(
-                    "%s: attempt %d of %d failed, again in %.1f s: %r",
-                    task, task.attempt, task.max_attempts, again_s, error, exc_info=error,
-                )  # fmt: skip
-                await self._wait_elsewhere(delivery, again_s)
-            case Dead() as dead:
-                await self.dead(delivery, dead, error)
-
     async def dead(self, delivery: Delivery, dead: Dead, error: BaseException | None = None) -> None:
         """Writes the dead letter, waits until it is safe, and only then acknowledges the task."""
         task = delivery.task
@@ -135,7 +118,7 @@ class Answers:
         else:
             await self._hand_back_later(delivery, self._max_s)
 
-    async def _wait_elsewhere(self, delivery: Delivery, delay_s: float) -> None:
+    async def again(self, delivery: Delivery, delay_s: float) -> None:
         """Moves the task into the queue for its delay: written with confirmation, then acknowledged."""
         name, arguments = waiting_queue(self._settings, delay_s)
         headers = again_headers(delivery.task)

@@ -47,7 +47,6 @@ class Consumption:
         self._answers = Answers(
             publishing_link(settings),
             settings,
-            retry_delay_s=worker.retry_delay_s,
             retry_delay_max_s=worker.retry_delay_max_s,
         )
         self._working = Working(worker, self._answers, grace_s, lambda: None)
