@@ -79,7 +79,7 @@ def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) 
         next_run_at=state.next_run_at,
         decision=decision_view(state.decision) if state.decision is not None else None,
         replicas=tuple(_replica_view(state, each) for each in sorted(replicas, key=lambda r: r.ordinal or 0)),
-        runs=tuple(_run_view(run) for run in state.observed.runs),
+        runs=tuple(run_view(run) for run in state.observed.runs),
         rollout=_rollout_view(state),
         waits_on=state.waits_on,
     )
@@ -191,7 +191,8 @@ def _replica_view(state: AgentState, replica: Replica) -> ReplicaView:
     )
 
 
-def _run_view(run: JobRun) -> RunView:
+def run_view(run: JobRun) -> RunView:
+    """One run of a job."""
     return RunView(run.run_id, run.phase.value, run.attempt, run.started_at, run.finished_at, run.exit_code, run.reason)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
+from shoal.cli.unattended import unattended
 from shoal.core.observed import Phase
 from shoal.engines.local.process import is_alive
 from shoal.engines.local.service import Service
@@ -91,14 +92,7 @@ def _agent_view(
 def _reasons(kind: str, wanted: int, lost: int, *, routed: bool) -> Iterator[str]:
     if lost:
         yield f"{lost} of {wanted} replicas do not run"
-    if kind == "service" and not routed:
-        yield "nothing routes requests to it"
-    if kind == "job":
-        yield "nobody runs it on schedule"
-    elif kind == "removed":
-        yield "nobody stops it"
-    else:
-        yield "nobody scales or replaces it" if wanted else "nobody wakes it"
+    yield from unattended(kind, wanted, "scales or replaces", routed=routed)
 
 
 def _replica_view(life: ReplicaState) -> ReplicaView:

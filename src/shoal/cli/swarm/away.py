@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
+from shoal.api.present import run_view
+from shoal.api.views import AgentView, ReplicaView, StatusView
+from shoal.cli.unattended import unattended
 from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.engines.swarm import names
 from shoal.engines.swarm.read import Seen, read_agents
@@ -68,12 +70,7 @@ def _agent_view(agent: AgentObserved, spec: Agent | None, *, routed: bool) -> Ag
         min=spec.scale.min if spec is not None else 0,
         max=spec.scale.max if spec is not None else 0,
         replicas=tuple(map(_replica_view, replicas)),
-        runs=tuple(
-            RunView(
-                run.run_id, run.phase.value, run.attempt, run.started_at, run.finished_at, run.exit_code, run.reason
-            )
-            for run in agent.runs
-        ),
+        runs=tuple(map(run_view, agent.runs)),
     )
 
 
@@ -82,14 +79,7 @@ def _reasons(kind: str, wanted: int, running: int, *, routed: bool) -> Iterator[
         yield f"{wanted - running} of {wanted} replicas do not run"
     elif running:
         yield "they run; whether they are ready, nobody asks"
-    if kind == "service" and not routed:
-        yield "nothing routes requests to it"
-    if kind == "job":
-        yield "nobody runs it on schedule"
-    elif kind == "removed":
-        yield "nobody stops it"
-    else:
-        yield "nobody scales it" if wanted else "nobody wakes it"
+    yield from unattended(kind, wanted, "scales", routed=routed)
 
 
 def _replica_view(replica: Replica) -> ReplicaView:
