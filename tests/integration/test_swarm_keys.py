@@ -143,7 +143,7 @@ async def _renewed(docker: Docker, swarm: Swarm) -> None:
 
 async def _serves(client: Client, swarm: Swarm) -> bool:
     status = await client.status()
-    return set(status.gateways) == set(swarm.addresses) and [agent.ready for agent in status.agents] == [2]
+    return status.settled and set(status.gateways) == set(swarm.addresses) and status.agents[0].ready == 2
 
 
 async def test_who_is_not_of_the_fleet_gets_nowhere(swarm: Swarm, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ class AgentView:
 @dataclass(frozen=True, slots=True)
 class StatusView:
     """The fleet. `generation` is what is wished, `observed_generation` what has been taken up; `settled` says that it
-    is carried out too. `version` is the controller's, empty where none answers."""
+    is carried out too, and that every gateway routes by it. `version` is the controller's, empty where none answers."""
 
     fleet: str
     engine: str

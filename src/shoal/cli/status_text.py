@@ -263,6 +263,10 @@ def describe_trouble(view: StatusView, agents: Sequence[AgentView]) -> str:
             if not replica.ready and replica.reason and replica.reason not in agent.reason:
                 lines.append(f"  {replica.id}: {replica.phase}: {replica.reason}")
         lines += [f"  {line}" if line else "" for line in _last_logs(agent)]
+    if not agents and not view.problems and view.observed_generation and not view.settled:
+        there = ", ".join(view.gateways)
+        here = f"of the gateways that are there ({there}) one does not" if there else "there is no gateway that could"
+        lines.append(f"all agents are as wished, but {here} route by it yet")
     return "\n".join([*lines, *(f"problem: {problem}" for problem in view.problems)])
 
 

@@ -226,13 +226,13 @@ def describe_failure(settling: Settling, view: StatusView) -> str:
     trouble = describe_trouble(view, unwell)
     if not view.observed_generation and not view.agents:
         return f"{trouble}\n\n{NOTHING_RUNS}"
-    return f"{trouble}\n\n{_what_goes_on(unwell)}"
+    return f"{trouble}\n\n{_what_goes_on(view, unwell)}"
 
 
-def _what_goes_on(unwell: Sequence[AgentView]) -> str:
+def _what_goes_on(view: StatusView, unwell: Sequence[AgentView]) -> str:
     """What a fleet does that is not settled, and what to do about it."""
     failed = [agent for agent in unwell if agent.state == "failed"]
-    if unwell and not failed:
+    if not failed and (unwell or not view.problems):
         return "It goes on, and may settle yet: `shoal status -w` shows it."
     down = ", ".join(agent.name for agent in failed if not agent.ready)
     goes_on = f"Shoal goes on trying to start {down}." if down else "What served before goes on serving."

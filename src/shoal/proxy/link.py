@@ -112,6 +112,13 @@ class GatewayLink:
         return tuple(sorted(self._sessions))
 
     @property
+    def agreed(self) -> bool:
+        """Whether there is one, and the Envoy of each that is connected uses the newest snapshot, or refuses it."""
+        sessions = self._sessions.values()
+        up_to_date = all(each.acknowledged >= self._version or each.refuses(self._version) for each in sessions)
+        return self._version > 0 and bool(sessions) and up_to_date
+
+    @property
     def refusals(self) -> Mapping[str, str]:
         """By gateway: Envoy's own words on what it refuses of the newest snapshot. It goes on with the last good one.
         Empty when all is well."""
@@ -154,7 +161,7 @@ class GatewayLink:
 
     async def changed(self) -> None:
         """Returns when statistics, held requests, refusals, or the set of live gateways have changed since the last
-        call."""
+        call, or all have agreed."""
         await self._changed.wait()
         self._changed.clear()
 
@@ -236,6 +243,7 @@ class GatewayLink:
         session.wake.set()
 
     def _hear(self, session: _Session, report: Report) -> None:
+        had_agreed = self.agreed
         if report.refused != session.refused:
             self._changed.set()
             if report.refused:
@@ -247,6 +255,8 @@ class GatewayLink:
         session.acknowledged = max(session.acknowledged, report.acknowledged)
         session.received, session.refused = report.received, report.refused
         self._acknowledgement.set()
+        if self.agreed and not had_agreed:
+            self._changed.set()
         if self._ledger.update(session.name, self._usable(session, report.traffic), report.gone):
             self._changed.set()
 

@@ -35,12 +35,18 @@ class MemoryGateways:
     def live(self) -> tuple[str, ...]:
         return tuple(sorted(self._acknowledged))
 
+    @property
+    def agreed(self) -> bool:
+        up_to_date = all(v >= self.version or name in self.refusals for name, v in self._acknowledged.items())
+        return self.version > 0 and bool(self._acknowledged) and up_to_date
+
     def push(self, snapshot: Snapshot) -> int:
         self.snapshot = snapshot
         self.version += 1
         self._ledger.retain(snapshot.agents)
         if self._agrees:
-            self.acknowledge()
+            self._acknowledged = dict.fromkeys(self._acknowledged, self.version)
+            self._acknowledgement.set()
         return self.version
 
     async def wait_acknowledged(self, version: int, timeout_s: float = 5.0) -> tuple[str, ...]:
@@ -82,9 +88,12 @@ class MemoryGateways:
 
     def acknowledge(self, name: str | None = None, version: int | None = None) -> None:
         """The gateway, or each, uses the version, or the newest."""
+        had_agreed = self.agreed
         for each in [name] if name is not None else list(self._acknowledged):
             self._acknowledged[each] = self.version if version is None else version
         self._acknowledgement.set()
+        if self.agreed and not had_agreed:
+            self._changed.set()
 
     def acknowledged(self, name: str) -> int:
         """The newest version that the gateway uses."""

@@ -18,6 +18,11 @@ class Gateways(Protocol):
         ...
 
     @property
+    def agreed(self) -> bool:
+        """Whether there is one, and the Envoy of each that is connected uses the newest snapshot, or refuses it."""
+        ...
+
+    @property
     def refusals(self) -> Mapping[str, str]:
         """By gateway: why it can't use the newest snapshot, in Envoy's words; it goes on with the last good one."""
         ...
@@ -43,5 +48,5 @@ class Gateways(Protocol):
 
     async def changed(self) -> None:
         """Returns when statistics, held requests, refusals, ends or the live gateways have changed since the
-        last call."""
+        last call, or all have agreed."""
         ...

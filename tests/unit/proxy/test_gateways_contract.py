@@ -173,6 +173,29 @@ async def test_the_live_set_is_sorted_and_changes_are_told(kind: str, tmp_path: 
         assert stage.gateways.live == ("a",)
 
 
+async def test_that_all_have_agreed_is_told(kind: str, tmp_path: Path) -> None:
+    """Nobody is no agreement; something newer, and who comes anew, have to be agreed upon."""
+    async with stage_on(kind, tmp_path) as stage, asyncio.timeout(20):
+        version = stage.gateways.push(SNAPSHOT)
+        assert not stage.gateways.agreed
+        await stage.connect("a")
+        await stage.connect("b")
+        await until(lambda: stage.snapshot("a") and stage.snapshot("b"))
+        await stage.acknowledge("b")
+        await until_behind(stage, version, ("a",))
+        await stage.gateways.changed()
+        assert not stage.gateways.agreed
+        await stage.acknowledge("a")
+        await stage.gateways.changed()
+        assert stage.gateways.agreed
+        await stage.connect("c")
+        assert not stage.gateways.agreed
+        await stage.disconnect("c")
+        assert stage.gateways.agreed
+        stage.gateways.push(SNAPSHOT)
+        assert not stage.gateways.agreed
+
+
 async def test_versions_rise_and_nobody_live_is_nobody_behind(kind: str, tmp_path: Path) -> None:
     async with stage_on(kind, tmp_path) as stage:
         first = stage.gateways.push(SNAPSHOT)
