@@ -305,9 +305,11 @@ async def test_a_frozen_worker_loses_its_task(broker: Broker) -> None:
         first.stop(signal.SIGSTOP)
         async with working(broker, worker(collect(attempts))):
             await until(lambda: attempts == [2], "the other worker")
+            await until(lambda: empty(broker), "the task to be done")
     finally:
         first.stop()
         await first.ended()
+    assert attempts == [2]
 
 
 async def empty(broker: Broker) -> bool:

@@ -203,11 +203,13 @@ def test_what_is_stored_and_of_no_use_is_replaced(world: World, stored: str) -> 
 
 def test_an_identity_that_can_not_be_stored_is_used_all_the_same(world: World) -> None:
     (world.directory / "state").write_text("a file")
+    used: list[str] = []
 
     async def script(member: Member) -> None:
-        await member.ready()
+        used.append(str((await member.ready()).identity.peer))
 
     live(world, script)
+    assert used == ["gateway one of fleet lake"] and (world.directory / "state").read_text() == "a file"
 
 
 def test_who_has_the_authority_issues_its_own(world: World) -> None:
