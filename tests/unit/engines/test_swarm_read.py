@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from shoal.core.observed import Phase, Replica
-from shoal.engines.swarm.read import Probe, Seen, broken_tasks, epoch_s, ordinals_in_use, read_agents
+from shoal.core.observed import JobRun, Phase, Replica
+from shoal.engines.swarm.read import Probe, Seen, broken_tasks, epoch_s, newly_timed_out, ordinals_in_use, read_agents
 
 Json = dict[str, Any]
 LABELS = {"shoal.fleet": "shop", "shoal.agent": "web", "shoal.revision": "r1", "shoal.role": "revision"}
@@ -149,6 +149,38 @@ def test_a_run(tasks: list[Json], phase: Phase, attempt: int, exit_code: int | N
         exit_code,
         12.5,
     )
+
+
+def run_of(*tasks: Json, probes: dict[str, Probe], **labels: str) -> tuple[Seen, JobRun]:
+    """A run without retries, as it is seen and as it is read."""
+    made = service(role="run", run="web-1", started="12.5", **labels)
+    for each in tasks:
+        each["Spec"]["ContainerSpec"]["Labels"] |= {"shoal.role": "run", "shoal.run": "web-1"}
+    seen = look(*tasks, services=(made,), probes=probes)
+    return seen, read_agents(seen)["web"].runs[0]
+
+
+def test_a_run_that_was_ended_at_its_timeout_has_failed() -> None:
+    """Whatever its program made of being told to end; where Swarm takes it for done, that is to be written down."""
+    ended, why = {"t1": Probe(False, None, "timed out after 60s", ended=True)}, "timed out after 60s"
+    seen, run = run_of(failed("t1", 143), probes=ended)
+    assert (run.phase, run.exit_code, run.reason, newly_timed_out(seen)) == (Phase.FAILED, 143, why, {})
+    seen, run = run_of(task("t1", "complete", "complete"), probes=ended)
+    assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.FAILED, why, {"s1": why})
+    seen, run = run_of(task("t1", "complete", "complete"), probes={}, **{"timed-out": why})
+    assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.FAILED, why, {})
+    seen, run = run_of(task("t1", "complete", "complete"), probes={"t1": Probe(False, None, "no answer")})
+    assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.SUCCEEDED, "", {})
+
+
+def test_who_was_ended_by_its_nodes_agent_says_why() -> None:
+    """Instead of the signal; a probe's miss says nothing of one that ended by itself."""
+    for probe, reason in (
+        (Probe(False, 7.0, "health check failed 3 times in a row", ended=True), "health check failed 3 times in a row"),
+        (Probe(False, 7.0, "not ready yet: refused"), "exit code 1"),
+    ):
+        (found,) = replicas(look(task("t2", "ready", "ready", at=3), failed("t1"), probes={"t1": probe}))
+        assert (found.phase, found.reason) == (Phase.BACKOFF, reason)
 
 
 def test_times() -> None:

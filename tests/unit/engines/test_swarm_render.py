@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -186,9 +187,12 @@ def test_a_run() -> None:
     assert spec["Mode"] == {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}
     assert spec["TaskTemplate"]["RestartPolicy"] == {"Condition": "on-failure", "Delay": 10**9, "MaxAttempts": 2}
     assert env_of(spec)["SHOAL_RUN"] == env_of(spec)["SHOAL_REPLICA"] == "web-20260101T020000"
-    assert spec["Labels"]["shoal.timeout"] == "60" and spec["Labels"]["shoal.started"] == "1000.500"
+    assert spec["Labels"]["shoal.started"] == "1000.500"
+    labels = spec["TaskTemplate"]["ContainerSpec"]["Labels"]
+    assert json.loads(labels["shoal.timeout"]) == {"after_s": 60.0, "grace_s": 10.0}
     once = render_run("shop", base, RunJob("web", "r1", "web-1"), 0.0)
-    assert once["TaskTemplate"]["RestartPolicy"] == {"Condition": "none"} and "shoal.timeout" not in once["Labels"]
+    assert once["TaskTemplate"]["RestartPolicy"] == {"Condition": "none"}
+    assert "shoal.timeout" not in once["TaskTemplate"]["ContainerSpec"]["Labels"]
 
 
 def test_names_part_and_end() -> None:

@@ -42,7 +42,10 @@ CAPABILITIES = Capabilities(
         "agents.tmpfs": Ability(Support.NATIVE),
         "agents.shm_size": Ability(Support.NATIVE),
         "agents.schedule": Ability(Support.BY_SHOAL, "each run is a replicated job"),
-        "agents.timeout": Ability(Support.BY_SHOAL, "of each attempt"),
+        "agents.timeout": Ability(
+            Support.BY_SHOAL,
+            "of each attempt, kept on its node; who then ends by 0 is not tried again",
+        ),
         "agents.retries": Ability(Support.NATIVE),
         "agents.stop_grace_period": Ability(Support.NATIVE, "SIGTERM to the program, then SIGKILL"),
     },

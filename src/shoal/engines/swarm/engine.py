@@ -24,7 +24,7 @@ from shoal.engines.swarm.images import Images
 from shoal.engines.swarm.logs import Logs
 from shoal.engines.swarm.names import Role, fleet_labels, object_name
 from shoal.engines.swarm.ordinals import Ordinals
-from shoal.engines.swarm.read import Probe, Seen, broken_tasks, is_agents, read_agents, replica_of
+from shoal.engines.swarm.read import Probe, Seen, broken_tasks, is_agents, newly_timed_out, read_agents, replica_of
 from shoal.engines.swarm.render import (
     START_SCRIPT,
     Ids,
@@ -102,6 +102,7 @@ class SwarmEngine:
         )
         await self._read_last_words(broken_tasks(seen))
         await self._ordinals.pin(services, tasks)
+        await self._write_down_timeouts(newly_timed_out(seen))
         found = read_agents(seen)
         self._agents = {
             name: self._agents[name] if self._agents.get(name) == agent else agent for name, agent in found.items()
@@ -275,6 +276,16 @@ class SwarmEngine:
                 raise EngineError(f"the network of fleet {self._fleet} is gone; `shoal up` makes it again")
             self._network = found[0]["Id"]
         return self._network
+
+    async def _write_down_timeouts(self, reasons: Mapping[str, str]) -> None:
+        for service, reason in reasons.items():
+
+            def label(spec: dict[str, Any], reason: str = reason) -> dict[str, Any]:
+                spec["Labels"][names.TIMED_OUT] = reason
+                return spec
+
+            with contextlib.suppress(EngineError):  # again with the next look
+                await self._docker.update_service(service, label)
 
     async def _read_last_words(self, tasks: frozenset[str]) -> None:
         """Of each task that failed, once."""

@@ -49,7 +49,10 @@ class _Node:
     def take(self, line: Mapping[str, Any], now_s: float) -> bool:
         """Whether something is new. Who is not told of any more is kept a while: an agent that begins does not know
         everybody yet."""
-        told = {one["task"]: Probe(one["ready"], one["ready_at"], one["reason"]) for one in line["containers"]}
+        told = {
+            one["task"]: Probe(one["ready"], one["ready_at"], one["reason"], ended=one["ended_at"] is not None)
+            for one in line["containers"]
+        }
         self.told_at_s.update(dict.fromkeys(told, now_s))
         for task in [task for task, at_s in self.told_at_s.items() if now_s - at_s > _KEEP_S]:
             del self.told_at_s[task], self.probes[task]

@@ -24,11 +24,13 @@ _LEAVING = frozenset(("shutdown", "remove"))
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What is known of a container that is probed: whether it can take traffic, and since when it ever could."""
+    """What its node's agent knows of a container: whether it can take traffic, and since when it ever could; `ended`:
+    the agent ended it, for `reason`."""
 
     ready: bool
     ready_at: float | None = None
     reason: str = ""
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,20 @@ def broken_tasks(seen: Seen) -> frozenset[str]:
         for slot in _slots(seen.tasks).values()
         if (history := [task for task in slot if _state(task) in _BROKEN])
     )
+
+
+def newly_timed_out(seen: Seen) -> dict[str, str]:
+    """By service id why a run timed out that Swarm takes for done, its program having ended by 0 when it was told to:
+    to be written down, as its node's agent forgets."""
+    found: dict[str, str] = {}
+    for service in seen.services:
+        labels = _labels(service)
+        if names.role_of(labels) != Role.RUN or names.TIMED_OUT in labels:
+            continue
+        for task in seen.tasks:
+            if task["ServiceID"] == service["ID"] and (probe := _ended_when_done(task, seen)) is not None:
+                found[service["ID"]] = probe.reason
+    return found
 
 
 def ordinals_in_use(tasks: Iterable[Json]) -> dict[int, Json]:
@@ -112,7 +128,7 @@ def _agent(name: str, services: Sequence[Json], tasks: Sequence[Json], seen: See
     of_runs = {service["ID"]: service for service in services if names.role_of(_labels(service)) == Role.RUN}
     slots = _slots(task for task in tasks if names.role_of(_task_labels(task)) != Role.RUN)
     replicas = [replica for slot in slots.values() for replica in _replicas(name, slot, seen)]
-    runs = [_run(name, service, [t for t in tasks if t["ServiceID"] == key]) for key, service in of_runs.items()]
+    runs = [_run(name, service, [t for t in tasks if t["ServiceID"] == key], seen) for key, service in of_runs.items()]
     return AgentObserved(
         name,
         dict(sorted(counts.items())),
@@ -153,7 +169,8 @@ def _current(agent: str, task: Json, broken: Sequence[Json], seen: Seen) -> Repl
         return _replica(agent, task, Phase.RUNNING, seen, ready=probe.ready, reason=probe.reason, broken=broken)
     if state in _ENDED or (waits and broken):
         last = broken[0] if broken else task
-        return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=_why_ended(last), broken=broken or [task])
+        reason = _why_ended(last, seen)
+        return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=reason, broken=broken or [task])
     reason = task["Status"].get("Err") or ("" if state == "pending" and not broken else task["Status"]["Message"])
     return _replica(agent, task, Phase.PENDING, seen, ready=False, reason=reason, broken=broken)
 
@@ -194,7 +211,7 @@ def _replica(
     )
 
 
-def _run(agent: str, service: Json, tasks: Sequence[Json]) -> JobRun:
+def _run(agent: str, service: Json, tasks: Sequence[Json], seen: Seen) -> JobRun:
     labels = _labels(service)
     ordered = sorted(tasks, key=lambda task: (task["CreatedAt"], task["ID"]))
     last = ordered[-1] if ordered else None
@@ -203,10 +220,12 @@ def _run(agent: str, service: Json, tasks: Sequence[Json]) -> JobRun:
     if last is not None:
         state = _state(last)
         if state == "complete":
-            phase, exit_code = Phase.SUCCEEDED, 0
+            ended = _ended_when_done(last, seen)
+            reason = labels.get(names.TIMED_OUT) or (ended.reason if ended else "")
+            phase, exit_code = Phase.FAILED if reason else Phase.SUCCEEDED, 0
         elif state in _ENDED:
             phase = Phase.FAILED if len(ordered) > retries else Phase.BACKOFF
-            exit_code, reason = _exit_code(last), _why_ended(last)
+            exit_code, reason = _exit_code(last), _why_ended(last, seen)
         elif state == "running":
             phase = Phase.RUNNING
         else:
@@ -232,6 +251,12 @@ def _probe(task: Json, seen: Seen) -> Probe:
     if _state(task) != "running":
         return Probe(False)
     return Probe(True, epoch_s(task["Status"].get("Timestamp")))
+
+
+def _ended_when_done(task: Json, seen: Seen) -> Probe | None:
+    """What the agent said that ended it, of a task that Swarm takes for done."""
+    probe = seen.probes.get(task["ID"])
+    return probe if probe is not None and probe.ended and _state(task) == "complete" else None
 
 
 def _labels(service: Json) -> Mapping[str, str]:
@@ -266,7 +291,10 @@ def _exit_code(task: Json) -> int | None:
     return task["Status"].get("ContainerStatus", {}).get("ExitCode")
 
 
-def _why_ended(task: Json) -> str:
+def _why_ended(task: Json, seen: Seen) -> str:
+    probe = seen.probes.get(task["ID"])
+    if probe is not None and probe.ended:
+        return probe.reason
     status, code = task["Status"], _exit_code(task)
     words = (status.get("Err") or status.get("Message") or "").removeprefix("task: ")
     if words.startswith("non-zero exit") and code is not None:

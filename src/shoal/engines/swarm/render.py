@@ -159,7 +159,7 @@ def render_ordinal(fleet: str, revision: Spec, ordinal: int, node: str | None) -
 
 
 def render_run(fleet: str, revision: Spec, action: RunJob, started_at: float) -> Spec:
-    """The service of one run of a job. Its attempts are Swarm's; `timeout_s` of each is for the engine to see to."""
+    """The service of one run of a job. Its attempts are Swarm's; the node's agent ends one at its timeout."""
     spec = copy.deepcopy(revision)
     spec["Name"] = object_name(fleet, action.run_id)
     spec["Mode"] = {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}
@@ -169,10 +169,11 @@ def render_run(fleet: str, revision: Spec, action: RunJob, started_at: float) ->
         names.RETRIES: str(action.retries),
         names.STARTED: f"{started_at:.3f}",
     }
-    if action.timeout_s is not None:
-        spec["Labels"][names.TIMEOUT] = f"{action.timeout_s:g}"
     task = spec["TaskTemplate"]
     task["ContainerSpec"]["Labels"] |= {names.ROLE: Role.RUN.value, names.RUN: action.run_id}
+    if action.timeout_s is not None:
+        grace_s = task["ContainerSpec"]["StopGracePeriod"] / _NS
+        task["ContainerSpec"]["Labels"][names.TIMEOUT] = render_deadline(action.timeout_s, grace_s)
     task["ContainerSpec"]["Env"] = [
         *(each for each in task["ContainerSpec"]["Env"] if not each.startswith("SHOAL_REPLICA=")),
         f"SHOAL_REPLICA={action.run_id}",
@@ -181,6 +182,11 @@ def render_run(fleet: str, revision: Spec, action: RunJob, started_at: float) ->
     policy = {"Condition": "on-failure", "Delay": int(RESTART_DELAY_S * _NS), "MaxAttempts": action.retries}
     task["RestartPolicy"] = policy if action.retries else {"Condition": "none"}
     return spec
+
+
+def render_deadline(after_s: float, grace_s: float) -> str:
+    """What a node's agent reads of a container: when to end it, and how long that may take."""
+    return json.dumps({"after_s": after_s, "grace_s": grace_s}, sort_keys=True)
 
 
 def needs_start(template: Template, files: Sequence[SecretFile]) -> bool:

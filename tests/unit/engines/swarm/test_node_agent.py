@@ -11,6 +11,7 @@ import pytest
 
 from shoal.engines.swarm.node.agent import Clocks, NodeAgent
 from shoal.engines.swarm.node.states import State
+from shoal.engines.swarm.render import render_deadline
 from shoal.errors import EngineUnavailable
 from tests.simulation.virtual_time import run_virtually
 
@@ -25,6 +26,7 @@ class Node:
     def __init__(self) -> None:
         self.running: dict[str, float] = {}  # by container when it was created
         self.answers: dict[str, Callable[[float], bool]] = {}
+        self.deadlines: dict[str, str] = {}
         self.killed: list[tuple[float, str, str]] = []
         self.survives: frozenset[str] = frozenset()
         self.events_now: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -56,7 +58,8 @@ class Node:
                 "Labels": {
                     "com.docker.swarm.task.id": f"task-{container}",
                     "shoal.agent": "web",
-                    "shoal.health": json.dumps(CHECK),
+                    "shoal.health": "" if container in self.deadlines else json.dumps(CHECK),
+                    "shoal.timeout": self.deadlines.get(container, ""),
                 },
                 "NetworkSettings": {"Networks": {"f": {"IPAddress": container}}},
             }
@@ -153,6 +156,31 @@ def test_who_does_not_end_within_its_grace_is_killed():
     node = play(story)
     assert [signal for _, _, signal in node.killed] == ["SIGTERM", "SIGKILL"]
     assert node.killed[1][0] - node.killed[0][0] == pytest.approx(5.0)
+
+
+def test_a_run_ends_at_its_timeout():
+    """SIGTERM, its grace, SIGKILL; who ended before, or is stopped by somebody else, is left alone."""
+
+    async def story(node: Node, agent: NodeAgent) -> None:
+        node.survives = frozenset("a")
+        for container in ("a", "b", "c"):
+            node.deadlines[container] = render_deadline(30.0, 5.0)
+            node.start(container)
+        born_s = node.now_s
+        await asyncio.sleep(20.0)
+        assert node.killed == [] and agent.states.all() == []
+        del node.running["b"]
+        node.happens("die", "b")
+        node.happens("kill", "c", signal="15")
+        await asyncio.sleep(60.0)
+        assert node.killed == [
+            (pytest.approx(born_s + 30.0, abs=0.1), "a", "SIGTERM"),
+            (pytest.approx(born_s + 35.0, abs=0.1), "a", "SIGKILL"),
+        ]
+        state = state_of(agent, "a")
+        assert (state.ready, state.reason) == (False, "timed out after 30s") and state.ended_at is not None
+
+    play(story)
 
 
 def test_who_starts_is_left_alone_for_its_start_period():

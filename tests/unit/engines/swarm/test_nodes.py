@@ -143,7 +143,7 @@ async def test_a_heartbeat_is_no_change(tmp_path: Path):
 
 async def test_a_silent_agent_is_known_and_its_containers_stay_as_they_were(tmp_path: Path):
     """It is told within three seconds, though its machine only fell silent and closed nothing."""
-    line = b'{"containers": [{"task": "t", "ready": true, "ready_at": 1.0, "reason": ""}]}\n'
+    line = b'{"containers": [{"task": "t", "ready": true, "ready_at": 1.0, "reason": "", "ended_at": null}]}\n'
 
     async def fall_silent(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()

@@ -14,7 +14,7 @@ from shoal.core.signals import Usage
 from shoal.engines.probe import probe
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker
-from shoal.engines.swarm.node.census import Found, read_container
+from shoal.engines.swarm.node.census import Deadline, Found, read_container
 from shoal.engines.swarm.node.health import Check, Condition, after_probe, next_probe_in_s
 from shoal.engines.swarm.node.meter import Look, Meter, parse_stats
 from shoal.engines.swarm.node.states import State, States
@@ -119,7 +119,11 @@ class NodeAgent:
         self._stopping &= found.keys()
         self.states.keep_only(frozenset(found), self._clocks.wall())
         for container, one in found.items():
-            if container not in self._watching and one.check is not None and one.host is not None:
+            if container in self._watching:
+                continue
+            if one.deadline is not None:
+                self._watching[container] = group.create_task(self._await_deadline(one, one.deadline))
+            elif one.check is not None and one.host is not None:
                 watch = self._watch(one, one.host, one.check, adopted=not self._looked)
                 self._watching[container] = group.create_task(watch)
         self._looked = True
@@ -151,7 +155,17 @@ class NodeAgent:
                     self._tell(found, condition)
             if not condition.dead:
                 await asyncio.sleep(next_probe_in_s(condition, check, now_s - born_s))
-        await self._end(found, check, condition.reason)
+        await self._end(found, check.grace_s, condition.reason)
+
+    async def _await_deadline(self, found: Found, deadline: Deadline) -> None:
+        """Ends a run that takes too long; one that ends by itself, or is stopped, cancels or outdates this."""
+        ran_s = max(0.0, self._clocks.wall() - found.created_at)
+        await asyncio.sleep(max(0.0, deadline.after_s - ran_s))
+        if found.container in self._stopping:
+            return
+        reason = f"timed out after {deadline.after_s:g}s"
+        self.states.put(State(found.container, found.task, ready=False, ended_at=self._clocks.wall(), reason=reason))
+        await self._end(found, deadline.grace_s, reason)
 
     def _tell(self, found: Found, condition: Condition) -> None:
         now, before = self._clocks.wall(), self.states.get(found.container)
@@ -167,11 +181,11 @@ class NodeAgent:
             )
         )
 
-    async def _end(self, found: Found, check: Check, why: str) -> None:
+    async def _end(self, found: Found, grace_s: float, why: str) -> None:
         """Ends it as its file says, and Swarm starts another; the look that misses it cancels this."""
         logger.warning("task %s (container %s) is ended: %s", found.task, found.container[:12], why)
         await self._kill(found.container, "SIGTERM")
-        await asyncio.sleep(check.grace_s)
+        await asyncio.sleep(grace_s)
         while True:
             await self._kill(found.container, "SIGKILL")
             await asyncio.sleep(_AGAIN_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,35 @@ _TASK = "com.docker.swarm.task.id"
 
 
 @dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a run of a job is over, counted from its container's creation, and what it then has to end in."""
+
+    after_s: float
+    grace_s: float
+
+    @classmethod
+    def parse(cls, label: str) -> Deadline | None:
+        """Of the label `shoal.timeout`; `None` for who may run on. Raises ValueError."""
+        if not label:
+            return None
+        try:
+            values = json.loads(label)
+            return cls(float(values["after_s"]), float(values["grace_s"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{label!r} is no deadline") from error
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A container of an agent. `host` is its address in the fleet's network; `created_at` epoch seconds. Who has no
-    `check` is not probed."""
+    `check` is not probed, who has no `deadline` may run on."""
 
     container: str
     task: str
     created_at: float
     host: str | None
     check: Check | None
+    deadline: Deadline | None = None
 
 
 def read_container(listed: Mapping[str, Any], network: str) -> Found | None:
@@ -37,4 +58,5 @@ def read_container(listed: Mapping[str, Any], network: str) -> Found | None:
         created_at=float(listed["Created"]),
         host=address or None,
         check=Check.parse(labels.get(names.HEALTH, "")),
+        deadline=Deadline.parse(labels.get(names.TIMEOUT, "")),
     )
