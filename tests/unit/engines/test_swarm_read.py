@@ -151,9 +151,11 @@ def test_a_run(tasks: list[Json], phase: Phase, attempt: int, exit_code: int | N
     )
 
 
-def run_of(*tasks: Json, probes: dict[str, Probe], **labels: str) -> tuple[Seen, JobRun]:
+def run_of(*tasks: Json, probes: dict[str, Probe], timed_out: str | None = None) -> tuple[Seen, JobRun]:
     """A run without retries, as it is seen and as it is read."""
-    made = service(role="run", run="web-1", started="12.5", **labels)
+    made = service(role="run", run="web-1", started="12.5")
+    if timed_out is not None:
+        made["Spec"]["Labels"]["shoal.timed-out"] = timed_out
     for each in tasks:
         each["Spec"]["ContainerSpec"]["Labels"] |= {"shoal.role": "run", "shoal.run": "web-1"}
     seen = look(*tasks, services=(made,), probes=probes)
@@ -167,7 +169,7 @@ def test_a_run_that_was_ended_at_its_timeout_has_failed() -> None:
     assert (run.phase, run.exit_code, run.reason, newly_timed_out(seen)) == (Phase.FAILED, 143, why, {})
     seen, run = run_of(task("t1", "complete", "complete"), probes=ended)
     assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.FAILED, why, {"s1": why})
-    seen, run = run_of(task("t1", "complete", "complete"), probes={}, **{"timed-out": why})
+    seen, run = run_of(task("t1", "complete", "complete"), probes={}, timed_out=why)
     assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.FAILED, why, {})
     seen, run = run_of(task("t1", "complete", "complete"), probes={"t1": Probe(False, None, "no answer")})
     assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.SUCCEEDED, "", {})
