@@ -19,6 +19,7 @@ from shoal.cli.settling import Settling, Verdict
 from shoal.cli.status_text import describe_trouble
 from shoal.cli.stored_fleet import read_stored
 from shoal.cli.up import describe_failure, describe_settled, describe_superseded
+from shoal.cli.watching import watch
 from shoal.errors import ControllerUnavailable, ShoalError
 from shoal.units import format_duration
 
@@ -76,7 +77,7 @@ class Foreground:
 
     async def _watch(self, progress: Progress) -> None:
         try:
-            async with aclosing(self._client.watch()) as views:
+            async with aclosing(watch(self._place)) as views:
                 async for view in views:
                     progress.show(view)
                     if not self._interrupts.wished:

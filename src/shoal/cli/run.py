@@ -12,11 +12,12 @@ from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, format_span, say
 from shoal.cli.own_fleet import require_own_fleet
+from shoal.cli.watching import watch
 from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
-    from shoal.api.client import Client
     from shoal.api.views import RunView
+    from shoal.cli.place import Place
 
 _ENDED = {"succeeded", "failed"}
 
@@ -30,11 +31,11 @@ _ENDED = {"succeeded", "failed"}
 def run(common: Common, job: str, wait: bool) -> int:
     """Run a job now, beside its schedule."""
     require_own_fleet(common)
-    return asyncio.run(_run(common.client(), job, wait, common.output))
+    return asyncio.run(_run(common.place(), job, wait, common.output))
 
 
-async def _run(client: Client, job: str, wait: bool, form: str) -> int:
-    run_id = await client.run(job)
+async def _run(place: Place, job: str, wait: bool, form: str) -> int:
+    run_id = await place.client().run(job)
     if not wait:
         if form == "text":
             click.echo(run_id)
@@ -42,7 +43,7 @@ async def _run(client: Client, job: str, wait: bool, form: str) -> int:
             emit({"run_id": run_id}, form)
         return 0
     say(f"{run_id} is on its way; Ctrl-C leaves it going")
-    ended = await _wait_ended(client, job, run_id)
+    ended = await _wait_ended(place, job, run_id)
     if form == "text":
         click.echo(describe_end(ended))
     else:
@@ -50,9 +51,9 @@ async def _run(client: Client, job: str, wait: bool, form: str) -> int:
     return 0 if ended.phase == "succeeded" else 1
 
 
-async def _wait_ended(client: Client, job: str, run_id: str) -> RunView:
+async def _wait_ended(place: Place, job: str, run_id: str) -> RunView:
     phase = ""
-    async with aclosing(client.watch()) as views:
+    async with aclosing(watch(place)) as views:
         async for view in views:
             for run in (run for agent in view.agents if agent.name == job for run in agent.runs):
                 if run.run_id != run_id:

@@ -15,29 +15,28 @@ from shoal.cli.output import emit, emit_line, say, terminal_width
 from shoal.errors import ControllerUnavailable, no_such_agent
 
 if TYPE_CHECKING:
-    from shoal.api.client import Client
     from shoal.api.views import AgentView, StatusView
+    from shoal.cli.place import Place
 
 
 @click.command(short_help="Show each agent's state, unhealthy ones first.")
 @click.argument("agent", required=False, shell_complete=complete_agents)
-@click.option("-w", "--watch", is_flag=True, help="Stay, and show what changes.")
+@click.option("-w", "--watch", "stay", is_flag=True, help="Stay, and show what changes.")
 @decorate(FLEET_OPTIONS)
 @output_option()
 @pass_common
-def status(common: Common, agent: str | None, watch: bool) -> None:
+def status(common: Common, agent: str | None, stay: bool) -> None:
     """Show each agent's state, unhealthy ones first.
 
     Desired, ready and starting replicas are counted apart. With AGENT, show its replicas and its last decision too.
     `-o wide` adds CPU, memory, requests a second, p95, queue depth and restarts.
     """
     place = common.place()
-    client = place.client()
-    if watch:
-        asyncio.run(_watch(client, agent, common.output))
+    if stay:
+        asyncio.run(_watch(place, agent, common.output))
         return
     try:
-        view = asyncio.run(client.status())
+        view = asyncio.run(place.client().status())
     except ControllerUnavailable:
         found = asyncio.run(place.look())
         if found is None:
@@ -59,11 +58,12 @@ def _show(view: StatusView, agent: str | None, form: str) -> None:
         click.echo(render_status(view, width, wide=form == "wide"))
 
 
-async def _watch(client: Client, agent: str | None, form: str) -> None:
+async def _watch(place: Place, agent: str | None, form: str) -> None:
     from shoal.cli.live import LiveText
     from shoal.cli.status_text import describe_changes, render_agent, render_status
+    from shoal.cli.watching import watch
 
-    async with aclosing(client.watch()) as views:
+    async with aclosing(watch(place)) as views:
         if form in {"json", "yaml"}:
             async for view in views:
                 emit_line(find_agent(view, agent) if agent else view)

@@ -182,9 +182,10 @@ async def wait_settled(place: Place, settling: Settling, timeout_s: float) -> St
 async def _watch_settle(place: Place, settling: Settling, progress: Progress) -> StatusView:
     from shoal.cli.settling import Verdict
     from shoal.cli.stored_fleet import read_stored
+    from shoal.cli.watching import watch
 
     client = place.client()
-    async with aclosing(client.watch()) as views:
+    async with aclosing(watch(place)) as views:
         async for view in views:
             progress.show(view)
             verdict = settling.judge(view, time.monotonic())
