@@ -22,16 +22,16 @@ _NOT_LOADED = "the controller has just started, and reads what the fleet is"
 
 def fleet_view(controller: Controller) -> StatusView:
     """The fleet without its agents."""
-    wished, wired, gateways = controller.wished, controller.wired, controller.parts.gateways
+    wished, wired = controller.wished, controller.wired
     return StatusView(
         fleet=wired.fleet if wired is not None else controller.parts.fleet,
         engine=controller.parts.engine.capabilities.engine,
         at=controller.parts.clock(),
         generation=wished.generation if wished is not None else 0,
         observed_generation=wired.generation if wired is not None else 0,
-        settled=controller.settled and controller.carried_out is not None and gateways.agreed,
+        settled=controller.settled and controller.carried_out is not None and controller.routed,
         gateway_url=gateway_url(controller),
-        gateways=gateways.live,
+        gateways=controller.parts.gateways.live,
         controller_pid=os.getpid(),
         problems=tuple(controller.problems.values()),
         version=__version__,

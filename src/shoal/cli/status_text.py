@@ -265,8 +265,8 @@ def describe_trouble(view: StatusView, agents: Sequence[AgentView]) -> str:
         lines += [f"  {line}" if line else "" for line in _last_logs(agent)]
     if not agents and not view.problems and view.observed_generation and not view.settled:
         there = ", ".join(view.gateways)
-        here = f"of the gateways that are there ({there}) one does not" if there else "there is no gateway that could"
-        lines.append(f"all agents are as wished, but {here} route by it yet")
+        here = f"there are: {there}" if there else "there is none"
+        lines.append(f"all agents are as wished, but not every gateway is there and routes by it ({here})")
     return "\n".join([*lines, *(f"problem: {problem}" for problem in view.problems)])
 
 

@@ -78,6 +78,11 @@ class Controller:
         return not self._stale and not self._dirty and all(state.settled for state in self.states.values())
 
     @property
+    def routed(self) -> bool:
+        """Whether every gateway routes by it."""
+        return self._feed.routed
+
+    @property
     def _stale(self) -> bool:
         """Whether something else may be stored than what is in force."""
         return self._reload or self._loading
@@ -275,6 +280,7 @@ class Controller:
         if stored is not None and fleet is not None:
             self.parts.take_fleet(stored)
             wiring = await self.parts.platform.ensure(fleet)
+            self._feed.await_arrival(wiring.gateways)
             digests = {name: record.digest for name, record in stored.secrets.items()}
             await self.queues.take(fleet, wiring.broker_admin_url, digests)
             self._templates = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from shoal.control.agent_state import AgentState, Event, Wired
 from shoal.core.observed import Observed
@@ -17,6 +17,7 @@ from shoal.spec.model import Fleet
 BARRIER_S = 5.0  # how long a drain waits for a gateway that does not answer
 RECONNECT_LOOK_S = 0.05
 GATHER_S = 2.0  # the gateways of the controller before call again within this time
+COME_S = 30.0  # within which a gateway that was started calls
 
 
 class GatewayFeed:
@@ -38,10 +39,31 @@ class GatewayFeed:
         self._out_since: dict[str, dict[str, int]] = {}  # by agent: who leaves, and the first version without it
         self._held_since: dict[str, int] = {}  # agents with a hold, and the first version that has it
         self._gathered_at = 0.0  # in the loop's time
+        self._to_come: set[str] = set()
+        self._come_by = 0.0  # in the loop's time
 
     def expect_gateways(self) -> None:
         """There were gateways before this controller: for a moment, those that have called are not all there are."""
         self._gathered_at = asyncio.get_running_loop().time() + GATHER_S
+
+    def await_arrival(self, names: Collection[str]) -> None:
+        """These were started. Who does not come in time is told of, and not waited for any longer."""
+        self._to_come = set(names)
+        self._come_by = asyncio.get_running_loop().time() + COME_S
+        self._note_arrivals()
+
+    @property
+    def routed(self) -> bool:
+        """Whether all gateways are there, and route by what was sent last."""
+        self._note_arrivals()
+        return not self._to_come and self._gateways.agreed
+
+    def _note_arrivals(self) -> None:
+        self._to_come -= set(self._gateways.live)
+        if self._to_come and asyncio.get_running_loop().time() > self._come_by:
+            names = ", ".join(sorted(self._to_come))
+            self._note(Event(self._clock(), None, "gateway", f"not there {COME_S:g} s after its start: {names}"))
+            self._to_come.clear()
 
     @property
     def outdated(self) -> bool:
@@ -73,6 +95,7 @@ class GatewayFeed:
             self._version = self._gateways.push(snapshot)
             self._awaited.clear()
         self._note_versions()
+        self._note_arrivals()
         waiting = {
             name: state.leaving - state.left
             for name, state in self._states.items()

@@ -21,7 +21,8 @@ class Wiring:
 
     `public_host` is where the outside finds a gateway, if that is not where it binds. `caller_ports` is by calling
     agent where each has a listener of its own, those included that called before; `broker_url` is by agent, with
-    credentials that reach only the queues that it declares; `broker_admin_url` is Shoal's own.
+    credentials that reach only the queues that it declares; `broker_admin_url` is Shoal's own. `gateways` are the names
+    of those that were started, where that is known before they call.
     """
 
     bind: str
@@ -32,6 +33,7 @@ class Wiring:
     call_url: Mapping[str, str] = field(default_factory=dict[str, str])
     broker_url: Mapping[str, str] = field(default_factory=dict[str, str])
     broker_admin_url: str | None = None
+    gateways: tuple[str, ...] = ()
 
 
 def variable_name(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from shoal.control.agent_state import AgentState, Event
-from shoal.control.gateway_feed import BARRIER_S, GATHER_S, GatewayFeed
+from shoal.control.gateway_feed import BARRIER_S, COME_S, GATHER_S, GatewayFeed
 from shoal.core.observed import AgentObserved
 from shoal.core.routing import AgentRoute, HealthCheck, Snapshot
 from shoal.proxy.memory import MemoryGateways
@@ -53,6 +53,41 @@ def test_a_new_controller_gives_gateways_time_to_call() -> None:
             assert bed.state.left == frozenset()
             bed.gateways.acknowledge("g2")
         assert bed.state.left == {"web-1"} and not bed.noted
+
+    run_virtually(run())
+
+
+def test_routed_is_once_all_that_were_started_are_there_and_agree() -> None:
+    """Not when those that happen to be there already do."""
+
+    async def run() -> None:
+        bed = Feed("n1")
+        bed.feed.await_arrival(("n1", "n2"))
+        bed.feed.push(Snapshot("f", "127.0.0.1", 8080), None)
+        bed.gateways.acknowledge("n1")
+        await asyncio.sleep(COME_S / 2)
+        assert not bed.feed.routed
+        bed.gateways.connect("n2")
+        assert not bed.feed.routed
+        bed.gateways.acknowledge("n2")
+        assert bed.feed.routed
+        bed.gateways.disconnect("n2")
+        assert bed.feed.routed and not bed.noted  # it had come: what becomes of it is the engine's affair
+
+    run_virtually(run())
+
+
+def test_who_never_comes_is_told_of_and_waited_for_no_longer() -> None:
+    """Its port may be taken on its node."""
+
+    async def run() -> None:
+        bed = Feed("n1")
+        bed.feed.await_arrival(("n1", "n2", "n3"))
+        bed.feed.push(Snapshot("f", "127.0.0.1", 8080), None)
+        bed.gateways.acknowledge("n1")
+        await asyncio.sleep(COME_S + 1)
+        assert bed.feed.routed and bed.feed.routed
+        assert [event.message for event in bed.noted] == ["not there 30 s after its start: n2, n3"]
 
     run_virtually(run())
 

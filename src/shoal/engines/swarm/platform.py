@@ -128,21 +128,18 @@ class SwarmPlatform:
     async def _wire(self, fleet: Fleet, users: tuple[str, ...]) -> Wiring:
         callers = sorted(name for name, agent in fleet.agents.items() if agent.calls)
         host = names.BROKER_HOST
+        nodes = [node for node in await self._docker.nodes() if node["Status"]["State"] == "ready"]
+        addresses = sorted(node["Status"]["Addr"] for node in nodes if node["Status"].get("Addr"))
         return Wiring(
             bind="0.0.0.0",
             public_port=fleet.swarm.port,
-            public_host=await self._node_address(),
+            public_host=addresses[0] if addresses else None,
             internal_port=CALLS_PORT,
             call_url=dict.fromkeys(callers, f"http://{names.GATEWAY_HOST}:{CALLS_PORT}"),
             broker_url={name: broker_url(name, self._password(name), host, BROKER_PORT) for name in users},
             broker_admin_url=broker_url(ADMIN_USER, self._password(""), host, BROKER_PORT) if users else None,
+            gateways=tuple(sorted(node["Description"]["Hostname"] for node in nodes if takes_tasks(node))),
         )
-
-    async def _node_address(self) -> str | None:
-        """Of any node that is there: each has a gateway."""
-        nodes: list[Mapping[str, Any]] = [n for n in await self._docker.nodes() if n["Status"]["State"] == "ready"]
-        addresses = sorted(node["Status"]["Addr"] for node in nodes if node["Status"].get("Addr"))
-        return addresses[0] if addresses else None
 
     def _password(self, user: str) -> str:
         """The same as long as the fleet's seed is."""
@@ -150,6 +147,11 @@ class SwarmPlatform:
 
     def _pin_name(self) -> str:
         return object_name(self._own.fleet, "shoal-pin", "shoal-broker")
+
+
+def takes_tasks(node: Mapping[str, Any]) -> bool:
+    """Whether a global service has one there."""
+    return node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active"
 
 
 async def ensure_service(docker: Docker, spec: Spec, auth: str | None = None) -> bool:
