@@ -23,6 +23,7 @@ from shoal.control.parts import Parts
 from shoal.control.swarm_lease import Lease
 from shoal.control.swarm_store import SwarmStore
 from shoal.core.action import Action, ActionFailure
+from shoal.core.masking import Mask
 from shoal.core.observed import Observed
 from shoal.core.template import SecretUse
 from shoal.engines.protocol import Capabilities
@@ -30,13 +31,14 @@ from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker, DockerError, find_endpoint
 from shoal.engines.swarm.engine import SwarmEngine
 from shoal.engines.swarm.install import find_own
-from shoal.engines.swarm.names import Role
+from shoal.engines.swarm.names import Role, secret_name
 from shoal.engines.swarm.nodes import NodeAgents
 from shoal.engines.swarm.platform import SwarmPlatform
 from shoal.engines.swarm.render_own import (
     API_PORT,
     CA_CERTIFICATE_FILE,
     CA_KEY_FILE,
+    CONTENTS_DIRECTORY,
     LINK_PORT,
     NODE_PORT,
     SEED_FILE,
@@ -85,7 +87,10 @@ async def _control(
     news = asyncio.Event()
     nodes = NodeAgents(news.set, credentials.client_context())
     found = Found(docker, fleet, own.network, nodes)
-    engine = SwarmEngine(docker, fleet, probes=nodes.probes, usage=nodes.usage, news=news, heard=found.all_heard)
+    mask = _mask()
+    engine = SwarmEngine(
+        docker, fleet, probes=nodes.probes, usage=nodes.usage, mask=mask.apply, news=news, heard=found.all_heard
+    )
     leased = Leased(engine, lease)
     async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
         controller = Controller(
@@ -97,14 +102,14 @@ async def _control(
                 store=SwarmStore(docker, fleet),
                 open_queues=open_queues,
                 open_outside=RabbitMqQueues,
-                read_secret=_read_secret,
+                read_secret=lambda use: _read_secret(fleet, use),
                 clock=time.time,
                 fleet=fleet,
             )
         )
         api_socket = Path("/tmp/api.sock")
         async with (
-            contextlib.aclosing(QueueAdmins(controller, fleet, str)) as queues,
+            contextlib.aclosing(QueueAdmins(controller, fleet, mask.apply)) as queues,
             serve_api(controller, api_socket, queues, remote),
         ):
             beside = [tasks.create_task(nodes.run()), tasks.create_task(found.run())]
@@ -115,12 +120,20 @@ async def _control(
                     task.cancel()
 
 
-def _read_secret(use: SecretUse) -> bytes:
-    """A broker's user and password, where the controller's service was given the secret."""
+def _read_secret(fleet: str, use: SecretUse) -> bytes:
+    """A broker's user and password."""
     try:
-        return Path("/run/secrets", use.name).read_bytes()
+        return Path(CONTENTS_DIRECTORY, secret_name(fleet, use.name, use.digest)).read_bytes()
     except OSError:
-        raise NotFound(f"the controller was not given the secret {use.name}, which opens a broker") from None
+        raise NotFound(
+            f"the controller was not given the secret {use.name}, which opens a broker; `shoal up` does that"
+        ) from None
+
+
+def _mask() -> Mask:
+    """Of all that the secrets held which this controller was given: with others it is started anew."""
+    directory = Path(CONTENTS_DIRECTORY)
+    return Mask([path.read_bytes() for path in directory.iterdir()] if directory.is_dir() else [])
 
 
 class Leased:

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import DockerError
-from shoal.engines.swarm.names import Role, fleet_labels, own_name, secret_name
+from shoal.engines.swarm.names import DIGEST, Role, fleet_labels, own_name, secret_name
 
 if TYPE_CHECKING:
     from shoal.engines.swarm.docker import Docker
 
 KEY = "hmac-key"
-DIGEST = "shoal.digest"
 _NAME = "shoal.secret"
 _KEY_BYTES = 32
 

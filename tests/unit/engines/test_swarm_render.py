@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_a_service() -> None:
                    "placement": {"require": {"disk": "ssd"}}, "working_dir": "/srv"})  # fmt: skip
     revision = spec["Labels"]["shoal.revision"]
     labels = {"shoal.fleet": "shop", "shoal.role": "revision", "shoal.agent": "web", "shoal.revision": revision,
-              "shoal.port": "8000"}  # fmt: skip
+              "shoal.port": "8000", "shoal.memory": "67108864"}  # fmt: skip
     container = spec["TaskTemplate"]["ContainerSpec"]
     health = container["Labels"].pop("shoal.health")
     assert spec == {
@@ -140,7 +141,13 @@ def test_volumes_and_memory() -> None:
     spec = render({"command": "serve", "port": 80, "volumes": ["stock:/data:ro", "/models:/models"],
                    "tmpfs": ["/tmp:size=16Mi"], "shm_size": "1Gi"})  # fmt: skip
     assert spec["TaskTemplate"]["ContainerSpec"]["Mounts"] == [
-        {"Type": "volume", "Source": "shop_stock", "Target": "/data", "ReadOnly": True},
+        {
+            "Type": "volume",
+            "Source": "shop_stock",
+            "Target": "/data",
+            "ReadOnly": True,
+            "VolumeOptions": {"Labels": {"shoal.fleet": "shop", "shoal.role": "volume"}},
+        },
         {"Type": "bind", "Source": "/models", "Target": "/models", "ReadOnly": False},
         {"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": {"Mode": 0o1777, "SizeBytes": 16 * 2**20}},
         {"Type": "tmpfs", "Target": "/dev/shm", "TmpfsOptions": {"Mode": 0o1777, "SizeBytes": 2**30}},
@@ -178,6 +185,16 @@ def test_an_identity() -> None:
     assert spec["TaskTemplate"]["Placement"]["Constraints"] == ["node.id==node7"]
     assert spec["Labels"]["shoal.role"] == container["Labels"]["shoal.role"] == "ordinal"
     assert base["Name"] != spec["Name"] and base["TaskTemplate"]["Placement"]["Constraints"] == []
+
+
+def test_an_identity_of_a_revision_as_docker_gives_it_back() -> None:
+    """Without what is empty."""
+    base = render({"command": "serve", "port": 80, "stateful": True})
+    for placement in ({}, {"Placement": {}}):
+        kept = copy.deepcopy(base)
+        del kept["TaskTemplate"]["Placement"]
+        kept["TaskTemplate"] |= placement
+        assert render_ordinal("shop", kept, 0, "n7")["TaskTemplate"]["Placement"] == {"Constraints": ["node.id==n7"]}
 
 
 def test_a_run() -> None:

@@ -33,7 +33,7 @@ def sources(spec: dict[str, Any]) -> list[str]:
 
 def test_only_the_controller_has_the_authority() -> None:
     """Of the keys nobody has more than he needs; who has Docker's socket has no port for the outside."""
-    controller, gateway, node = render_controller(OWN, 7444), render_gateway(OWN, 8080), render_node(OWN)
+    controller, gateway, node = render_controller(OWN, 7444, {}), render_gateway(OWN, 8080), render_node(OWN)
     assert held(controller) == ["ca-key", "join-token", "seed"]
     assert held(gateway) == held(node) == ["join-token"]
     assert held(render_broker(OWN, None)) == ["nats.conf"]
@@ -41,9 +41,18 @@ def test_only_the_controller_has_the_authority() -> None:
     assert "Ports" not in node["EndpointSpec"]
 
 
+def test_the_controller_has_what_the_agents_secrets_hold() -> None:
+    """In a directory of its own, so that no name of a secret is one of the keys'; with another content it is another
+    service."""
+    spec = render_controller(OWN, 7444, {"shop_KEY_b": "id2", "shop_KEY_a": "id1"})
+    assert held(spec)[3:] == ["/run/shoal/contents/shop_KEY_a", "/run/shoal/contents/shop_KEY_b"]
+    assert {"id1", "id2"} <= {each["SecretID"] for each in container(spec)["Secrets"]}
+    assert spec["Labels"][CONTENT] != render_controller(OWN, 7444, {})["Labels"][CONTENT]
+
+
 def test_what_all_of_them_may_not() -> None:
     """No capability, no new privilege, nothing written but in memory and in a volume; no root without need."""
-    for spec in (render_controller(OWN, 1), render_gateway(OWN, 2), render_node(OWN), render_broker(OWN, None)):
+    for spec in (render_controller(OWN, 1, {}), render_gateway(OWN, 2), render_node(OWN), render_broker(OWN, None)):
         made = container(spec)
         assert (made["ReadOnly"], made["CapabilityDrop"], made["Privileges"]) == (
             True,
@@ -59,7 +68,7 @@ def test_ports_are_of_the_nodes() -> None:
     port = {"Protocol": "tcp", "PublishedPort": 8080, "TargetPort": 8080, "PublishMode": "host"}
     assert render_gateway(OWN, 8080)["EndpointSpec"]["Ports"] == [port]
     admin = {"Protocol": "tcp", "PublishedPort": 9000, "TargetPort": 7444, "PublishMode": "host"}
-    assert render_controller(OWN, 9000)["EndpointSpec"]["Ports"] == [admin]
+    assert render_controller(OWN, 9000, {})["EndpointSpec"]["Ports"] == [admin]
 
 
 def test_a_gateway_changes_with_nothing_of_the_fleet() -> None:
@@ -79,6 +88,6 @@ def test_the_broker_stays_with_its_volume() -> None:
 
 def test_the_controller_ends_with_the_fleet() -> None:
     """It ends by itself with 0, and is started again after any other end."""
-    task = render_controller(OWN, 7444)["TaskTemplate"]
+    task = render_controller(OWN, 7444, {})["TaskTemplate"]
     assert task["RestartPolicy"]["Condition"] == "on-failure"
     assert task["Placement"] == {"Constraints": ["node.role==manager"]}

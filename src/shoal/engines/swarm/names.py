@@ -21,6 +21,8 @@ HEALTH = "shoal.health"
 PORT = "shoal.port"
 TIMEOUT = "shoal.timeout"
 TIMED_OUT = "shoal.timed-out"
+MEMORY = "shoal.memory"
+DIGEST = "shoal.digest"  # the HMAC of what a secret of the fleet's agents holds
 RETRIES = "shoal.retries"
 STARTED = "shoal.started"
 NODE = "shoal.node"
@@ -30,6 +32,9 @@ GATEWAY_HOST = "shoal-gateway"
 CONTROLLER_HOST = "shoal-controller"
 BROKER_HOST = "shoal-broker"
 NODE_HOST = "shoal-node"
+
+
+TASK = "com.docker.swarm.task.id"  # Swarm's own, of each of its containers
 
 
 class Role(StrEnum):
@@ -47,6 +52,7 @@ class Role(StrEnum):
     CONFIG = "config"
     SECRET = "secret"
     VOLUME = "volume"
+    SWEEP = "sweep"  # of volumes, once everything else is gone
     PIN = "pin"  # on which node an identity has its volumes
 
 

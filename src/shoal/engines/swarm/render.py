@@ -98,6 +98,8 @@ def render_revision(
         labels[names.PORT] = str(template.port)
     if template.stateful:
         labels[names.STATEFUL] = "1"
+    if template.resources.memory_bytes is not None:
+        labels[names.MEMORY] = str(template.resources.memory_bytes)
     environment = _environment(action, files)
     spec: Spec = {
         "Name": object_name(fleet, action.agent, action.revision),
@@ -154,7 +156,8 @@ def render_ordinal(fleet: str, revision: Spec, ordinal: int, node: str | None) -
         if mount["Type"] == "volume":
             mount["Source"] = f"{mount['Source']}_{number}"
     if node is not None:
-        task["Placement"]["Constraints"] = [*task["Placement"]["Constraints"], f"node.id=={node}"]
+        placement = task.setdefault("Placement", {})  # what is empty, Docker leaves out
+        placement["Constraints"] = [*placement.get("Constraints", ()), f"node.id=={node}"]
     return spec
 
 
@@ -289,14 +292,14 @@ def _mounts(fleet: str, template: Template) -> list[Spec]:
                 f"agents.{template.agent}.volumes: found {text}; on Swarm a directory of the host is one of the node "
                 "that a replica happens to run on, so write its absolute path there, or a volume's name"
             )
-        mounts.append(
-            {
-                "Type": "bind" if volume.bound else "volume",
-                "Source": volume.source if volume.bound else object_name(fleet, volume.source),
-                "Target": volume.path,
-                "ReadOnly": volume.read_only,
-            }
-        )
+        mount: Spec = {"Target": volume.path, "ReadOnly": volume.read_only}
+        if volume.bound:
+            mount |= {"Type": "bind", "Source": volume.source}
+        else:
+            labels = fleet_labels(fleet, Role.VOLUME)  # by which `down --volumes` finds it on its node
+            source = object_name(fleet, volume.source)
+            mount |= {"Type": "volume", "Source": source, "VolumeOptions": {"Labels": labels}}
+        mounts.append(mount)
     in_memory = [parse_tmpfs(text) for text in template.tmpfs]
     taken = {mount["Target"] for mount in mounts} | {each.path for each in in_memory}
     mounts += [_in_memory(each.path, each.size_bytes) for each in in_memory]

@@ -29,6 +29,7 @@ CA_KEY_FILE = "/run/secrets/ca-key"
 SEED_FILE = "/run/secrets/seed"
 CA_CERTIFICATE_FILE = "/run/shoal/ca.pem"
 BROKER_FILE = "/run/secrets/nats.conf"
+CONTENTS_DIRECTORY = "/run/shoal/contents"  # what the secrets of the fleet's agents hold
 
 _NS = 10**9
 _GATEWAY_GRACE_S = 15.0
@@ -47,9 +48,10 @@ class Own:
     called: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def render_controller(own: Own, admin_port: int) -> Spec:
+def render_controller(own: Own, admin_port: int, contents: Mapping[str, str]) -> Spec:
     """One, on a manager; people reach it at `admin_port` of its node. It ends by itself with the fleet, and is then not
-    started again."""
+    started again. `contents` are the ids of the agents' secrets by Swarm's names for them: it opens brokers with them,
+    and masks them."""
     spec = _service(
         own,
         Role.CONTROLLER,
@@ -61,6 +63,14 @@ def render_controller(own: Own, admin_port: int) -> Spec:
     )
     container = spec["TaskTemplate"]["ContainerSpec"]
     container["Env"].append("SHOAL_TASK={{.Task.ID}}")
+    container["Secrets"] += [
+        {
+            "File": {"Name": f"{CONTENTS_DIRECTORY}/{name}", "UID": "0", "GID": "0", "Mode": 0o400},
+            "SecretID": key,
+            "SecretName": name,
+        }
+        for name, key in sorted(contents.items())
+    ]
     container["Configs"] = [
         {
             "File": {"Name": CA_CERTIFICATE_FILE, "UID": "0", "GID": "0", "Mode": 0o444},
@@ -130,6 +140,16 @@ def render_broker(own: Own, node: str | None) -> Spec:
     spec = _noted(spec)
     if node is not None:
         spec["TaskTemplate"]["Placement"] = {"Constraints": [f"node.id=={node}"]}
+    return spec
+
+
+def render_sweep(own: Own) -> Spec:
+    """Once on every node: the fleet's volumes go."""
+    command = ["python3", "-m", "shoal.engines.swarm.node.sweep", own.fleet]
+    spec = _service(own, Role.SWEEP, "shoal-sweep", command, secrets=(), mounts=[_socket()], user="0:0")
+    spec["Mode"] = {"GlobalJob": {}}
+    del spec["UpdateConfig"], spec["TaskTemplate"]["Networks"]
+    spec["TaskTemplate"]["RestartPolicy"] = {"Condition": "none"}
     return spec
 
 

@@ -37,6 +37,26 @@ async def test_all_of_one() -> None:
     assert docker.kept == before
 
 
+async def test_the_controller_is_given_what_the_agents_secrets_hold() -> None:
+    """It is started anew for a content that it does not have, and the caller waits until the one before has ended."""
+    docker = FakeDocker()
+    await install(docker, "shop", "shoal:1", 7444, ANN)
+    (before,) = docker.kept["services"].values()
+    docker.running = [{"ID": "t1", "Status": {"State": "running"}}]
+    await install(docker, "shop", "shoal:1", 7444, None)
+    assert list(docker.kept["services"].values()) == [before]
+    await docker.create_secret("shop_KEY_a", b"x", {"shoal.fleet": "shop", "shoal.digest": "a"})
+    async with asyncio.TaskGroup() as tasks:
+        installing = tasks.create_task(install(docker, "shop", "shoal:1", 7444, None))
+        while docker.writes == 0:
+            await asyncio.sleep(0)
+        assert not installing.done()
+        docker.running = [{"ID": "t1", "Status": {"State": "shutdown"}}, {"ID": "t2", "Status": {"State": "running"}}]
+    (after,) = docker.kept["services"].values()
+    given = [each["SecretName"] for each in after["Spec"]["TaskTemplate"]["ContainerSpec"]["Secrets"]]
+    assert "shop_KEY_a" in given
+
+
 async def test_of_two_at_once_one_counts() -> None:
     """Whose certificate is there; the keys of the other are nobody's."""
     docker = FakeDocker()

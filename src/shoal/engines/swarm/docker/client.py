@@ -159,6 +159,15 @@ class Docker:
             made = await self.request("GET", f"/networks/{_segment(name)}")
         return made["Id"]
 
+    async def volumes(self, labels: Mapping[str, str] = _NO_LABELS) -> list[JSON]:
+        """Those of this node."""
+        found = await self.request("GET", "/volumes", params={"filters": render_filters(labels, {}) or None})
+        return found["Volumes"] or []
+
+    async def remove_volume(self, name: str) -> None:
+        """From this node. Gone already is fine; DockerError while a container has it."""
+        await self._remove("volumes", name)
+
     async def remove_network(self, name: str) -> None:
         """Gone already is fine; DockerError while somebody uses it."""
         await self._remove("networks", name)
