@@ -8,6 +8,7 @@ moment in which it saw that renewal, which is later.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,6 +17,8 @@ from shoal.control.swarm_store import Keeper
 from shoal.engines.swarm.docker import DockerError
 from shoal.engines.swarm.names import Role, own_name
 from shoal.errors import Conflict, EngineError
+
+log = logging.getLogger(__name__)
 
 LEASE = "shoal.lease"
 TERM_S = 8.0
@@ -57,7 +60,11 @@ class Lease:
 
     async def acquire(self) -> None:
         """Returns once this one may act: at once where nobody holds the right, or who does has ended."""
+        told = False
         while not await self._try():
+            if not told and self._seen is not None:
+                log.warning("the fleet has a controller already, %s; this one waits", self._seen[0].partition(" ")[0])
+                told = True
             await self._sleep(_LOOK_S)
 
     async def keep(self) -> None:

@@ -185,6 +185,15 @@ def test_who_was_ended_by_its_nodes_agent_says_why() -> None:
         assert (found.phase, found.reason) == (Phase.BACKOFF, reason)
 
 
+def test_one_that_was_started_again_says_why_until_it_is_ready() -> None:
+    """What a crash loop is at the moment matters less than what it does."""
+    tasks = task("t2", at=3, health="{}"), failed("t1", 3, health="{}")
+    (found,) = replicas(look(*tasks, probes={"t2": Probe(False, None, "not ready yet: refused")}))
+    assert found.reason == "exit code 3; started again, not ready yet: refused"
+    assert replicas(look(*tasks))[0].reason == "exit code 3; started again"
+    assert replicas(look(*tasks, probes={"t2": Probe(True, 7.0)}))[0].reason == ""
+
+
 def test_times() -> None:
     """Nanoseconds are more than there is room for, and the year 1 is never."""
     assert epoch_s("1970-01-01T00:00:01.500000000Z") == 1.5

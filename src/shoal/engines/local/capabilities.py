@@ -31,6 +31,7 @@ CAPABILITIES = Capabilities(
         "agents.queue": Ability(Support.BY_SHOAL, "embedded NATS on 127.0.0.1"),
         "agents.publishes": Ability(Support.BY_SHOAL, "embedded NATS on 127.0.0.1"),
         "agents.secrets": Ability(Support.BY_SHOAL, "files of mode 0400 in $SHOAL_SECRETS, same user"),
+        "agents.secrets.masked": Ability(Support.BY_SHOAL, "in logs"),
         "agents.stateful": Ability(Support.BY_SHOAL, "a directory an ordinal"),
         "agents.volumes": Ability(
             Support.ADVISORY, "kept, but not mounted at PATH: $SHOAL_VOLUME_<NAME> says where it is, here and elsewhere"

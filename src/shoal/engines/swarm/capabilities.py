@@ -36,6 +36,7 @@ CAPABILITIES = Capabilities(
         "agents.queue": Ability(Support.BY_SHOAL, "embedded NATS as a service with a volume on one node"),
         "agents.publishes": Ability(Support.BY_SHOAL, "embedded NATS as a service with a volume on one node"),
         "agents.secrets": Ability(Support.NATIVE, "files of mode 0400 in $SHOAL_SECRETS"),
+        "agents.secrets.masked": Ability(Support.BY_SHOAL, "in logs, by the controller, which is given them"),
         "agents.stateful": Ability(Support.BY_SHOAL, "a service an ordinal, which stays on the node of its volumes"),
         "agents.volumes": Ability(Support.NATIVE, "a volume is of one node: replicas elsewhere have their own"),
         "agents.volumes.ro": Ability(Support.NATIVE),

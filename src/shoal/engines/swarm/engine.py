@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
@@ -98,9 +99,9 @@ class SwarmEngine:
             hosts={node["ID"]: node["Description"]["Hostname"] for node in nodes},
             nodes_down=frozenset(node["ID"] for node in nodes if node["Status"]["State"] != "ready"),
             probes=self._probes(),
-            last_logs=self._last_logs,
         )
         await self._read_last_words(broken_tasks(seen))
+        seen = replace(seen, last_logs=self._last_logs)
         await self._ordinals.pin(services, tasks)
         await self._write_down_timeouts(newly_timed_out(seen))
         found = read_agents(seen)

@@ -166,7 +166,10 @@ def _current(agent: str, task: Json, broken: Sequence[Json], seen: Seen) -> Repl
         return _replica(agent, task, Phase.RUNNING, seen, ready=False, reason="its node does not answer")
     if state == "running":
         probe = _probe(task, seen)
-        return _replica(agent, task, Phase.RUNNING, seen, ready=probe.ready, reason=probe.reason, broken=broken)
+        reason = probe.reason
+        if broken and not probe.ready:
+            reason = f"{_why_ended(broken[0], seen)}; started again" + (f", {reason}" if reason else "")
+        return _replica(agent, task, Phase.RUNNING, seen, ready=probe.ready, reason=reason, broken=broken)
     if state in _ENDED or (waits and broken):
         last = broken[0] if broken else task
         reason = _why_ended(last, seen)

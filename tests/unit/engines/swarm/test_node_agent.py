@@ -183,6 +183,26 @@ def test_a_run_ends_at_its_timeout():
     play(story)
 
 
+def test_who_ran_out_of_memory_and_died_says_so():
+    """A process of a container may be killed for its memory, and the container go on."""
+    labels = {"com.docker.swarm.task.id": "task-a", "shoal.memory": str(150 * 2**20)}
+
+    async def story(node: Node, agent: NodeAgent) -> None:
+        node.start("a")
+        await asyncio.sleep(1.0)
+        node.happens("oom", "a", **labels)
+        await asyncio.sleep(1.0)
+        assert state_of(agent, "a").ready
+        del node.running["a"]
+        node.happens("die", "a", **labels)
+        await asyncio.sleep(1.0)
+        state = state_of(agent, "a")
+        assert not state.ready and state.ended_at is not None
+        assert state.reason == "out of memory: limit 150 MiB (resources.memory)"
+
+    play(story)
+
+
 def test_who_starts_is_left_alone_for_its_start_period():
     async def story(node: Node, agent: NodeAgent) -> None:
         node.start("a", lambda _: False)

@@ -30,6 +30,7 @@ _REPLAY_S = 3600.0  # Docker keeps its last 256 events
 _LATE_S = 1.0
 _MEASURE_S = 1.0
 _AT_ONCE = 8
+_EVENTS = ("start", "kill", "oom", "die")
 # Everything else that a container is sent is meant to end it.
 _RELOADS = frozenset(("1", "10", "12"))
 
@@ -59,6 +60,7 @@ class NodeAgent:
         self._clocks = clocks or Clocks()
         self._wake = asyncio.Event()
         self._stopping: set[str] = set()
+        self._out_of_memory: set[str] = set()
         self._found: dict[str, Found] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._meter = Meter()
@@ -90,7 +92,7 @@ class NodeAgent:
         while True:
             try:
                 async with contextlib.aclosing(
-                    self.docker.events(since=since, type="container", label=label, event=["start", "kill", "die"])
+                    self.docker.events(since=since, type="container", label=label, event=_EVENTS)
                 ) as events:
                     async for event in events:
                         since = event["timeNano"] / 1e9
@@ -104,7 +106,18 @@ class NodeAgent:
         attributes: Mapping[str, str] = event["Actor"]["Attributes"]
         if event["Action"] == "kill" and attributes.get("signal") not in _RELOADS:
             self._stopping.add(event["Actor"]["ID"])
+        elif event["Action"] == "oom":  # of any of its processes: it may well go on
+            self._out_of_memory.add(event["Actor"]["ID"])
+        elif event["Action"] == "die" and event["Actor"]["ID"] in self._out_of_memory:
+            self._out_of_memory.remove(event["Actor"]["ID"])
+            self._tell_out_of_memory(event["Actor"]["ID"], attributes)
         self._wake.set()
+
+    def _tell_out_of_memory(self, container: str, labels: Mapping[str, str]) -> None:
+        if names.TASK in labels and names.MEMORY in labels:
+            limit = f"limit {int(labels[names.MEMORY]) / 2**20:.0f} MiB (resources.memory)"
+            ended_at = self._clocks.wall()
+            self.states.put(State(container, labels[names.TASK], False, None, ended_at, f"out of memory: {limit}"))
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
         try:

@@ -10,8 +10,6 @@ from typing import Any
 from shoal.engines.swarm import names
 from shoal.engines.swarm.node.health import Check
 
-_TASK = "com.docker.swarm.task.id"
-
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -48,13 +46,13 @@ class Found:
 def read_container(listed: Mapping[str, Any], network: str) -> Found | None:
     """`None` for what is no replica. Raises ValueError for a label that can't be read."""
     labels: Mapping[str, str] = listed.get("Labels") or {}
-    if names.AGENT not in labels or _TASK not in labels:
+    if names.AGENT not in labels or names.TASK not in labels:
         return None
     networks: Mapping[str, Any] = listed.get("NetworkSettings", {}).get("Networks") or {}
     address: str = networks.get(network, {}).get("IPAddress") or ""
     return Found(
         container=listed["Id"],
-        task=labels[_TASK],
+        task=labels[names.TASK],
         created_at=float(listed["Created"]),
         host=address or None,
         check=Check.parse(labels.get(names.HEALTH, "")),
