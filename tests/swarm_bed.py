@@ -30,12 +30,15 @@ BUILD_S = 900
 class Swarm:
     """One Swarm with the images of this checkout on every node.
 
-    `endpoint` is of a manager. `addresses` has, by the node's host name, where its host-mode ports answer. The images
-    are IDs. `bed` is None for somebody else's Swarm, whose nodes can't be killed or cut off.
+    `endpoint` is of a manager, `endpoints` by the node's host name of each. `addresses` has, by the same, where its
+    host-mode ports answer. `host` is where containers reach this machine. The images are IDs. `bed` is None for
+    somebody else's Swarm, whose nodes can't be killed or cut off.
     """
 
     endpoint: Endpoint
+    endpoints: Mapping[str, Endpoint]
     addresses: Mapping[str, str]
+    host: str
     shoal_image: str
     agents_image: str
     warehouse_image: str
@@ -59,8 +62,13 @@ class Swarm:
 @pytest.fixture(scope="session")
 def swarm() -> Swarm:
     """The Swarm of this session."""
+    return find_or_skip(os.environ)
+
+
+def find_or_skip(environ: Mapping[str, str]) -> Swarm:
+    """What is there; the test that asks is skipped, and says what was missing, where there is nothing."""
     try:
-        return find_swarm(os.environ)
+        return find_swarm(environ)
     except (BedError, EngineError) as error:
         skip(str(error))
 
@@ -91,9 +99,12 @@ def _on_bed(bed: Bed) -> Swarm:
             raise BedError(f"{state.name} of the bed is {state.state}; `make swarm-up` makes it whole")
     images = build_images(bed.cache)
     loading.load_images(bed.nodes(), images.all())
+    endpoints = {node.name: Endpoint(f"unix://{node.socket}", said_by="the bed") for node in bed.nodes()}
     return Swarm(
-        endpoint=Endpoint(f"unix://{bed.node(1).socket}", said_by="the bed"),
+        endpoint=endpoints[bed.node(1).name],
+        endpoints=endpoints,
         addresses={node.name: node.address for node in bed.nodes()},
+        host=bed.host_address,
         shoal_image=images.shoal.image_id,
         agents_image=images.agents.image_id,
         warehouse_image=images.warehouse.image_id,
@@ -103,16 +114,18 @@ def _on_bed(bed: Bed) -> Swarm:
 
 def _named(endpoint: Endpoint) -> Swarm:
     """Somebody's Swarm of one node, such as Docker Desktop's: images are built there, so others would have none."""
-    info = asyncio.run(_info(endpoint))
+    info, host = asyncio.run(_look_at(endpoint))
     here, nodes = info["Swarm"]["LocalNodeState"], info["Swarm"].get("Nodes")
     if here != "active" or not info["Swarm"].get("ControlAvailable"):
         raise BedError(f"DOCKER_HOST={endpoint.host}: expected a Swarm's manager; make it one with: docker swarm init")
     if nodes != 1:
         raise BedError(f"DOCKER_HOST={endpoint.host}: a Swarm of {nodes} nodes; expected one node, or the bed")
-    host = "127.0.0.1" if endpoint.socket is not None else endpoint.url.hostname
+    published = "127.0.0.1" if endpoint.socket is not None else endpoint.url.hostname
     return Swarm(
         endpoint=endpoint,
-        addresses={str(info["Name"]): host or "127.0.0.1"},
+        endpoints={str(info["Name"]): endpoint},
+        addresses={str(info["Name"]): published or "127.0.0.1"},
+        host=host,
         shoal_image=_docker_build("docker/Dockerfile"),
         agents_image=_docker_build("tests/conformance/agents/Dockerfile"),
         warehouse_image=_docker_build("examples/warehouse/Dockerfile"),
@@ -120,9 +133,11 @@ def _named(endpoint: Endpoint) -> Swarm:
     )
 
 
-async def _info(endpoint: Endpoint) -> dict[str, Any]:
+async def _look_at(endpoint: Endpoint) -> tuple[dict[str, Any], str]:
+    """What it says of itself, and the address at which its containers reach its machine."""
     async with Docker(endpoint) as docker:
-        return await docker.info()
+        bridges = [each for each in await docker.networks() if each["Name"] == "docker_gwbridge"]
+        return await docker.info(), bridges[0]["IPAM"]["Config"][0]["Gateway"] if bridges else "127.0.0.1"
 
 
 def _docker_build(dockerfile: str) -> str:

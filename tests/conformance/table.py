@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conformance.bed import BEDS
+from tests.conformance.beds import BEDS
 from tests.conformance.cases import cases, modules, why_impossible
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"

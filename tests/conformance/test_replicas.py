@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
-import json
+import time
 from typing import Any
 
 import pytest
 
-from tests.conformance.bed import LocalBed
+from shoal.errors import ControllerUnavailable
+from tests.conformance.bed import FleetBed
 from tests.conformance.load import load
 
 
-def stock(bed: LocalBed, version: str, count: int = 3) -> dict[str, Any]:
+def stock(bed: FleetBed, version: str, count: int = 3) -> dict[str, Any]:
     scale = {"min": count, "max": count}
     agent = bed.http_agent(
-        public={"path": "/stock"}, stateful=True, volumes=["stock:/stock"], scale=scale,
+        public={"path": "/stock"}, stateful=True, volumes=["stock:/data"], scale=scale,
         update={"min_ready_time": "500ms"}, environment={"VERSION": version},
     )  # fmt: skip
     return {"agents": {"stock": agent}}
 
 
-async def starts(bed: LocalBed, count: int) -> dict[int, list[str]]:
+async def starts(bed: FleetBed, count: int) -> dict[int, list[str]]:
     """What each identity's volume says of all who had it."""
     found: dict[int, list[str]] = {}
     for _ in range(200):
@@ -32,7 +35,7 @@ async def starts(bed: LocalBed, count: int) -> dict[int, list[str]]:
     return found
 
 
-async def test_stateful(bed: LocalBed) -> None:
+async def test_stateful(bed: FleetBed) -> None:
     """An identity keeps its volume through a change, which takes the highest ordinal first and never makes a second
     holder, and through scaling down and up; no request fails."""
     await bed.up(stock(bed, "1"))
@@ -51,15 +54,15 @@ async def test_stateful(bed: LocalBed) -> None:
 
 
 @pytest.mark.enforces("agents.volumes")
-async def test_a_volume_is_at_its_path(bed: LocalBed) -> None:
+async def test_a_volume_is_at_its_path(bed: FleetBed) -> None:
     """What `volumes` says is the path in the replica, too."""
-    volume = {"volumes": ["models:/shoal-conformance"]}
+    volume = {"volumes": ["models:/data"]}  # which the image has, its user's
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, **volume)}})
-    assert (await bed.get("/web/write?path=/shoal-conformance/file"))[1]["read"] == "written"
+    assert (await bed.get("/web/write?path=/data/shoal-conformance"))[1]["read"] == "written"
 
 
 @pytest.mark.enforces("agents.volumes.ro")
-async def test_a_read_only_volume(bed: LocalBed) -> None:
+async def test_a_read_only_volume(bed: FleetBed) -> None:
     """A replica can't write to a volume that it has for reading."""
     volume = {"volumes": ["models:/models:ro"]}
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, **volume)}})
@@ -67,9 +70,9 @@ async def test_a_read_only_volume(bed: LocalBed) -> None:
     assert (await bed.get(f"/web/write?path={place}/file"))[1]["read"] is None
 
 
-async def test_secret(bed: LocalBed) -> None:
+async def test_secret(bed: FleetBed) -> None:
     """A secret is a file that is only read, and a variable where it says so; a new value comes by a change without a
-    failed request; what a replica writes of it is not shown."""
+    failed request."""
     agent = bed.http_agent(
         public={"path": "/web"}, scale={"min": 2, "max": 2}, secrets=["PLAIN", {"name": "KEY", "as": "env"}],
         update={"max_surge": "100%", "min_ready_time": "500ms"},
@@ -79,7 +82,6 @@ async def test_secret(bed: LocalBed) -> None:
     assert plain == {"file": "a plain one", "variable": None, "writable": False}
     _, key = await bed.get("/web/secret?name=KEY")
     assert key == {"file": "the-first-key", "variable": "the-first-key", "writable": False}
-    await bed.get("/web/say?text=my+key+is+the-first-key+indeed")
     async with load(f"{await bed.url()}/web/", 40) as seen:
         exit_code, said = await bed.shoal("secret", "set", "KEY", given=b"the-second-key")
         assert exit_code == 0, said
@@ -87,11 +89,19 @@ async def test_secret(bed: LocalBed) -> None:
     for _ in range(4):
         _, key = await bed.get("/web/secret?name=KEY")
         assert key == {"file": "the-second-key", "variable": "the-second-key", "writable": False}
+
+
+@pytest.mark.enforces("agents.secrets.masked")
+async def test_a_secret_in_a_log(bed: FleetBed) -> None:
+    """What a replica writes of a secret is not shown."""
+    agent = bed.http_agent(public={"path": "/web"}, secrets=["KEY"])
+    await bed.up({"agents": {"web": agent}}, {"KEY": b"the-first-key"})
+    await bed.get("/web/say?text=my+key+is+the-first-key+indeed")
     shown = [line.text async for line in bed.api.logs(["web"])]
     assert "my key is *** indeed" in shown and "the-first-key" not in " ".join(shown)
 
 
-async def test_depends_on(bed: LocalBed) -> None:
+async def test_depends_on(bed: FleetBed) -> None:
     """An agent starts for the first time when those that it depends on are ready, and can call them then; later it goes
     on without them. They are stopped in the other order."""
     back = bed.http_agent(environment={"START_S": "1.5"})
@@ -110,14 +120,22 @@ async def test_depends_on(bed: LocalBed) -> None:
         await bed.get("/front/call?agent=middle&path=/crash")
         await bed.until_agent("middle", lambda a: a.ready == 1 and a.replicas[0].restarts == 1, "middle to come back")
     assert seen.failed == {}
-    await bed.down()
-    _, said = await bed.shoal("events", "-o", "json")
-    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    assert [event["agent"] for event in events if event["kind"] == "gone"] == ["front", "middle", "back"]
+    gone: list[str | None] = []
+
+    async def follow() -> None:
+        with contextlib.suppress(ControllerUnavailable):
+            async for event in bed.api.events(time.time(), follow=True):
+                if event.kind == "gone":
+                    gone.append(event.agent)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follow())
+        await bed.down()
+    assert gone == ["front", "middle", "back"]
 
 
 @pytest.mark.enforces("agents.resources.memory")
-async def test_limits(bed: LocalBed) -> None:
+async def test_limits(bed: FleetBed) -> None:
     """A replica that takes more memory than it may is ended and started anew, with that as the reason, and the others
     serve on; no process may open files without end."""
     web = bed.http_agent(

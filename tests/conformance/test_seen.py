@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.conformance.bed import LocalBed
+from tests.conformance.bed import FleetBed
 
 
-async def test_logs(bed: LocalBed) -> None:
+async def test_logs(bed: FleetBed) -> None:
     """What a replica writes to either stream can be read, with its agent and replica."""
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"})}})
     await bed.get("/web/say?text=hello-from-inside")
@@ -14,7 +14,7 @@ async def test_logs(bed: LocalBed) -> None:
     assert found and found[0].agent == "web" and found[0].replica.startswith("web")
 
 
-async def test_explain(bed: LocalBed) -> None:
+async def test_explain(bed: FleetBed) -> None:
     """A change of count is there with its reason; a pin is one."""
     await bed.up({"agents": {"web": bed.http_agent(scale={"min": 1, "max": 3})}})
     await bed.api.scale("web", 3)
@@ -25,7 +25,7 @@ async def test_explain(bed: LocalBed) -> None:
     await bed.until_agent("web", lambda a: a.pin is None, "the pin to be released")
 
 
-async def test_crash_is_told(bed: LocalBed) -> None:
+async def test_crash_is_told(bed: FleetBed) -> None:
     """A replica that ends by itself comes back, and the event says how it ended."""
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"})}})
     await bed.get("/web/crash")

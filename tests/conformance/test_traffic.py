@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
 import pytest
 
-from tests.conformance.bed import LocalBed
+from tests.conformance.bed import FleetBed
 from tests.conformance.load import load
 
 FAST_DOWN = {
@@ -16,7 +17,7 @@ FAST_DOWN = {
 }
 
 
-def callers(bed: LocalBed) -> dict[str, Any]:
+def callers(bed: FleetBed) -> dict[str, Any]:
     return {
         "agents": {
             "front": bed.http_agent(public={"path": "/front"}, calls=["back"]),
@@ -26,7 +27,7 @@ def callers(bed: LocalBed) -> dict[str, Any]:
     }
 
 
-async def test_deploy(bed: LocalBed) -> None:
+async def test_deploy(bed: FleetBed) -> None:
     """A public service answers under its path once the fleet is settled; other paths are 404."""
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale={"min": 2, "max": 2})}})
     answers = [await bed.get("/web/hello?x=1") for _ in range(8)]
@@ -36,7 +37,7 @@ async def test_deploy(bed: LocalBed) -> None:
     assert (await bed.get("/elsewhere"))[0] == 404
 
 
-async def test_change(bed: LocalBed) -> None:
+async def test_change(bed: FleetBed) -> None:
     """A new version takes over under load without a failed request, and the old one is gone in the end."""
     web = {"public": {"path": "/web"}, "scale": {"min": 2, "max": 2}}
     await bed.up({"agents": {"web": bed.http_agent(**web)}})
@@ -50,7 +51,7 @@ async def test_change(bed: LocalBed) -> None:
     assert (await bed.get("/web/"))[1]["version"] == "2"
 
 
-async def test_bad_version_leaves_the_old_one_serving(bed: LocalBed) -> None:
+async def test_bad_version_leaves_the_old_one_serving(bed: FleetBed) -> None:
     """A version that never gets ready is told with its last log lines; requests go on as before."""
     web = {"public": {"path": "/web"}}
     await bed.up({"agents": {"web": bed.http_agent(**web)}})
@@ -61,7 +62,7 @@ async def test_bad_version_leaves_the_old_one_serving(bed: LocalBed) -> None:
     assert "this version is broken" in agent.reason
 
 
-async def test_scale_up_and_down_under_load(bed: LocalBed) -> None:
+async def test_scale_up_and_down_under_load(bed: FleetBed) -> None:
     """Concurrency brings replicas, its end takes them away, and no request fails on the way."""
     scale = {"min": 1, "max": 4, "target": {"concurrency": 4}, "behavior": FAST_DOWN}
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale=scale)}})
@@ -72,7 +73,7 @@ async def test_scale_up_and_down_under_load(bed: LocalBed) -> None:
     assert seen.failed == {} and after.failed == {}
 
 
-async def test_wake_from_zero(bed: LocalBed) -> None:
+async def test_wake_from_zero(bed: FleetBed) -> None:
     """Requests that come while there is no replica are held and answered; then it falls asleep again."""
     scale = {"min": 0, "max": 2, "target": {"concurrency": 10}, "behavior": FAST_DOWN}
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale=scale)}})
@@ -84,7 +85,7 @@ async def test_wake_from_zero(bed: LocalBed) -> None:
     assert (await bed.get("/web/"))[0] == 200
 
 
-async def test_drain_with_a_stream_in_flight(bed: LocalBed) -> None:
+async def test_drain_with_a_stream_in_flight(bed: FleetBed) -> None:
     """A replica that is scaled away finishes its stream first."""
     scale = {"min": 1, "max": 3}
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale=scale, stop_grace_period="20s")}})
@@ -104,7 +105,7 @@ async def test_drain_with_a_stream_in_flight(bed: LocalBed) -> None:
     assert [each.result() for each in streams] == [30] * 6
 
 
-async def test_sticky(bed: LocalBed) -> None:
+async def test_sticky(bed: FleetBed) -> None:
     """Requests with the same key reach the same replica; different keys are spread."""
     web = bed.http_agent(public={"path": "/web"}, scale={"min": 3, "max": 3}, sticky={"header": "x-user"})
     await bed.up({"agents": {"web": web}})
@@ -117,16 +118,17 @@ async def test_sticky(bed: LocalBed) -> None:
     assert len(set.union(*reached.values())) == 3
 
 
-async def test_breaker(bed: LocalBed) -> None:
+async def test_breaker(bed: FleetBed) -> None:
     """More requests in flight than declared are refused at once, and those within are answered."""
-    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, max_requests=5)}})
-    answers = await asyncio.gather(*(bed.get("/web/?ms=1500") for _ in range(20)))
+    await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, max_requests=6)}})
+    gateways = itertools.cycle(await bed.urls())  # each has its share of the limit
+    answers = await asyncio.gather(*(bed.get("/web/?ms=1500", base=next(gateways)) for _ in range(20)))
     statuses = [status for status, _ in answers]
     assert statuses.count(503) >= 10 and statuses.count(200) >= 5
     assert set(statuses) == {200, 503}
 
 
-async def test_calls_declared_and_refused(bed: LocalBed) -> None:
+async def test_calls_declared_and_refused(bed: FleetBed) -> None:
     """A declared call passes; an undeclared one is refused by the gateway."""
     await bed.up(callers(bed))
     _, allowed = await bed.get("/front/call?agent=back&path=/x")
@@ -138,7 +140,7 @@ async def test_calls_declared_and_refused(bed: LocalBed) -> None:
 
 
 @pytest.mark.enforces("agents.calls")
-async def test_calls_around_the_gateway(bed: LocalBed) -> None:
+async def test_calls_around_the_gateway(bed: FleetBed) -> None:
     """At the callee's own address an undeclared call reaches nobody."""
     status = await bed.up(callers(bed))
     other = next(agent for agent in status.agents if agent.name == "other")
@@ -146,7 +148,7 @@ async def test_calls_around_the_gateway(bed: LocalBed) -> None:
     assert direct["status"] is None
 
 
-async def test_replicas_killed_under_load(bed: LocalBed) -> None:
+async def test_replicas_killed_under_load(bed: FleetBed) -> None:
     """Of a replica that is killed no idempotent request is lost, and of others only those that it had in hand; it comes
     back each time."""
     web = bed.http_agent(public={"path": "/web"}, scale={"min": 3, "max": 3}, idempotent=["GET"])

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from shoal.core.queued import QueuedTask
-from tests.conformance.bed import LocalBed
+from tests.conformance.bed import FleetBed
+from tests.conformance.sink import Sink
 
 FAST_DOWN = {
     "scale_down": {"stabilization_window": "1s", "policies": [{"type": "percent", "value": 100, "period": "1s"}]}
 }
 
 
-def effects(sink: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in sink.read_text().splitlines()] if sink.exists() else []
+def effects(sink: Sink) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in sink.said()]
 
 
-def done(sink: Path) -> list[str]:
+def done(sink: Sink) -> list[str]:
     return [effect["name"] for effect in effects(sink) if effect["event"] == "done"]
 
 
-async def until(holds: Callable[[], object], bed: LocalBed, what: str) -> None:
+async def until(holds: Callable[[], object], bed: FleetBed, what: str) -> None:
     await bed.until(lambda _: bool(holds()), what)
 
 
-async def buried(bed: LocalBed, number: int) -> tuple[QueuedTask, ...]:
+async def buried(bed: FleetBed, number: int) -> tuple[QueuedTask, ...]:
     """Waits for the queue to be empty but for so many dead letters."""
     while True:
         queues = {queue.name: queue for queue in await bed.api.queues()}
@@ -39,8 +37,8 @@ async def buried(bed: LocalBed, number: int) -> tuple[QueuedTask, ...]:
         await bed.until(lambda _: True, "an answer")
 
 
-def queue_fleet(bed: LocalBed, sink: Path, scale: dict[str, Any], **queue: Any) -> dict[str, Any]:
-    worker = bed.program("worker_agent.py", queue="tasks", scale=scale, environment={"SINK": str(sink)})
+def queue_fleet(bed: FleetBed, sink: Sink, scale: dict[str, Any], **queue: Any) -> dict[str, Any]:
+    worker = bed.program("worker_agent.py", queue="tasks", scale=scale, environment={"SINK": sink.url()})
     return {
         "agents": {"web": bed.http_agent(public={"path": "/web"}, publishes=["tasks"]), "worker": worker},
         "queues": {"tasks": queue},
@@ -48,9 +46,8 @@ def queue_fleet(bed: LocalBed, sink: Path, scale: dict[str, Any], **queue: Any) 
     }
 
 
-async def test_queue_scaling(bed: LocalBed, tmp_path: Path) -> None:
+async def test_queue_scaling(bed: FleetBed, sink: Sink) -> None:
     """A worker at zero wakes with the first tasks, grows with the depth, does each once, and goes back to zero."""
-    sink = tmp_path / "sink"
     scale = {"min": 0, "max": 4, "target": {"queue_depth": 5}, "behavior": FAST_DOWN}
     await bed.up(queue_fleet(bed, sink, scale))
     await bed.until_agent("worker", lambda a: a.desired == 0, "the worker to sleep")
@@ -60,9 +57,8 @@ async def test_queue_scaling(bed: LocalBed, tmp_path: Path) -> None:
     assert sorted(done(sink)) == sorted(f"t-{n}" for n in range(40))
 
 
-async def test_poison_task_becomes_a_dead_letter(bed: LocalBed, tmp_path: Path) -> None:
+async def test_poison_task_becomes_a_dead_letter(bed: FleetBed, sink: Sink) -> None:
     """A task that fails each time is tried as often as declared, then buried with its reason; others pass by."""
-    sink = tmp_path / "sink"
     await bed.up(queue_fleet(bed, sink, {"min": 1, "max": 1}, max_attempts=3))
     await bed.get("/web/publish?queue=tasks&name=bad&poison=1")
     await bed.get("/web/publish?queue=tasks&n=5&name=good")
@@ -77,34 +73,33 @@ async def test_poison_task_becomes_a_dead_letter(bed: LocalBed, tmp_path: Path) 
     assert [e["attempt"] for e in effects(sink) if e["event"] == "start" and e["name"] == "bad-0"] == [1, 2, 3] * 2
 
 
-async def test_worker_killed_in_the_middle_of_a_task(bed: LocalBed, tmp_path: Path) -> None:
+async def test_worker_killed_in_the_middle_of_a_task(bed: FleetBed, sink: Sink) -> None:
     """kill -9 of a worker: its task is given to another one after `ack_wait`, and done."""
-    sink = tmp_path / "sink"
     await bed.up(queue_fleet(bed, sink, {"min": 1, "max": 1}, ack_wait="2s"))
     await bed.get("/web/publish?queue=tasks&name=long&ms=1000")
     await until(lambda: effects(sink), bed, "the task to start")
-    os.kill(effects(sink)[0]["pid"], signal.SIGKILL)
+    (replica,) = (await bed.replicas("worker")).values()
+    await bed.kill_replica(replica, effects(sink)[0]["pid"])
     await until(lambda: done(sink), bed, "the task to be done")
     starts = [e for e in effects(sink) if e["event"] == "start"]
-    assert len(starts) == 2 and starts[0]["pid"] != starts[1]["pid"]
+    assert len(starts) == 2
+    assert (starts[0]["replica"], starts[0]["pid"]) != (starts[1]["replica"], starts[1]["pid"])
     assert done(sink) == ["long-0"]
 
 
-async def test_cron(bed: LocalBed, tmp_path: Path) -> None:
+async def test_cron(bed: FleetBed, sink: Sink) -> None:
     """A job runs at its times, each time once, and its history is kept."""
-    sink = tmp_path / "sink"
-    job = bed.program("job_agent.py", schedule={"cron": "*/2 * * * * *"}, environment={"SINK": str(sink)})
+    job = bed.program("job_agent.py", schedule={"cron": "*/2 * * * * *"}, environment={"SINK": sink.url()})
     await bed.up({"agents": {"job": job}})
     agent = await bed.until_agent("job", lambda a: len(a.runs) >= 3 and a.runs[-1].phase == "succeeded", "three runs")
     assert len({run.run_id for run in agent.runs}) == len(agent.runs)
-    ran = [line.split()[0] for line in sink.read_text().splitlines()]
+    ran = [line.split()[0] for line in sink.said()]
     assert len(ran) == len(set(ran))
 
 
-async def test_run_now_with_retries(bed: LocalBed, tmp_path: Path) -> None:
+async def test_run_now_with_retries(bed: FleetBed, sink: Sink) -> None:
     """`run` starts a run beside the schedule; a failed attempt is repeated as often as declared."""
-    sink = tmp_path / "sink"
-    environment = {"SINK": str(sink), "FAILS": "1"}
+    environment = {"SINK": sink.url(), "FAILS": "1"}
     job = bed.program("job_agent.py", schedule={"cron": "0 0 1 1 *"}, retries=2, environment=environment)
     await bed.up({"agents": {"job": job}})
     run_id = await bed.api.run("job")
@@ -112,4 +107,4 @@ async def test_run_now_with_retries(bed: LocalBed, tmp_path: Path) -> None:
         "job", lambda a: any(r.run_id == run_id and r.phase == "succeeded" for r in a.runs), "the run to succeed"
     )
     assert [(run.attempt, run.exit_code) for run in agent.runs] == [(2, 0)]
-    assert len(sink.read_text().splitlines()) == 2
+    assert len(sink.said()) == 2

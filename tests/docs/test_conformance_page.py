@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.bed import BEDS
+from tests.conformance.beds import BEDS
 from tests.conformance.cases import cases, modules
 from tests.conformance.table import PAGE, page
 
