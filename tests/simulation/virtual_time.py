@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+STILL = 100_000  # turns of the loop at one instant
+
 
 class _NoWaiting(selectors.SelectSelector):
     """Instead of waiting it moves the clock on. File descriptors (the loop's own pipe) are never looked at."""
@@ -19,10 +21,15 @@ class _NoWaiting(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._still = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("everybody waits, and nothing is due: a deadlock")
+        self._still = 0 if timeout > 0 else self._still + 1
+        if self._still > STILL:
+            self._still = 0  # for the cleanup
+            raise RuntimeError("time stands still: somebody is due again and again")
         self.now += max(0.0, timeout)
         return []
 

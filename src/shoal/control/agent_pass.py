@@ -130,6 +130,7 @@ def step_agent(
 
 def step_removed(state: AgentState) -> tuple[Action, ...]:
     """The next actions of an agent that left the fleet: none while one that left it too still depends on this one."""
+    state.due_at = None
     if state.waits_on:
         state.settled, state.waiting_for = False, describe_waits(state)
         return ()
@@ -137,7 +138,6 @@ def step_removed(state: AgentState) -> tuple[Action, ...]:
     if state.route is not None:
         state.route = replace(state.route, endpoints=(), hold=False)
     _remember(state, step, (), step.leaving | frozenset(r.id for r in state.observed.replicas if takes_requests(r)))
-    state.due_at = None
     return step.actions
 
 
