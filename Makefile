@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test unit lint bench soak lock clean testbed swarm-up swarm-down
+.PHONY: demo test unit lint bench bench-swarm soak lock clean testbed swarm-up swarm-down
 
 # requirements.lock is uv's lock file in its form without registry addresses: names, versions, hashes.
 .venv/.installed: requirements.lock pyproject.toml
@@ -53,6 +53,11 @@ demo: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m bench
+
+# On the test bed's Swarm (make swarm-up), against plain Swarm in the same run; half an hour.
+bench-swarm: .venv/.installed
+	$(BIN)/python -m bench swarm
+	$(BIN)/python -m bench.swarm_loss
 
 # Hours: every campaign of faults with its full numbers; writes docs/soak.md.
 soak: .venv/.installed

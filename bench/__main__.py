@@ -29,6 +29,7 @@ class Bench:
     module: str
     about: str
     limit_s: int
+    needs_swarm: bool = False
 
 
 BENCHES = {
@@ -38,6 +39,7 @@ BENCHES = {
     "pass": Bench("bench.control_pass", "one pass of the control loop over 1,000 agents", 600),
     "cli": Bench("bench.command_line", "the command line's start, and the check of a large file", 300),
     "queue": Bench("bench.queue_rate", "the embedded broker: confirmed publishes and tasks a second", 300),
+    "swarm": Bench("bench.swarm_scaling", "on a Swarm: a step of load, and 3 replicas to 10", 900, needs_swarm=True),
 }
 
 
@@ -52,14 +54,15 @@ def main() -> int:
         description=f"Measures Shoal on this machine.\n\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all without one")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all that need no Swarm without one")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, for a first look")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in BENCHES]:
         parser.error(f"no bench {', '.join(unknown)}; there are: {', '.join(BENCHES)}")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins with it ignored
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    return _run_all(arguments.names or list(BENCHES), quick=arguments.quick)
+    here = [name for name, bench in BENCHES.items() if not bench.needs_swarm]
+    return _run_all(arguments.names or here, quick=arguments.quick)
 
 
 def _run_all(names: list[str], *, quick: bool) -> int:
