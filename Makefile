@@ -20,8 +20,11 @@ lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --group dev --group example pyproject.toml -o requirements.lock
 
+# Most tests wait, and those on a Swarm most of all: they run beside the others.
 test: .venv/.installed lint
-	$(BIN)/pytest
+	@log=$$(mktemp); $(BIN)/pytest -m swarm >$$log 2>&1 & swarm=$$!; \
+	$(BIN)/pytest -m "not swarm"; here=$$?; wait $$swarm; there=$$?; \
+	echo "those on a Swarm, at the same time:"; cat $$log; rm $$log; exit $$((here || there))
 
 unit: .venv/.installed
 	$(BIN)/pytest tests/unit

@@ -21,5 +21,7 @@ settings.load_profile("busy")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What asks for a Swarm is marked so, and can be left out: `pytest -m "not swarm"`."""
     for item in items:
-        if "swarm" in getattr(item, "fixturenames", ()):
+        case = getattr(item, "callspec", None)
+        engine = case.params.get("bed") if case is not None else None
+        if engine == "swarm" or "swarm" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.swarm)

@@ -41,7 +41,7 @@ class SwarmBed(FleetBed):
         super().__init__(home, http, fleet)
         self.environ["DOCKER_HOST"] = self.swarm.endpoint.host
         self.sink_host = self.swarm.host
-        self._port, self._admin_port = _PORTS[fleet]
+        self.port, self._admin_port = _PORTS[fleet]
         self._api: Client | None = None
 
     @classmethod
@@ -65,7 +65,7 @@ class SwarmBed(FleetBed):
         return {"image": self.swarm.agents_image, "command": ["python3", f"/agents/{name}"], **more}
 
     async def store(self, spec: dict[str, Any], secrets: Mapping[str, bytes] | None = None) -> None:
-        own = {"port": self._port, "admin_port": self._admin_port, "image": self.swarm.shoal_image}
+        own = {"port": self.port, "admin_port": self._admin_port, "image": self.swarm.shoal_image}
         fleet = Fleet.model_validate({"fleet": self.fleet, "engine": "swarm", "swarm": own, **spec})
         records: dict[str, SecretRecord] = {}
         if secrets:
@@ -146,7 +146,7 @@ class SwarmBed(FleetBed):
             return (await self._said_by(docker, own_name(self.fleet, Role.CONTROLLER.value)))[-3000:]
 
     async def urls(self) -> list[str]:
-        return [f"http://{address}:{self._port}" for address in self.swarm.addresses.values()]
+        return [f"http://{address}:{self.port}" for address in self.swarm.addresses.values()]
 
     async def close(self) -> None:
         if self._api is None:

@@ -1,0 +1,95 @@
+"""A fleet on a real Swarm whose machines go: a node killed, a cable pulled, the only manager lost and back."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from testbed.swarm import life, network
+from testbed.swarm import node as machine
+from testbed.swarm.bed import Node
+from tests.conformance.load import load
+from tests.conformance.swarm_bed import SwarmBed
+from tests.swarm_bed import Swarm
+
+REPLICAS = 6
+
+
+@pytest.fixture
+async def bed(swarm: Swarm) -> AsyncIterator[SwarmBed]:
+    """A service of six replicas on three nodes."""
+    SwarmBed.find()
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
+            made = SwarmBed(Path(folder), http)
+            try:
+                web = made.http_agent(
+                    public={"path": "/web"}, scale={"min": REPLICAS, "max": REPLICAS}, idempotent=["GET"]
+                )
+                await made.up({"agents": {"web": web}})
+                yield made
+            finally:
+                await made.close()
+
+
+async def whole_again(bed: SwarmBed) -> None:
+    """Every replica and every gateway."""
+    names = set(bed.swarm.addresses)
+    await bed.until(
+        lambda status: status.settled and status.agents[0].ready == REPLICAS and set(status.gateways) == names,
+        "all of it to be back",
+    )
+
+
+async def test_a_node_is_killed(swarm: Swarm, bed: SwarmBed) -> None:
+    """At a gateway that survives no request fails that may be repeated; what ran there runs elsewhere, and the node is
+    used again once it is back."""
+    with swarm.to_be_broken() as testbed:
+        first, last = testbed.nodes()[0], testbed.nodes()[-1]
+        async with load(f"http://{first.address}:{bed.port}/web/?ms=20", 40) as seen:
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(machine.kill, last)
+            await bed.until_agent("web", lambda a: len(a.replicas) == REPLICAS and a.ready == REPLICAS, "six elsewhere")
+        assert seen.failed == {} and seen.outcomes["200"] > 200
+        await asyncio.to_thread(life.start, last)
+        await whole_again(bed)
+
+
+async def test_a_cable_is_pulled_and_plugged_in(swarm: Swarm, bed: SwarmBed) -> None:
+    """For a while nobody there is reached, and nobody there reaches anybody; no request elsewhere fails that may be
+    repeated, and what comes back is one fleet."""
+    with swarm.to_be_broken() as testbed:
+        first, last = testbed.nodes()[0], testbed.nodes()[-1]
+        async with load(f"http://{first.address}:{bed.port}/web/?ms=20", 40) as seen:
+            await asyncio.sleep(1.0)
+            network.set_cable(last, plugged=False)
+            await asyncio.sleep(10.0)
+            network.set_cable(last, plugged=True)
+            await whole_again(bed)
+        assert seen.failed == {} and seen.outcomes["200"] > 400
+
+
+async def test_the_only_manager_is_lost_and_back(swarm: Swarm, bed: SwarmBed) -> None:
+    """With it go the state and the controller: the other nodes serve on as they are, and it goes on where it was."""
+    with swarm.to_be_broken() as testbed:
+        first, second = testbed.nodes()[:2]
+        elsewhere = [node for node in testbed.nodes() if node != first]
+        async with load(f"http://{second.address}:{bed.port}/web/?ms=20", 40) as seen:
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(machine.kill, first)
+            await asyncio.sleep(10.0)
+            assert all([await serves(bed, node) for node in elsewhere])
+            await asyncio.to_thread(life.start, first)
+            await whole_again(bed)
+        assert seen.failed == {} and seen.outcomes["200"] > 400
+        await bed.api.scale("web", 4)
+        await bed.until_agent("web", lambda a: a.ready == 4 and len(a.replicas) == 4, "it to scale again")
+
+
+async def serves(bed: SwarmBed, node: Node) -> bool:
+    return (await bed.get("/web/", base=f"http://{node.address}:{bed.port}"))[0] == 200
