@@ -237,10 +237,18 @@ class Sticky(Model):
 
 
 class Placement(Model):
-    """Labels that a node must have, or should have."""
+    """Labels that a node must have, or should have, and how replicas are shared out."""
 
     require: StringMap = Field(default_factory=dict, description="Labels that a node must have.")
     prefer: StringMap = Field(default_factory=dict, description="Labels that a node should have.")
+    spread: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$",
+        description="A label of nodes, such as `zone`: as many replicas where it has the one value as where another.",
+    )
+    max_per_node: Integer | None = Field(
+        default=None, ge=1, description="How many replicas of one version a node has at most."
+    )
 
 
 class Schedule(Model):

@@ -136,6 +136,17 @@ def test_a_gpu_is_a_generic_resource() -> None:
     assert "CUDA_VISIBLE_DEVICES" not in env_of(spec)
 
 
+def test_where_replicas_go() -> None:
+    """All of it is Swarm's own."""
+    placement = {"require": {"disk": "ssd"}, "spread": "zone", "max_per_node": 2}
+    spec = render({"command": "serve", "port": 80, "placement": placement})
+    assert spec["TaskTemplate"]["Placement"] == {
+        "Constraints": ["node.labels.disk==ssd"],
+        "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}],
+        "MaxReplicas": 2,
+    }
+
+
 def test_volumes_and_memory() -> None:
     """Where each is, and that its path is told; `/tmp` is the agent's where it says so."""
     spec = render({"command": "serve", "port": 80, "volumes": ["stock:/data:ro", "/models:/models"],

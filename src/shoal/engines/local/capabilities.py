@@ -25,6 +25,8 @@ CAPABILITIES = Capabilities(
         "agents.resources.gpu": Ability(Support.BY_SHOAL, "exclusive by CUDA_VISIBLE_DEVICES, from NVML or local.gpus"),
         "agents.placement.require": Ability(Support.NATIVE, "compared with local.labels"),
         "agents.placement.prefer": Ability(Support.NATIVE, "there is one machine: nothing to prefer"),
+        "agents.placement.spread": Ability(Support.NATIVE, "there is one machine: nothing to spread over"),
+        "agents.placement.max_per_node": Ability(Support.ADVISORY, "there is one machine, and it takes them all"),
         "agents.scale": Ability(Support.BY_SHOAL),
         "agents.calls": Ability(Support.ADVISORY, "own listener a caller, but all replicas run as the same user"),
         "agents.depends_on": Ability(Support.BY_SHOAL, "the first start waits for a ready replica of each"),

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from shoal.engines.protocol import Ability, Capabilities, Support
 
+_EACH_ALONE = "of a stateless agent: each identity is a service of its own"
+
 CAPABILITIES = Capabilities(
     engine="swarm",
     chooses_victims=False,
@@ -27,6 +29,12 @@ CAPABILITIES = Capabilities(
         ),
         "agents.placement.require": Ability(Support.NATIVE, "labels of nodes"),
         "agents.placement.prefer": Ability(Support.IMPOSSIBLE, "Swarm has no preference for a label's value"),
+        "agents.placement.spread": Ability(
+            Support.NATIVE, "of a stateless agent: each identity is a service of its own"
+        ),
+        "agents.placement.max_per_node": Ability(
+            Support.NATIVE, "of a stateless agent: each identity is a service of its own"
+        ),
         "agents.scale": Ability(Support.BY_SHOAL, "Swarm chooses who leaves, and waits 2 s before it stops them"),
         "agents.calls": Ability(
             Support.ADVISORY,

@@ -124,9 +124,7 @@ def render_revision(
             },
             "Resources": _resources(template),
             "RestartPolicy": {"Condition": "any", "Delay": int(RESTART_DELAY_S * _NS)},
-            "Placement": {
-                "Constraints": [f"node.labels.{k}=={v}" for k, v in sorted(template.placement.require.items())]
-            },
+            "Placement": _placement(template),
             "Networks": [{"Target": ids.network}],
             "ForceUpdate": 0,
         },
@@ -331,6 +329,16 @@ def _secret(each: SecretFile, ids: Ids, user: str) -> Spec:
         "SecretID": ids.secrets[each.name],
         "SecretName": each.name,
     }
+
+
+def _placement(template: Template) -> Spec:
+    wanted = template.placement
+    placement: Spec = {"Constraints": [f"node.labels.{k}=={v}" for k, v in sorted(wanted.require.items())]}
+    if wanted.spread is not None:
+        placement["Preferences"] = [{"Spread": {"SpreadDescriptor": f"node.labels.{wanted.spread}"}}]
+    if wanted.max_per_node is not None:
+        placement["MaxReplicas"] = wanted.max_per_node
+    return placement
 
 
 def _resources(template: Template) -> Spec:
