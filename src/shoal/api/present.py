@@ -35,6 +35,7 @@ def fleet_view(controller: Controller) -> StatusView:
         controller_pid=os.getpid(),
         problems=tuple(controller.problems.values()),
         version=__version__,
+        routed=controller.routed,
     )
 
 

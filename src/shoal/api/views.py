@@ -133,7 +133,8 @@ class AgentView:
 @dataclass(frozen=True, slots=True)
 class StatusView:
     """The fleet. `generation` is what is wished, `observed_generation` what has been taken up; `settled` says that it
-    is carried out too, and that every gateway routes by it. `version` is the controller's, empty where none answers."""
+    is carried out too, `routed` that the gateways route by it, which is a part of that. `version` is the controller's,
+    empty where none answers."""
 
     fleet: str
     engine: str
@@ -147,6 +148,7 @@ class StatusView:
     agents: tuple[AgentView, ...] = ()
     problems: tuple[str, ...] = ()
     version: str = ""
+    routed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,12 @@ async def _down(place: Place, volumes: bool) -> bool:
                 showing = tasks.create_task(_show(ender, progress))
                 await ender.down(volumes=volumes)
                 showing.cancel()
-    await forget_secrets(place, all_of_them=volumes)
-    await place.tidy(data=volumes)  # also what an earlier `down` was kept from
+    if volumes:
+        await forget_secrets(place, all_of_them=True)
+        await place.tidy(data=True)  # also what an earlier `down` was kept from
+    else:
+        await place.tidy(data=False)
+        await forget_secrets(place)  # a controller that was given them holds on to them
     return ender is not None
 
 

@@ -44,7 +44,9 @@ class Settling:
             elif agent.state == "failed":
                 self._failed_since.setdefault(agent.name, now)
         if self.agents:
-            settled = all(agent.settled and agent.state not in {"progressing", "failed"} for agent in concerned)
+            settled = view.routed and all(
+                agent.settled and agent.state not in {"progressing", "failed"} for agent in concerned
+            )
         else:
             settled = view.settled
         if settled and not self._failed_since:

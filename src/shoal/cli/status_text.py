@@ -263,7 +263,7 @@ def describe_trouble(view: StatusView, agents: Sequence[AgentView]) -> str:
             if not replica.ready and replica.reason and replica.reason not in agent.reason:
                 lines.append(f"  {replica.id}: {replica.phase}: {replica.reason}")
         lines += [f"  {line}" if line else "" for line in _last_logs(agent)]
-    if not agents and not view.problems and view.observed_generation and not view.settled:
+    if not view.routed and not agents and not view.problems:
         there = ", ".join(view.gateways)
         here = f"there are: {there}" if there else "there is none"
         lines.append(f"all agents are as wished, but not every gateway is there and routes by it ({here})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -195,9 +195,10 @@ async def _watch_settle(place: Place, settling: Settling, progress: Progress) ->
                 raise Conflict(describe_superseded(settling, await read_stored(place)))
             if verdict is Verdict.SETTLED:
                 await asyncio.sleep(_SURE_S)  # the first look may have come between two steps of the controller
-                again = await client.status()
-                if settling.judge(again, time.monotonic()) is Verdict.SETTLED:
-                    return again
+                with suppress(ControllerUnavailable):  # it moves just now: the next one is watched
+                    again = await client.status()
+                    if settling.judge(again, time.monotonic()) is Verdict.SETTLED:
+                        return again
     raise ControllerUnavailable("the controller ended before all was settled; `shoal up` starts it again")
 
 

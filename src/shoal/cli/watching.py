@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NEXT_S = 30.0  # until there is a next one, if there will be one
 _AGAIN_S = 0.5
+_SILENT_S = 10.0  # a controller tells something each second: this one's machine is gone, without a word
 
 
 async def watch(place: Place) -> AsyncGenerator[StatusView]:
@@ -30,7 +31,7 @@ async def watch(place: Place) -> AsyncGenerator[StatusView]:
     while True:
         try:
             async with aclosing(client.watch()) as views:
-                async for view in views:
+                while (view := await _next(views, place)) is not None:
                     seen_at = now()
                     yield view
         except ControllerUnavailable:
@@ -39,3 +40,11 @@ async def watch(place: Place) -> AsyncGenerator[StatusView]:
         if seen_at is None or not place.shared or now() - seen_at > _NEXT_S:
             return
         await asyncio.sleep(_AGAIN_S)
+
+
+async def _next(views: AsyncGenerator[StatusView, None], place: Place) -> StatusView | None:
+    try:
+        async with asyncio.timeout(_SILENT_S if place.shared else None):
+            return await anext(views, None)
+    except TimeoutError:
+        raise ControllerUnavailable(f"the controller of {place.fleet} has fallen silent") from None

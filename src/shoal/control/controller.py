@@ -220,6 +220,7 @@ class Controller:
 
     async def _pass(self) -> None:
         now = self._read_clock()
+        self.problems.say("missing gateways", self._feed.missing())
         try:
             if self._reload and now >= self._load_at:
                 await self._load(now)
@@ -236,7 +237,7 @@ class Controller:
             self.problems.failed("pass", error)
             self._dirty.update(self.states)
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
-            self._publish()  # who asked for a change is answered, though a full disk keeps it from being stored
+            self.publish()  # who asked for a change is answered, though a full disk keeps it from being stored
             return
         self.problems.say("pass", None)
 
@@ -422,10 +423,10 @@ class Controller:
                 self._wake.set()  # its route has to go from the gateways
             else:
                 self.states[name].saved = record
-        self._publish()
+        self.publish()
 
-    def _publish(self) -> None:
-        """A pass is over: who waits for the next change looks."""
+    def publish(self) -> None:
+        """Something is over: who waits for the next change looks."""
         self._published.set()
         self._published = asyncio.Event()
 

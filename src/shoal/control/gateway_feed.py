@@ -39,31 +39,34 @@ class GatewayFeed:
         self._out_since: dict[str, dict[str, int]] = {}  # by agent: who leaves, and the first version without it
         self._held_since: dict[str, int] = {}  # agents with a hold, and the first version that has it
         self._gathered_at = 0.0  # in the loop's time
-        self._to_come: set[str] = set()
-        self._come_by = 0.0  # in the loop's time
+        self._to_come: dict[str, float] = {}  # until when, in the loop's time
 
     def expect_gateways(self) -> None:
         """There were gateways before this controller: for a moment, those that have called are not all there are."""
         self._gathered_at = asyncio.get_running_loop().time() + GATHER_S
 
     def await_arrival(self, names: Collection[str]) -> None:
-        """These were started. Who does not come in time is told of, and not waited for any longer."""
-        self._to_come = set(names)
-        self._come_by = asyncio.get_running_loop().time() + COME_S
-        self._note_arrivals()
+        """These were started, and are to come."""
+        come_by = asyncio.get_running_loop().time() + COME_S
+        self._to_come = {name: self._to_come.get(name, come_by) for name in names}
 
     @property
     def routed(self) -> bool:
-        """Whether all gateways are there, and route by what was sent last."""
-        self._note_arrivals()
-        return not self._to_come and self._gateways.agreed
+        """Whether all gateways are there, and route by what was sent last. One that did not come in time is not waited
+        for: see `missing`."""
+        now = asyncio.get_running_loop().time()
+        waited_for = any(come_by >= now for name, come_by in self._to_come.items() if name not in self._gateways.live)
+        return self._gateways.agreed and not waited_for
 
-    def _note_arrivals(self) -> None:
-        self._to_come -= set(self._gateways.live)
-        if self._to_come and asyncio.get_running_loop().time() > self._come_by:
-            names = ", ".join(sorted(self._to_come))
-            self._note(Event(self._clock(), None, "gateway", f"not there {COME_S:g} s after its start: {names}"))
-            self._to_come.clear()
+    def missing(self) -> str | None:
+        """Which of those that were started did not come in time, in words."""
+        for name in self._gateways.live:
+            self._to_come.pop(name, None)
+        now = asyncio.get_running_loop().time()
+        late = sorted(name for name, come_by in self._to_come.items() if come_by < now)
+        if not late:
+            return None
+        return f"no gateway on {', '.join(late)}, {COME_S:g} s after its start: requests there are refused"
 
     @property
     def outdated(self) -> bool:
@@ -95,7 +98,6 @@ class GatewayFeed:
             self._version = self._gateways.push(snapshot)
             self._awaited.clear()
         self._note_versions()
-        self._note_arrivals()
         waiting = {
             name: state.leaving - state.left
             for name, state in self._states.items()

@@ -56,6 +56,7 @@ class Watching:
             words = "; ".join(f"gateway {name} refuses what it was sent: {why}" for name, why in refusals)
             self._controller.problems.say("gateways", words or None)
             self._note_ends()
+            self._controller.publish()
             self._controller.wake()
 
     def _note_ends(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,11 +41,12 @@ class Swarm:
         self.docker = FakeDocker()
         self.asked: list[tuple[str, object]] = []
 
-    async def install(self, docker: Docker, fleet: Fleet) -> None:
+    async def install(self, docker: Docker, fleet: Fleet, named: Collection[str]) -> None:
         self.asked.append(("install", fleet.fleet))
 
     async def remove(self, docker: Docker, fleet: str, *, data: bool) -> None:
         self.asked.append(("remove", data))
+        self.docker.in_use.clear()
 
     async def stored(self) -> StoredFleet:
         found = await SwarmStore(self.docker, "warehouse").read_fleet()
@@ -132,6 +133,17 @@ def test_down_without_a_controller(swarm: Swarm, run: Run) -> None:
     assert "No controller answers; what is there is removed without it" in done.err
     assert asyncio.run(swarm.stored()).fleet is None
     assert ("remove", False) in swarm.asked
+
+
+def test_what_secrets_held_is_gone_after_down(swarm: Swarm, reached: FakeController, run: Run) -> None:
+    """Though the controller had it until its end."""
+    assert run("up", "-d", "-e", "staging").code == 0
+    (kept,) = [name for name, each in swarm.docker.kept["secrets"].items() if "shoal.digest" in each["Spec"]["Labels"]]
+    swarm.docker.in_use.add(kept)
+    store = SwarmStore(swarm.docker, "warehouse")
+    asyncio.run(store.write_fleet(None, directory="/", by="down", at=0, expected_generation=1))  # as a controller does
+    assert run("down", "-e", "staging").code == 0
+    assert kept not in swarm.docker.kept["secrets"]
 
 
 def test_no_swarm_says_what_to_do(swarm: Swarm, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_up_gives_up_after_the_timeout(fake: FakeController, file: Path, run: Ru
         (("n1", "n2"), "(there are: n1, n2)"),
         ((), "(there is none)"),
     ):
-        fake.watched = [replace(fake.watched[0], agents=(INGEST,), gateways=gateways)]
+        fake.watched = [replace(fake.watched[0], agents=(INGEST,), gateways=gateways, routed=False)]
         done = run("up", "-d", "--wait-timeout", "300ms")
         rule = "all agents are as wished, but not every gateway is there and routes by it"
         assert f"not settled after 300ms:\n{rule} {why}\n" in done.err

@@ -15,9 +15,13 @@ from shoal.errors import ControllerUnavailable
 from tests.simulation.virtual_time import run_virtually
 from tests.unit.cli.fake_controller import STATUS
 
+SILENCE = -1
+
 
 class Controllers:
     """One after the other; each shows the generations that it is given, then is gone. Nobody answers at a `None`."""
+
+    fleet = "warehouse"
 
     def __init__(self, *lives: tuple[int, ...] | None, shared: bool) -> None:
         self._lives = list(lives)
@@ -31,6 +35,8 @@ class Controllers:
         if life is None:
             raise ControllerUnavailable("nobody")
         for generation in life:
+            if generation == SILENCE:
+                await asyncio.sleep(3600.0)
             yield replace(STATUS, generation=generation)
 
 
@@ -61,3 +67,9 @@ def test_who_was_never_there_is_not_waited_for() -> None:
     """Nothing says that there will be one."""
     with pytest.raises(ControllerUnavailable):
         followed(Controllers(None, (1,), shared=True))
+
+
+def test_one_whose_machine_is_gone_is_not_waited_for_either() -> None:
+    """Nothing hangs up then."""
+    seen, took_s = followed(Controllers((1, SILENCE), (2,), shared=True))
+    assert seen == [1, 2] and took_s < 60.0

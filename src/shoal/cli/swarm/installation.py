@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shoal import __version__
 from shoal.cli.contexts import FleetContext, load_context, remove_context, save_context
-from shoal.engines.swarm.install import Keys, find_keys, install, remove_all
+from shoal.engines.swarm.install import Keys, find_keys, install
+from shoal.engines.swarm.removal import remove_all
 from shoal.errors import Conflict
 from shoal.pki import Authority, JoinToken
 
@@ -29,7 +30,7 @@ class SwarmInstaller:
         self._environ = environ
         self._docker_context = docker_context
 
-    async def install(self, docker: Docker, fleet: Fleet) -> None:
+    async def install(self, docker: Docker, fleet: Fleet, named: Collection[str]) -> None:
         """Raises EngineError; Conflict where somebody else was the first at the same time."""
         image = fleet.swarm.image or f"shoal:{__version__}"
         addresses = await _addresses(docker, fleet.swarm.admin_port)
@@ -39,7 +40,7 @@ class SwarmInstaller:
             self._save_context(authority, addresses)  # first: what is in the Swarm can't be read back
             token = JoinToken.create(authority.certificate_pem)
             keys = Keys(authority.certificate_pem.encode(), authority.key_pem.encode(), str(token).encode())
-        await install(docker, fleet.fleet, image, fleet.swarm.admin_port, keys)
+        await install(docker, fleet.fleet, image, fleet.swarm.admin_port, keys, named)
         if keys is not None and await find_keys(docker, fleet.fleet) != keys.ca_certificate:
             remove_context(self._environ, fleet.fleet)
             raise Conflict(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,8 +36,9 @@ _POLL_S = 0.5
 class Installer(Protocol):
     """Puts what a controller needs on a Swarm, and takes all of a fleet away."""
 
-    async def install(self, docker: Docker, fleet: Fleet) -> None:
-        """Network, keys and controller, as far as they are not there, and the user's context for a new fleet."""
+    async def install(self, docker: Docker, fleet: Fleet, named: Collection[str]) -> None:
+        """Network, keys and controller, as far as they are not there, and the user's context for a new fleet. `named`
+        are the HMACs of the contents of secrets that the controller is given."""
         ...
 
     async def remove(self, docker: Docker, fleet: str, *, data: bool) -> None:
@@ -86,8 +87,13 @@ class SwarmPlace:
 
     async def tell_or_start(self, fleet: Fleet) -> Started | None:
         """The controller is nobody's to end: it stays when this command goes."""
-        async with self.docker() as docker:
-            await self._installer.install(docker, fleet)
+        from shoal.control.secret_contents import KEPT_UNNAMED_S
+        from shoal.control.swarm_contents import named_digests
+
+        async with self.docker() as docker, self.store() as store:
+            named = await named_digests(store)
+            await self._installer.install(docker, fleet, named)
+        await (await self.contents()).prune(named, KEPT_UNNAMED_S)
         client = self.client()
         began = time.monotonic()
         told = False
