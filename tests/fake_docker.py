@@ -58,6 +58,9 @@ class FakeDocker(Docker):
     ) -> list[dict[str, Any]]:
         return copy.deepcopy(self.running)
 
+    async def nodes(self) -> list[dict[str, Any]]:
+        return []
+
     async def remove_service(self, name: str) -> None:
         await self._remove("services", name)
 

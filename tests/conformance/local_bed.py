@@ -124,7 +124,8 @@ class LocalBed(FleetBed):
         return found
 
     async def controller_log(self) -> str:
-        return (self.directory / "controller.log").read_text()[-3000:]
+        log = self.directory / "controller.log"
+        return log.read_text()[-3000:] if log.exists() else ""
 
     def no_controller_comes(self) -> bool:
         return self._controller is not None and self._controller.returncode is not None

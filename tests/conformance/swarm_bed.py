@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,12 +15,13 @@ from shoal.api.client import Client
 from shoal.api.views import ReplicaView
 from shoal.cli.contexts import FleetContext, load_context, remote_client, save_context
 from shoal.control.store import SecretRecord
-from shoal.control.swarm_contents import SwarmContents
+from shoal.control.swarm_contents import SwarmContents, named_digests
 from shoal.control.swarm_store import SwarmStore
 from shoal.engines.swarm.capabilities import CAPABILITIES
 from shoal.engines.swarm.docker import Docker
-from shoal.engines.swarm.install import Keys, install, remove_all
+from shoal.engines.swarm.install import Keys, install
 from shoal.engines.swarm.names import AGENT, FLEET, ORDINAL, TASK, Role, fleet_labels, own_name, replica_id, role_of
+from shoal.engines.swarm.removal import remove_all
 from shoal.pki import Authority, JoinToken
 from shoal.spec.model import Fleet
 from tests.conformance.bed import DEADLINE_S, FleetBed
@@ -43,6 +44,7 @@ class SwarmBed(FleetBed):
         self.sink_host = self.swarm.host
         self.port, self._admin_port = _PORTS[fleet]
         self._api: Client | None = None
+        self._begun = False
 
     @classmethod
     def find(cls) -> None:
@@ -68,6 +70,7 @@ class SwarmBed(FleetBed):
         own = {"port": self.port, "admin_port": self._admin_port, "image": self.swarm.shoal_image}
         fleet = Fleet.model_validate({"fleet": self.fleet, "engine": "swarm", "swarm": own, **spec})
         records: dict[str, SecretRecord] = {}
+        self._begun = True
         if secrets:
             contents = await SwarmContents.open(lambda: Docker(self.swarm.endpoint), self.fleet, make=True)
             for name, value in secrets.items():
@@ -83,7 +86,7 @@ class SwarmBed(FleetBed):
                 expected_generation=stored.generation if stored else 0,
                 secrets=records if secrets is not None else None,
             )
-            await self._install(docker)
+            await self._install(docker, await named_digests(store))
         if await self._controllers() == 0:
             await self.start_controller()
         await self.until(lambda _: True, "the controller to answer")
@@ -149,16 +152,16 @@ class SwarmBed(FleetBed):
         return [f"http://{address}:{self.port}" for address in self.swarm.addresses.values()]
 
     async def close(self) -> None:
-        if self._api is None:
+        if not self._begun:
             return
         async with Docker(self.swarm.endpoint) as docker:
             await remove_all(docker, self.fleet, self.swarm.shoal_image, data=True)
         assert await self.left_behind() == [] == await self._volumes()
 
-    async def _install(self, docker: Docker) -> None:
+    async def _install(self, docker: Docker, named: Collection[str]) -> None:
         """What `shoal up` does."""
         if self._api is not None:
-            await install(docker, self.fleet, self.swarm.shoal_image, self._admin_port, None)
+            await install(docker, self.fleet, self.swarm.shoal_image, self._admin_port, None, named)
             return
         authority = Authority.create(self.fleet, time.time())
         token = str(JoinToken.create(authority.certificate_pem))
@@ -166,7 +169,7 @@ class SwarmBed(FleetBed):
         person = authority.issue("client", "the-test", now=time.time(), ttl_s=86400)
         addresses = tuple(f"{address}:{self._admin_port}" for address in self.swarm.addresses.values())
         save_context(self.environ, FleetContext(self.fleet, "swarm", None, addresses, person.pem))
-        await install(docker, self.fleet, self.swarm.shoal_image, self._admin_port, keys)
+        await install(docker, self.fleet, self.swarm.shoal_image, self._admin_port, keys, named)
         context = load_context(self.environ, self.fleet)
         assert context is not None
         self._api = remote_client(self.environ, context)

@@ -18,8 +18,9 @@ from shoal.cli.contexts import FleetContext, load_context, remote_client, save_c
 from shoal.control.swarm_store import SwarmStore
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker
-from shoal.engines.swarm.install import Keys, install, remove_all
+from shoal.engines.swarm.install import Keys, install
 from shoal.engines.swarm.names import Role, own_name
+from shoal.engines.swarm.removal import remove_all
 from shoal.errors import IdentityError, ShoalError
 from shoal.pki import Authority, JoinToken
 from shoal.pki.joining import join_fleet
@@ -45,7 +46,7 @@ async def running(swarm: Swarm, environ: dict[str, str]) -> AsyncGenerator[tuple
     async with Docker(swarm.endpoint) as docker:
         await remove_all(docker, FLEET, swarm.shoal_image, data=True)
         try:
-            await install(docker, FLEET, swarm.shoal_image, ADMIN_PORT, keys)
+            await install(docker, FLEET, swarm.shoal_image, ADMIN_PORT, keys, ())
             await docker.update_service(own_name(FLEET, Role.CONTROLLER.value), _with_short_lives)
             await SwarmStore(docker, FLEET).write_fleet(
                 fleet, directory="/", by="test", at=time.time(), expected_generation=0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shoal.core.observed import JobRun, Phase, Replica
-from shoal.engines.swarm.read import Probe, Seen, broken_tasks, epoch_s, newly_timed_out, ordinals_in_use, read_agents
+from shoal.engines.swarm.read import Probe, Seen, broken_tasks, ended_runs, epoch_s, ordinals_in_use, read_agents
 
 Json = dict[str, Any]
 LABELS = {"shoal.fleet": "shop", "shoal.agent": "web", "shoal.revision": "r1", "shoal.role": "revision"}
@@ -151,28 +151,28 @@ def test_a_run(tasks: list[Json], phase: Phase, attempt: int, exit_code: int | N
     )
 
 
-def run_of(*tasks: Json, probes: dict[str, Probe], timed_out: str | None = None) -> tuple[Seen, JobRun]:
-    """A run without retries, as it is seen and as it is read."""
-    made = service(role="run", run="web-1", started="12.5")
-    if timed_out is not None:
-        made["Spec"]["Labels"]["shoal.timed-out"] = timed_out
+def run_of(*tasks: Json, retries: int = 0, **more: Any) -> tuple[Seen, JobRun]:
+    """A run as it is seen and as it is read."""
+    made = service(role="run", run="web-1", started="12.5", retries=f"{retries}")
     for each in tasks:
         each["Spec"]["ContainerSpec"]["Labels"] |= {"shoal.role": "run", "shoal.run": "web-1"}
-    seen = look(*tasks, services=(made,), probes=probes)
+    seen = look(*tasks, services=(made,), **more)
     return seen, read_agents(seen)["web"].runs[0]
 
 
 def test_a_run_that_was_ended_at_its_timeout_has_failed() -> None:
-    """Whatever its program made of being told to end; where Swarm takes it for done, that is to be written down."""
+    """Whatever its program made of being told to end. Why is to be written down once the run is over."""
     ended, why = {"t1": Probe(False, None, "timed out after 60s", ended=True)}, "timed out after 60s"
-    seen, run = run_of(failed("t1", 143), probes=ended)
-    assert (run.phase, run.exit_code, run.reason, newly_timed_out(seen)) == (Phase.FAILED, 143, why, {})
-    seen, run = run_of(task("t1", "complete", "complete"), probes=ended)
-    assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.FAILED, why, {"s1": why})
-    seen, run = run_of(task("t1", "complete", "complete"), probes={}, timed_out=why)
-    assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.FAILED, why, {})
+    for attempt, exit_code in ((failed("t1", 143), 143), (task("t1", "complete", "complete"), 0)):
+        seen, run = run_of(attempt, probes=ended)
+        assert (run.phase, run.exit_code, run.reason) == (Phase.FAILED, exit_code, why)
+        assert ended_runs(seen) == {"web-1": why}
+        seen, run = run_of(attempt, ended={"web-1": why})
+        assert (run.phase, run.reason, ended_runs(seen)) == (Phase.FAILED, why, {})
+    seen, run = run_of(failed("t1", 143), probes=ended, retries=1)
+    assert (run.phase, run.reason, ended_runs(seen)) == (Phase.BACKOFF, why, {})
     seen, run = run_of(task("t1", "complete", "complete"), probes={"t1": Probe(False, None, "no answer")})
-    assert (run.phase, run.reason, newly_timed_out(seen)) == (Phase.SUCCEEDED, "", {})
+    assert (run.phase, run.reason, ended_runs(seen)) == (Phase.SUCCEEDED, "", {})
 
 
 def test_who_was_ended_by_its_nodes_agent_says_why() -> None:

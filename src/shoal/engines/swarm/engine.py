@@ -7,6 +7,7 @@ finds the same.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import time
@@ -25,7 +26,7 @@ from shoal.engines.swarm.images import Images
 from shoal.engines.swarm.logs import Logs
 from shoal.engines.swarm.names import Role, fleet_labels, object_name
 from shoal.engines.swarm.ordinals import Ordinals
-from shoal.engines.swarm.read import Probe, Seen, broken_tasks, is_agents, newly_timed_out, read_agents, replica_of
+from shoal.engines.swarm.read import Probe, Seen, broken_tasks, ended_runs, is_agents, read_agents, replica_of
 from shoal.engines.swarm.render import (
     START_SCRIPT,
     Ids,
@@ -80,6 +81,7 @@ class SwarmEngine:
         self._agents: dict[str, AgentObserved] = {}
         self._task_of: dict[str, str] = {}  # by replica's id
         self._last_logs: dict[str, tuple[str, ...]] = {}
+        self._ended: dict[str, str] | None = None  # by run
         self._news, self._heard = news or asyncio.Event(), heard
 
     # What control asks.
@@ -103,7 +105,7 @@ class SwarmEngine:
         await self._read_last_words(broken_tasks(seen))
         seen = replace(seen, last_logs=self._last_logs)
         await self._ordinals.pin(services, tasks)
-        await self._write_down_timeouts(newly_timed_out(seen))
+        seen = await self._write_down_ends(seen)
         found = read_agents(seen)
         self._agents = {
             name: self._agents[name] if self._agents.get(name) == agent else agent for name, agent in found.items()
@@ -223,6 +225,8 @@ class SwarmEngine:
         ended = [run for run in known.runs if run.phase in (Phase.SUCCEEDED, Phase.FAILED)] if known else []
         for run in ended[: max(0, len(ended) - RUNS_KEPT + 1)]:
             await self._docker.remove_service(self._name(run.run_id))
+            if self._ended and self._ended.pop(run.run_id, None) is not None:
+                await self._docker.remove_config(self._name("shoal-ended", run.run_id))
 
     async def _remove(self, action: Remove) -> None:
         wanted = {names.FLEET: self._fleet, names.AGENT: action.agent}
@@ -278,15 +282,19 @@ class SwarmEngine:
             self._network = found[0]["Id"]
         return self._network
 
-    async def _write_down_timeouts(self, reasons: Mapping[str, str]) -> None:
-        for service, reason in reasons.items():
-
-            def label(spec: dict[str, Any], reason: str = reason) -> dict[str, Any]:
-                spec["Labels"][names.TIMED_OUT] = reason
-                return spec
-
+    async def _write_down_ends(self, seen: Seen) -> Seen:
+        """Why nodes' agents ended runs, in configs of their own: a write of the run's service would run it again."""
+        if self._ended is None:
+            wanted = {names.FLEET: self._fleet, names.ROLE: Role.ENDED.value}
+            found = await self._docker.configs(wanted)
+            reasons = {each["Spec"]["Labels"][names.RUN]: each["Spec"]["Data"] for each in found}
+            self._ended = {run: base64.b64decode(data).decode() for run, data in reasons.items()}
+        for run, reason in ended_runs(replace(seen, ended=self._ended)).items():
+            labels = fleet_labels(self._fleet, Role.ENDED, run=run)
             with contextlib.suppress(EngineError):  # again with the next look
-                await self._docker.update_service(service, label)
+                await self._docker.create_config(self._name("shoal-ended", run), reason.encode(), labels)
+                self._ended[run] = reason
+        return replace(seen, ended=self._ended)
 
     async def _read_last_words(self, tasks: frozenset[str]) -> None:
         """Of each task that failed, once."""

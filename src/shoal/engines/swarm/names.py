@@ -20,7 +20,6 @@ RUN = "shoal.run"
 HEALTH = "shoal.health"
 PORT = "shoal.port"
 TIMEOUT = "shoal.timeout"
-TIMED_OUT = "shoal.timed-out"
 MEMORY = "shoal.memory"
 DIGEST = "shoal.digest"  # the HMAC of what a secret of the fleet's agents holds
 RETRIES = "shoal.retries"
@@ -53,6 +52,7 @@ class Role(StrEnum):
     SECRET = "secret"
     VOLUME = "volume"
     SWEEP = "sweep"  # of volumes, once everything else is gone
+    ENDED = "ended"  # why a node's agent ended a run, which nobody else remembers
     PIN = "pin"  # on which node an identity has its volumes
 
 

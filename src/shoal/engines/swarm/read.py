@@ -36,7 +36,7 @@ class Probe:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One look. `nodes_down` are ids of nodes that Swarm does not hear of; `probes` and `last_logs` are by task;
-    `hosts` by node id."""
+    `hosts` by node id; `ended` has by run why a node's agent ended its last attempt."""
 
     services: Sequence[Json]
     tasks: Sequence[Json]
@@ -45,6 +45,7 @@ class Seen:
     nodes_down: frozenset[str] = frozenset()
     probes: Mapping[str, Probe] = field(default_factory=dict[str, Probe])
     last_logs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    ended: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def read_agents(seen: Seen) -> dict[str, AgentObserved]:
@@ -72,17 +73,18 @@ def broken_tasks(seen: Seen) -> frozenset[str]:
     )
 
 
-def newly_timed_out(seen: Seen) -> dict[str, str]:
-    """By service id why a run timed out that Swarm takes for done, its program having ended by 0 when it was told to:
-    to be written down, as its node's agent forgets."""
+def ended_runs(seen: Seen) -> dict[str, str]:
+    """By run why a node's agent ended its last attempt, of those that are over and not in `seen.ended` yet: to be
+    written down, as the agent forgets."""
     found: dict[str, str] = {}
     for service in seen.services:
         labels = _labels(service)
-        if names.role_of(labels) != Role.RUN or names.TIMED_OUT in labels:
+        if names.role_of(labels) != Role.RUN or labels[names.RUN] in seen.ended:
             continue
-        for task in seen.tasks:
-            if task["ServiceID"] == service["ID"] and (probe := _ended_when_done(task, seen)) is not None:
-                found[service["ID"]] = probe.reason
+        attempts = _attempts(service, seen.tasks)
+        probe = seen.probes.get(attempts[-1]["ID"]) if attempts else None
+        if probe is not None and probe.ended and _is_over(labels, attempts):
+            found[labels[names.RUN]] = probe.reason
     return found
 
 
@@ -125,10 +127,10 @@ def _agent(name: str, services: Sequence[Json], tasks: Sequence[Json], seen: See
         role, replicas = names.role_of(labels), replicas_of(service)
         if role == Role.REVISION or (role == Role.ORDINAL and replicas):
             counts[labels[names.REVISION]] = counts.get(labels[names.REVISION], 0) + replicas
-    of_runs = {service["ID"]: service for service in services if names.role_of(_labels(service)) == Role.RUN}
+    of_runs = [service for service in services if names.role_of(_labels(service)) == Role.RUN]
     slots = _slots(task for task in tasks if names.role_of(_task_labels(task)) != Role.RUN)
     replicas = [replica for slot in slots.values() for replica in _replicas(name, slot, seen)]
-    runs = [_run(name, service, [t for t in tasks if t["ServiceID"] == key], seen) for key, service in of_runs.items()]
+    runs = [_run(name, service, _attempts(service, tasks), seen) for service in of_runs]
     return AgentObserved(
         name,
         dict(sorted(counts.items())),
@@ -214,32 +216,42 @@ def _replica(
     )
 
 
-def _run(agent: str, service: Json, tasks: Sequence[Json], seen: Seen) -> JobRun:
+def _attempts(service: Json, tasks: Sequence[Json]) -> list[Json]:
+    """The tasks of a run, the oldest first."""
+    ours = [task for task in tasks if task["ServiceID"] == service["ID"]]
+    return sorted(ours, key=lambda task: (task["CreatedAt"], task["ID"]))
+
+
+def _is_over(labels: Mapping[str, str], attempts: Sequence[Json]) -> bool:
+    state, retries = _state(attempts[-1]), int(labels.get(names.RETRIES, "0"))
+    return state == "complete" or (state in _ENDED and len(attempts) > retries)
+
+
+def _run(agent: str, service: Json, attempts: Sequence[Json], seen: Seen) -> JobRun:
+    """One that its node's agent ended has failed, whatever its program made of it."""
     labels = _labels(service)
-    ordered = sorted(tasks, key=lambda task: (task["CreatedAt"], task["ID"]))
-    last = ordered[-1] if ordered else None
-    retries = int(labels.get(names.RETRIES, "0"))
+    last = attempts[-1] if attempts else None
     phase, finished_at, exit_code, reason = Phase.PENDING, None, None, ""
     if last is not None:
-        state = _state(last)
-        if state == "complete":
-            ended = _ended_when_done(last, seen)
-            reason = labels.get(names.TIMED_OUT) or (ended.reason if ended else "")
-            phase, exit_code = Phase.FAILED if reason else Phase.SUCCEEDED, 0
-        elif state in _ENDED:
-            phase = Phase.FAILED if len(ordered) > retries else Phase.BACKOFF
-            exit_code, reason = _exit_code(last), _why_ended(last, seen)
+        state, probe = _state(last), seen.probes.get(last["ID"])
+        if state in _ENDED:
+            ended = seen.ended.get(labels[names.RUN]) or (probe.reason if probe is not None and probe.ended else "")
+            phase = Phase.FAILED if _is_over(labels, attempts) else Phase.BACKOFF
+            if state == "complete":
+                phase, exit_code, reason = phase if ended else Phase.SUCCEEDED, 0, ended
+            else:
+                exit_code, reason = _exit_code(last), ended or _why_ended(last, seen)
+            finished_at = epoch_s(last["Status"]["Timestamp"])
         elif state == "running":
             phase = Phase.RUNNING
         else:
             reason = last["Status"].get("Err") or ""
-        finished_at = epoch_s(last["Status"]["Timestamp"]) if state in _ENDED else None
     return JobRun(
         run_id=labels[names.RUN],
         agent=agent,
         revision=labels[names.REVISION],
         phase=phase,
-        attempt=max(1, len(ordered)),
+        attempt=max(1, len(attempts)),
         started_at=float(labels[names.STARTED]),
         finished_at=finished_at,
         exit_code=exit_code,
@@ -254,12 +266,6 @@ def _probe(task: Json, seen: Seen) -> Probe:
     if _state(task) != "running":
         return Probe(False)
     return Probe(True, epoch_s(task["Status"].get("Timestamp")))
-
-
-def _ended_when_done(task: Json, seen: Seen) -> Probe | None:
-    """What the agent said that ended it, of a task that Swarm takes for done."""
-    probe = seen.probes.get(task["ID"])
-    return probe if probe is not None and probe.ended and _state(task) == "complete" else None
 
 
 def _labels(service: Json) -> Mapping[str, str]:

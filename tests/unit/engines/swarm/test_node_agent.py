@@ -159,11 +159,12 @@ def test_who_does_not_end_within_its_grace_is_killed():
 
 
 def test_a_run_ends_at_its_timeout():
-    """SIGTERM, its grace, SIGKILL; who ended before, or is stopped by somebody else, is left alone."""
+    """SIGTERM, its grace, SIGKILL; who ended before is left alone. That somebody sent it a signal, an agent before this
+    one may be, changes nothing."""
 
     async def story(node: Node, agent: NodeAgent) -> None:
         node.survives = frozenset("a")
-        for container in ("a", "b", "c"):
+        for container in ("a", "b"):
             node.deadlines[container] = render_deadline(30.0, 5.0)
             node.start(container)
         born_s = node.now_s
@@ -171,7 +172,7 @@ def test_a_run_ends_at_its_timeout():
         assert node.killed == [] and agent.states.all() == []
         del node.running["b"]
         node.happens("die", "b")
-        node.happens("kill", "c", signal="15")
+        node.happens("kill", "a", signal="15")
         await asyncio.sleep(60.0)
         assert node.killed == [
             (pytest.approx(born_s + 30.0, abs=0.1), "a", "SIGTERM"),
@@ -194,11 +195,18 @@ def test_who_ran_out_of_memory_and_died_says_so():
         await asyncio.sleep(1.0)
         assert state_of(agent, "a").ready
         del node.running["a"]
-        node.happens("die", "a", **labels)
+        node.happens("die", "a", exitCode="137", **labels)
         await asyncio.sleep(1.0)
         state = state_of(agent, "a")
         assert not state.ready and state.ended_at is not None
         assert state.reason == "out of memory: limit 150 MiB (resources.memory)"
+        node.start("b")
+        node.happens("oom", "b", **labels)
+        await asyncio.sleep(1.0)
+        del node.running["b"]
+        node.happens("die", "b", exitCode="0", **labels)  # it coped, and was done
+        await asyncio.sleep(1.0)
+        assert agent.states.get("b") is None
 
     play(story)
 

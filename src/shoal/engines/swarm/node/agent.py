@@ -110,7 +110,8 @@ class NodeAgent:
             self._out_of_memory.add(event["Actor"]["ID"])
         elif event["Action"] == "die" and event["Actor"]["ID"] in self._out_of_memory:
             self._out_of_memory.remove(event["Actor"]["ID"])
-            self._tell_out_of_memory(event["Actor"]["ID"], attributes)
+            if attributes.get("exitCode") != "0":
+                self._tell_out_of_memory(event["Actor"]["ID"], attributes)
         self._wake.set()
 
     def _tell_out_of_memory(self, container: str, labels: Mapping[str, str]) -> None:
@@ -171,11 +172,9 @@ class NodeAgent:
         await self._end(found, check.grace_s, condition.reason)
 
     async def _await_deadline(self, found: Found, deadline: Deadline) -> None:
-        """Ends a run that takes too long; one that ends by itself, or is stopped, cancels or outdates this."""
+        """Ends a run that takes too long, whoever else may be about to; one that ends before cancels this."""
         ran_s = max(0.0, self._clocks.wall() - found.created_at)
         await asyncio.sleep(max(0.0, deadline.after_s - ran_s))
-        if found.container in self._stopping:
-            return
         reason = f"timed out after {deadline.after_s:g}s"
         self.states.put(State(found.container, found.task, ready=False, ended_at=self._clocks.wall(), reason=reason))
         await self._end(found, deadline.grace_s, reason)
