@@ -130,6 +130,8 @@ def on_swarm(name: str) -> Generator[SwarmFleet]:
         fleet = SwarmFleet(name, directory, PUBLIC_PORT, bed, images.agents.image_id, sink)
         try:
             yield fleet
-        finally:
-            with contextlib.suppress(subprocess.SubprocessError):
+        except BaseException:
+            with contextlib.suppress(subprocess.SubprocessError):  # what went wrong first is what counts
                 fleet.shoal("down", "--volumes", "-y", timeout_s=_DOWN_S)
+            raise
+        fleet.shoal("down", "--volumes", "-y", timeout_s=_DOWN_S)

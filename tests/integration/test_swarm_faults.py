@@ -54,6 +54,8 @@ async def test_a_node_is_killed(swarm: Swarm, bed: SwarmBed) -> None:
         async with load(f"http://{first.address}:{bed.port}/web/?ms=20", 40) as seen:
             await asyncio.sleep(1.0)
             await asyncio.to_thread(machine.kill, last)
+            await bed.until(lambda status: last.name not in status.gateways, "it to be missed")
+            await bed.until_agent("web", lambda a: a.ready < REPLICAS, "its replicas to be missed")
             await bed.until_agent("web", lambda a: len(a.replicas) == REPLICAS and a.ready == REPLICAS, "six elsewhere")
         assert seen.failed == {} and seen.outcomes["200"] > 200
         await asyncio.to_thread(life.start, last)
@@ -68,7 +70,8 @@ async def test_a_cable_is_pulled_and_plugged_in(swarm: Swarm, bed: SwarmBed) -> 
         async with load(f"http://{first.address}:{bed.port}/web/?ms=20", 40) as seen:
             await asyncio.sleep(1.0)
             network.set_cable(last, plugged=False)
-            await asyncio.sleep(10.0)
+            await bed.until(lambda status: last.name not in status.gateways, "it to be missed")
+            await asyncio.sleep(5.0)
             network.set_cable(last, plugged=True)
             await whole_again(bed)
         assert seen.failed == {} and seen.outcomes["200"] > 400
