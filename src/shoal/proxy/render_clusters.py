@@ -20,6 +20,19 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 
 
+# A machine that is gone says nothing: a connection is dead whose peer's kernel has not acknowledged anything for so
+# long, data or a probe of its being there. However long an answer takes does not matter.
+_LOST_S = 4
+_LOST_PEERS: Json = {
+    "upstream_connection_options": {
+        "tcp_keepalive": {"keepalive_time": 2, "keepalive_interval": 1, "keepalive_probes": 2}
+    },
+    "upstream_bind_config": {
+        "socket_options": [{"description": "TCP_USER_TIMEOUT", "level": 6, "name": 18, "int_value": _LOST_S * 1000}]
+    },
+}
+
+
 def agent_cluster(agent: str) -> str:
     """The cluster's name, by which statistics come back, too."""
     return f"agent-{agent}"
@@ -52,6 +65,7 @@ def render_agent_cluster(route: AgentRoute, gateways: int) -> Json:
         "outlier_detection": _OUTLIERS,
         "circuit_breakers": _breakers(share(route.max_requests, gateways)),
         "typed_extension_protocol_options": {_HTTP_OPTIONS: _agent_protocol(route.protocol)},
+        **_LOST_PEERS,
         **_balancing(route),
     }
 
