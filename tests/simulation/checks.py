@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # A crash that the seed drew excuses what follows from it until everybody can know of it: looks may be 2 s old, calls
 # take as long again, and a gateway is given BARRIER_S.
 EXCUSED_S = 12.0
+_TAKEN_UP_S = 0.5
 _SURGE = 0.25  # of a rolling change, by default
 _NOBODY = AgentObserved("")
 START = 1_700_000_000.0  # where the engine's clock begins
@@ -121,8 +122,9 @@ class Checks:
 
     def _counts_for(self, gateway: SimGateway, life: Life) -> bool:
         """Whether the controller has to wait for this gateway: it is on its line, or was so recently that it may come
-        back; a new controller must give those that it does not know yet the same time."""
-        since = max(gateway.lost_at, life.started_at)
+        back; a new controller must give those that it does not know yet the same time. What was on another's line it
+        can't know."""
+        since = max(gateway.lost_at if gateway.lost_by is life else -1e9, life.started_at)
         return gateway.life is life or self._world.loop.time() - since < COMES_BACK_S - 0.05
 
     # A snapshot in use.
@@ -135,6 +137,8 @@ class Checks:
         for name, route in after.agents.items():
             old, spec = before.agents.get(name), world.fleet.agents.get(name)
             if old is None or spec is None or spec.scale.min == 0 or name in world.zero_pins or self._excused(name):
+                continue
+            if received_at - world.added_at.get(name, -1e9) < _TAKEN_UP_S:  # sent while it was not wished for
                 continue
             could = [e.replica for e in old.endpoints if world.serves(e.replica)]
             if spec.stateful and len(could) == 1:  # stop first, from the highest on: nobody else may be ready
@@ -215,9 +219,8 @@ class Checks:
             due = next_fire(spec.schedule.cron, spec.schedule.time_zone, last)
             if due is not None and due < self._world.wall() - 5.0:
                 self._broken(f"nothing started at {due:.0f}", name)
-            at = last if spec.schedule.catch_up == "one" else next_fire(
-                spec.schedule.cron, spec.schedule.time_zone, since
-            )  # fmt: skip
+            of = spec.schedule
+            at = next_fire(of.cron, of.time_zone, last - 0.001 if of.catch_up == "one" else since)
             while at is not None and since < at <= last:
                 if at not in self._started.get(name, set()):
                     self._broken(f"the run of {at:.0f} was missed", name)

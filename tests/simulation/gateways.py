@@ -36,6 +36,7 @@ class SimGateway:
         self.life: Life | None = None  # whose line it is on
         self.applied: Snapshot | None = None
         self.lost_at = -100.0
+        self.lost_by: Life | None = None
         self.away_until = 0.0
         self._world = world
         self._healthy: dict[str, bool] = {}
@@ -55,7 +56,7 @@ class SimGateway:
             return
         if self.name in self.life.link.live:
             self.life.link.disconnect(self.name)
-        self.life, self.lost_at = None, self._world.loop.time()
+        self.lost_by, self.life, self.lost_at = self.life, None, self._world.loop.time()
 
     def receive(self, life: Life, snapshot: Snapshot, version: int) -> None:
         """Takes it in; it is in use a moment later."""

@@ -35,6 +35,7 @@ from tests.simulation.virtual_time import run_virtually
 
 TICK_S = 0.1
 QUIET_S = 20.0
+_QUIET_LOOKS = 5  # half a second apart: what is due this very moment is still to come at one look
 WELL = Behaviour(start_s=0.1, ready_s=0.3, stop_s=0.2)
 _SHOWN = 100_000  # lines of the trace that are kept to be shown
 
@@ -99,6 +100,7 @@ class World:
         self._trace = hashlib.sha256()
         self._until: dict[str, float] = {}
         self._clock_off_s = 0.0
+        self.added_at: dict[str, float] = {}  # by agent, in the loop's time
         self._history: deque[tuple[float, Mapping[str, AgentObserved]]] = deque([(0.0, {})])
         self._restart_at: float | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -334,6 +336,8 @@ class World:
         elif (agent := changed(self.agents, self.spare, happening)) is not None:
             if happening.kind in {"schedule", "add", "remove"}:
                 self.checks.scheduled_anew(agent)
+            if happening.kind == "add":
+                self.added_at[agent] = self.loop.time()
             await self._write_fleet()
         elif happening.lasts_s:
             self._until[happening.kind] = self.loop.time() + happening.lasts_s
@@ -466,15 +470,15 @@ class World:
         await self._write_fleet()
 
     async def _come_to_rest(self) -> None:
-        deadline = self.loop.time() + 150.0 + longest_window_s(self)
-        while self.loop.time() < deadline:
+        deadline, quiet_looks, before = self.loop.time() + 150.0 + longest_window_s(self), 0, self._activity()
+        while quiet_looks < _QUIET_LOOKS:
+            if self.loop.time() >= deadline:
+                self.violated(f"no rest: {'; '.join(unrest(self)) or 'something always moves'}")
+                return
             await asyncio.sleep(0.5)
             self._release_pins()
-            if not unrest(self):
-                break
-        else:
-            self.violated(f"no rest: {'; '.join(unrest(self))}")
-            return
+            quiet_looks = 0 if unrest(self) or self._activity() != before else quiet_looks + 1
+            before = self._activity()
         self.log("rests", "")
         acts, pushes = self._activity()
         await asyncio.sleep(QUIET_S)
