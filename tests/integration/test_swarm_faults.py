@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -47,8 +48,8 @@ async def whole_again(bed: SwarmBed) -> None:
 
 
 async def test_a_node_is_killed(swarm: Swarm, bed: SwarmBed) -> None:
-    """At a gateway that survives no request fails that may be repeated; what ran there runs elsewhere, and the node is
-    used again once it is back."""
+    """At a gateway that survives hardly a request fails that may be repeated, and none hangs; what ran there runs
+    elsewhere, and the node is used again once it is back."""
     with swarm.to_be_broken() as testbed:
         first, last = testbed.nodes()[0], testbed.nodes()[-1]
         before = set(await bed.replicas("web"))
@@ -61,7 +62,9 @@ async def test_a_node_is_killed(swarm: Swarm, bed: SwarmBed) -> None:
                 "others to take the places of its replicas",
             )
             await bed.until(lambda status: last.name not in status.gateways, "it to be missed")
-        assert seen.failed == {} and seen.outcomes["200"] > 200
+            began = time.monotonic()
+        assert time.monotonic() - began < 15  # what was in hand is answered
+        assert sum(seen.failed.values()) <= 3 and seen.outcomes["200"] > 300, seen.failed
         await asyncio.to_thread(life.start, last)
         await whole_again(bed)
 
