@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from shoal.core.queued import QueuedTask
 from tests.conformance.bed import FleetBed
@@ -108,3 +111,18 @@ async def test_run_now_with_retries(bed: FleetBed, sink: Sink) -> None:
     )
     assert [(run.attempt, run.exit_code) for run in agent.runs] == [(2, 0)]
     assert len(sink.said()) == 2
+
+
+@pytest.mark.parametrize("exit_code", [None, 0])
+async def test_timeout(bed: FleetBed, sink: Sink, exit_code: int | None) -> None:
+    """A run that takes too long is told to end and has failed, whatever its program makes of that; it is not begun
+    again."""
+    environment = {"SINK": sink.url(), "LASTS_S": "600"} | ({} if exit_code is None else {"AT_SIGTERM": f"{exit_code}"})
+    job = bed.program("job_agent.py", schedule={"cron": "0 0 1 1 *"}, timeout="3s", environment=environment)
+    await bed.up({"agents": {"job": job}})
+    run_id = await bed.api.run("job")
+    agent = await bed.until_agent("job", lambda a: any(r.phase == "failed" for r in a.runs), "the run to fail")
+    assert [run.run_id for run in agent.runs] == [run_id] and "timed out after 3s" in agent.runs[0].reason
+    await asyncio.sleep(3.0)  # in which it would be begun again
+    (run,) = (run for each in (await bed.api.status()).agents for run in each.runs)
+    assert run.phase == "failed" and len(sink.said()) == 1

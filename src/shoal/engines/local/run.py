@@ -117,7 +117,7 @@ class RunLife(Life):
 
     def _end(self, exit_code: int | None, reason: str) -> None:
         state = self.state
-        state.phase = Phase.SUCCEEDED if exit_code == 0 else Phase.FAILED
+        state.phase = Phase.FAILED if reason else Phase.SUCCEEDED  # one that timed out may well have ended by 0
         state.exit_code, state.reason, state.finished_at = exit_code, reason, self._machine.clock()
         state.start_due = None
         self._save()
