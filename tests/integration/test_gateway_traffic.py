@@ -73,10 +73,10 @@ async def test_the_idlest_replica_is_chosen(gateway: Rig) -> None:
     busy.answer = idle.answer = wait
     await gateway.push(gateway.snapshot(agent("a", busy, idle)))
     async with asyncio.TaskGroup() as tasks:
-        for count in range(1, 7):
+        for count in range(1, 101):
             tasks.create_task(gateway.get("/a/"))
             await until(lambda count=count: busy.active + idle.active == count)
-            assert abs(busy.active - idle.active) <= 1
+            assert abs(busy.active - idle.active) <= 4  # the busier one is taken once in 32; by chance: once in two
         release.set()
 
 
@@ -100,6 +100,28 @@ async def test_a_replica_that_refuses_connections_costs_no_request(gateway: Rig)
     await gateway.push(gateway.snapshot(agent("a", good, dead)))
     await dead.stop()
     assert [(await gateway.get("/a/", method="POST")).status for _ in range(20)] == [200] * 20
+
+
+async def test_no_retry_clings_to_a_dead_replica_because_it_is_idle(gateway: Rig) -> None:
+    """One replica is busy; the other is dead, and so the idlest, for the request and for each of its retries."""
+    busy, dead = await gateway.replica("busy"), await gateway.replica("dead")
+    release, agents = asyncio.Event(), [f"a{number}" for number in range(10)]  # each has an ejection of its own
+
+    async def wait_if_asked(request: web.Request) -> web.StreamResponse:
+        if "wait" in request.query:
+            await release.wait()
+        return web.Response(text="busy")
+
+    busy.answer = dead.answer = wait_if_asked
+    await gateway.push(gateway.snapshot(*(agent(name, busy, retry_methods=("GET",)) for name in agents)))
+    async with asyncio.TaskGroup() as tasks:
+        for name in agents:
+            tasks.create_task(gateway.get(f"/{name}/?wait"))
+        await until(lambda: busy.active == len(agents))
+        await gateway.push(gateway.snapshot(*(agent(name, busy, dead, retry_methods=("GET",)) for name in agents)))
+        await dead.stop()
+        assert {name: (await gateway.get(f"/{name}/")).status for name in agents} == dict.fromkeys(agents, 200)
+        release.set()
 
 
 async def test_a_failing_replica_is_ejected(gateway: Rig) -> None:

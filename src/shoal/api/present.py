@@ -22,20 +22,20 @@ _NOT_LOADED = "the controller has just started, and reads what the fleet is"
 
 def fleet_view(controller: Controller) -> StatusView:
     """The fleet without its agents."""
-    wished, wired = controller.wished, controller.wired
+    wished, wired, routed = controller.wished, controller.wired, controller.routed
     return StatusView(
         fleet=wired.fleet if wired is not None else controller.parts.fleet,
         engine=controller.parts.engine.capabilities.engine,
         at=controller.parts.clock(),
         generation=wished.generation if wished is not None else 0,
         observed_generation=wired.generation if wired is not None else 0,
-        settled=controller.settled and controller.carried_out is not None and controller.routed,
+        settled=controller.settled and controller.carried_out is not None and routed,
         gateway_url=gateway_url(controller),
         gateways=controller.parts.gateways.live,
         controller_pid=os.getpid(),
         problems=tuple(controller.problems.values()),
         version=__version__,
-        routed=controller.routed,
+        routed=routed,
     )
 
 

@@ -24,6 +24,7 @@ EATEN: list[bytes] = []
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer leaves as one: half of one, when its machine dies, nobody could repeat
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

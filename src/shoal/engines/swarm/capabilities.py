@@ -29,12 +29,8 @@ CAPABILITIES = Capabilities(
         ),
         "agents.placement.require": Ability(Support.NATIVE, "labels of nodes"),
         "agents.placement.prefer": Ability(Support.IMPOSSIBLE, "Swarm has no preference for a label's value"),
-        "agents.placement.spread": Ability(
-            Support.NATIVE, "of a stateless agent: each identity is a service of its own"
-        ),
-        "agents.placement.max_per_node": Ability(
-            Support.NATIVE, "of a stateless agent: each identity is a service of its own"
-        ),
+        "agents.placement.spread": Ability(Support.NATIVE, _EACH_ALONE),
+        "agents.placement.max_per_node": Ability(Support.NATIVE, _EACH_ALONE),
         "agents.scale": Ability(Support.BY_SHOAL, "Swarm chooses who leaves, and waits 2 s before it stops them"),
         "agents.calls": Ability(
             Support.ADVISORY,

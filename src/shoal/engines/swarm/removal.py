@@ -12,11 +12,9 @@ from shoal.engines.swarm.install import find_own
 from shoal.engines.swarm.names import Role, own_name
 from shoal.engines.swarm.platform import takes_tasks
 from shoal.engines.swarm.render_own import Own, render_sweep
-from shoal.engines.swarm.waiting import wait_ended
+from shoal.engines.swarm.waiting import GONE_S, LOOK_S, wait_ended
 from shoal.errors import EngineError
 
-_GONE_S = 60.0
-_LOOK_S = 0.2
 _SWEPT_S = 60.0
 _BROKEN = ("failed", "rejected", "orphaned")
 
@@ -51,7 +49,7 @@ async def _sweep(docker: Docker, own: Own) -> None:
         nodes = {node["ID"]: node["Description"]["Hostname"] for node in await docker.nodes() if takes_tasks(node)}
         async with asyncio.timeout(_SWEPT_S):
             while nodes.keys() - (swept := await _swept(docker, service)).keys():  # noqa: ASYNC110 - Swarm tells nobody
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(LOOK_S)
         if failed := {node: why for node, why in swept.items() if why}:
             words = [line.text async for line in docker.service_logs(service)]
             said = "".join(f"\n  {word}" for word in (*failed.values(), *words))
@@ -81,16 +79,16 @@ async def _remove_network(docker: Docker, network: Mapping[str, Any]) -> None:
     """It can go only when the last task has left it on every node, which takes a moment after their end."""
     error: DockerError | None = None
     try:
-        async with asyncio.timeout(_GONE_S):
+        async with asyncio.timeout(GONE_S):
             while True:
                 try:
                     await docker.remove_network(network["Id"])
                 except DockerError as refusal:
                     error = refusal
-                    await asyncio.sleep(_LOOK_S)
+                    await asyncio.sleep(LOOK_S)
                 else:
                     return
     except TimeoutError:
         raise EngineError(
-            f"the network {network['Name']} can't be removed within {_GONE_S:g} s: {error}; `shoal down` tries again"
+            f"the network {network['Name']} can't be removed within {GONE_S:g} s: {error}; `shoal down` tries again"
         ) from error

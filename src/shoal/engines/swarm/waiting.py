@@ -12,8 +12,8 @@ from typing import Any
 from shoal.engines.swarm.docker import Docker
 from shoal.errors import EngineError
 
-_GONE_S = 60.0
-_LOOK_S = 0.2
+GONE_S = 60.0
+LOOK_S = 0.2
 _LIVING = ("starting", "running", "preparing")
 
 
@@ -29,11 +29,11 @@ async def wait_ended(docker: Docker, wanted: Mapping[str, str], of: Collection[s
     long."""
     left: list[str] = []
     try:
-        async with asyncio.timeout(_GONE_S):
+        async with asyncio.timeout(GONE_S):
             while left := [task["ID"] for task in await living(docker, wanted) if of is None or task["ID"] in of]:  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(LOOK_S)
     except TimeoutError:
         raise EngineError(
-            f"tasks of Swarm did not end within {_GONE_S:g} s: {', '.join(left)}; `docker inspect` says where they are "
+            f"tasks of Swarm did not end within {GONE_S:g} s: {', '.join(left)}; `docker inspect` says where they are "
             "and why, and the same command tries again"
         ) from None
