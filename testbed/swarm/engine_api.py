@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def call(
-    node: Node, method: str, path: str, body: object = None, *, archive: Path | None = None, timeout_s: float = 30.0
+    node: Node,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    archive: Path | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 30.0,
 ) -> Any:
     """One request; the JSON of the answer, None where it is something else.
 
@@ -42,19 +50,20 @@ def call(
     try:
         if archive is not None:
             with archive.open("rb") as file:
-                headers = {"Content-Type": "application/x-tar", "Content-Length": str(archive.stat().st_size)}
-                connection.request(method, path, file, headers)
+                about = {"Content-Type": "application/x-tar", "Content-Length": str(archive.stat().st_size)}
+                connection.request(method, path, file, {**about, **(headers or {})})
                 status, data = _answer(connection)
         else:
             data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"Content-Type": "application/json"})
+            connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
             status, data = _answer(connection)
     except (OSError, http.client.HTTPException) as error:
         why = f"{node.name}: its Docker does not answer ({error}); see {node.directory}/dockerd.log"
         raise NoAnswer(f"{why}; what is missing of a bed is started by: python -m testbed.swarm up") from error
     finally:
         connection.close()
-    if status >= http.HTTPStatus.BAD_REQUEST:
+    failed_midway = b'"errorDetail"' in data  # how a push or a load tells, after it said 200
+    if status >= http.HTTPStatus.BAD_REQUEST or failed_midway:
         raise Refused(f"{node.name}: {method} {path}: {status} {data[:600].decode(errors='replace').strip()}")
     try:
         return json.loads(data)

@@ -20,6 +20,7 @@ from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller
 from shoal.control.parts import Parts
+from shoal.control.registries import Registries
 from shoal.control.swarm_lease import Lease
 from shoal.control.swarm_store import SwarmStore
 from shoal.core.action import Action, ActionFailure
@@ -30,6 +31,7 @@ from shoal.engines.protocol import Capabilities
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker, DockerError, find_endpoint
 from shoal.engines.swarm.engine import SwarmEngine
+from shoal.engines.swarm.images import Images
 from shoal.engines.swarm.install import find_own
 from shoal.engines.swarm.names import Role, secret_name
 from shoal.engines.swarm.nodes import NodeAgents
@@ -88,21 +90,25 @@ async def _control(
     nodes = NodeAgents(news.set, credentials.client_context())
     found = Found(docker, fleet, own.network, nodes)
     mask = _mask()
+    registries = Registries(lambda use: _read_secret(fleet, use))
+    images = Images(docker, registries.credentials)
     engine = SwarmEngine(
-        docker, fleet, probes=nodes.probes, usage=nodes.usage, mask=mask.apply, news=news, heard=found.all_heard
-    )
+        docker, fleet, images=images, probes=nodes.probes, usage=nodes.usage, mask=mask.apply, news=news,
+        heard=found.all_heard,
+    )  # fmt: skip
     leased = Leased(engine, lease)
     async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
         controller = Controller(
             Parts(
                 engine=leased,
                 inspector=engine,
-                platform=SwarmPlatform(docker, own, Path(SEED_FILE).read_bytes()),
+                platform=SwarmPlatform(docker, own, Path(SEED_FILE).read_bytes(), images),
                 gateways=gateways,
                 store=SwarmStore(docker, fleet),
                 open_queues=open_queues,
                 open_outside=RabbitMqQueues,
                 read_secret=lambda use: _read_secret(fleet, use),
+                take_fleet=registries.take,
                 clock=time.time,
                 fleet=fleet,
             )
@@ -121,12 +127,12 @@ async def _control(
 
 
 def _read_secret(fleet: str, use: SecretUse) -> bytes:
-    """A broker's user and password."""
+    """A user and a password that Shoal itself needs."""
     try:
         return Path(CONTENTS_DIRECTORY, secret_name(fleet, use.name, use.digest)).read_bytes()
     except OSError:
         raise NotFound(
-            f"the controller was not given the secret {use.name}, which opens a broker; `shoal up` does that"
+            f"the controller was not given the secret {use.name}, which it needs itself; `shoal up` does that"
         ) from None
 
 

@@ -29,7 +29,9 @@ def take_agents(old: Fleet | None, new: Fleet, names: Sequence[str]) -> Fleet:
     touched = {queue for agent in taken.values() for queue in (agent.queue, *agent.publishes)}
     queues = {name: queue for name, queue in new.queues.items() if name in touched}
     called = {name for agent in taken.values() for name in agent.calls}
+    registries = {**new.registries, **old.registries}
     needed = {secret.name for agent in taken.values() for secret in agent.secrets}
+    needed |= {registry.secret for registry in registries.values()}
     secrets = {name: source for name, source in new.secrets.items() if name in needed}
     external = {name: each for name, each in new.external.items() if name in called}
     return old.model_copy(
@@ -38,6 +40,7 @@ def take_agents(old: Fleet | None, new: Fleet, names: Sequence[str]) -> Fleet:
             "queues": {**old.queues, **queues},
             "brokers": {**new.brokers, **old.brokers},
             "external": {**old.external, **external},
+            "registries": registries,
             "secrets": {**old.secrets, **secrets},
         }
     )

@@ -4,7 +4,7 @@ without one. Each engine has its own; what it does by files, sockets or the engi
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -107,9 +107,9 @@ class Place(Protocol):
         """What secrets hold, in the same way."""
         ...
 
-    async def tell_or_start(self, fleet: Fleet) -> Started | None:
+    async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
         """Sees to it that a controller is there and knows of what is stored; gives the one that it had to start, where
-        that is this command's to end."""
+        that is this command's to end. `known` is what the fleet's secrets hold, as far as that is known here."""
         ...
 
     async def ender(self, *, data: bool) -> Ender | None:

@@ -104,6 +104,11 @@ def digests_of(contents: Contents, choices: Choices) -> dict[str, str]:
     return kept | {name: contents.digest(content) for name, content in new.items()}
 
 
+def known_contents(choices: Choices) -> dict[str, bytes]:
+    """What the secrets are to hold, by name, of those of which that is not only stored."""
+    return {name: choice.content for name, choice in choices.by_name.items() if choice.content is not None}
+
+
 def mask_for(contents: Contents, choices: Choices) -> Callable[[str], str]:
     """Takes out of a text what the secrets are to hold, what their sources do, and what is kept of what they held."""
     found = [each for choice in choices.by_name.values() for each in (choice.content, choice.source)]
@@ -156,6 +161,8 @@ def _users(fleet: Fleet) -> dict[str, frozenset[str]]:
     for broker in fleet.brokers.values():
         if broker.secret is not None:
             users.setdefault(broker.secret, frozenset())  # Shoal itself needs it
+    for registry in fleet.registries.values():
+        users.setdefault(registry.secret, frozenset())
     return users
 
 
@@ -169,8 +176,11 @@ def _problem(loaded: Loaded, fleet: Fleet, name: str, wrong: Unusable | None) ->
     """Where the file says the source, else where it first asks for the secret."""
     loc: tuple[str | int, ...] = ("secrets", name)
     brokers = [key for key, broker in {**fleet.brokers, **loaded.fleet.brokers}.items() if broker.secret == name]
+    registries = [key for key, each in {**fleet.registries, **loaded.fleet.registries}.items() if each.secret == name]
     if name not in loaded.fleet.secrets and brokers:
         loc = ("brokers", brokers[0], "secret")
+    elif name not in loaded.fleet.secrets and registries:
+        loc = ("registries", registries[0], "secret")
     elif name not in loaded.fleet.secrets:
         loc = next(
             ("agents", agent, "secrets", index)

@@ -106,10 +106,11 @@ async def _up(common: Common, intent: Intent, agents: tuple[str, ...], detach: b
 
 async def begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Settling, Started | None]:
     """Store the fleet and see to it that a controller knows: what is begun here is never left half done."""
+    from shoal.cli.secret_values import known_contents
     from shoal.cli.settling import Settling
 
     generation = await _store(intent)
-    return Settling(generation, agents), await intent.place.tell_or_start(intent.fleet)
+    return Settling(generation, agents), await intent.place.tell_or_start(intent.fleet, known_contents(intent.secrets))
 
 
 async def up_detached(common: Common, intent: Intent, agents: tuple[str, ...], timeout_s: float) -> int:

@@ -13,7 +13,7 @@ from shoal.spec.volumes import is_host_path
 Locate = Callable[[Scalar], Scalar]  # a path of the host, as it is found from the file that names it
 ReadVariables = Callable[[Scalar, Loc], dict[str, Scalar]]  # what names a file, and where that stands
 
-_BLOCKS_BY_NAME = ("agents", "queues", "brokers", "external", "secrets")
+_BLOCKS_BY_NAME = ("agents", "queues", "brokers", "external", "registries", "secrets")
 
 
 def assemble(merged: Block, read_variables: ReadVariables, locate: Locate, problems: list[Problem]) -> Block:

@@ -21,6 +21,7 @@ from shoal.spec.broker_checks import check_broker
 from shoal.spec.cycles import find_cycles
 from shoal.spec.model import Agent, Broker, Fleet, Queue, Secret
 from shoal.spec.nodes import Loc
+from shoal.spec.registries import check_registry, warn_of_registries
 from shoal.spec.suggestions import did_you_mean
 from shoal.spec.validation import Draft, Finding
 from shoal.spec.values import shown
@@ -47,6 +48,8 @@ def check_draft(draft: Draft) -> Iterator[Finding]:
     yield from _volumes(draft)
     yield from _bind(draft)
     yield from _brokers(draft)
+    for name, registry in draft.registries.items():
+        yield from check_registry(name, registry)
     yield from _keys_of_engines(draft)
 
 
@@ -56,10 +59,14 @@ def warn_of_draft(draft: Draft) -> Iterator[Finding]:
         yield from warn_of_agent(name, agent)
     used = {secret.name for agent in draft.agents.values() for secret in agent.secrets}
     used |= {broker.secret for broker in draft.brokers.values() if broker.secret is not None}
+    used |= {registry.secret for registry in draft.registries.values()}
     for name in draft.secrets:
         if name not in used:
             remedy = did_you_mean(name, used) or f"add it to the `secrets` of one: secrets: [{name}]"
             yield Finding(("secrets", name), f"no agent has the secret {name}", remedy, key=True)
+    images = [agent.image for agent in draft.agents.values() if agent.image is not None]
+    own = draft.rest.get("swarm", {}).get("image")
+    yield from warn_of_registries(draft.registries, [*images, *([own] if own else [])])
     consumed = {agent.queue for agent in draft.agents.values()}
     for name, agent in draft.agents.items():
         for index, queue in enumerate(agent.publishes):
@@ -80,7 +87,7 @@ def finished(draft: Draft) -> Fleet:
         brokers.setdefault(MAIN, Broker())
     agents = {name: with_credentials(agent, queues, brokers) for name, agent in draft.agents.items()}
     blocks = {"agents": agents, "queues": queues, "brokers": brokers, "external": draft.external}
-    return Fleet.model_validate({**draft.rest, **blocks, "secrets": draft.secrets})
+    return Fleet.model_validate({**draft.rest, **blocks, "registries": draft.registries, "secrets": draft.secrets})
 
 
 def with_credentials(agent: Agent, queues: Mapping[str, Queue], brokers: Mapping[str, Broker]) -> Agent:

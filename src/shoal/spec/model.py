@@ -410,6 +410,12 @@ class External(Model):
     )
 
 
+class Registry(Model):
+    """A registry that asks who pulls images from it."""
+
+    secret: str = Field(description="The secret that holds `user:password`.")
+
+
 class LocalOptions(Model):
     """What the local engine offers: GPUs that it can't see by itself, labels for placement, where the gateway binds."""
 
@@ -457,6 +463,11 @@ class Fleet(Model):
     queues: Mapping[str, Queue] = Field(default_factory=dict, description="The queues by name.")
     brokers: Mapping[str, Broker] = Field(default_factory=dict, description="The brokers by name.")
     external: Mapping[str, External] = Field(default_factory=dict, description="Services outside of the fleet by name.")
+    registries: Mapping[str, Registry] = Field(
+        default_factory=dict,
+        description="How images are pulled, by the registry's host, such as `ghcr.io` or `registry.lab:5000`; of the "
+        "engine `swarm`.",
+    )
     secrets: Mapping[str, SecretSource] = Field(
         default_factory=dict,
         description="Where secrets come from, by name; one without an entry is the variable of its name.",

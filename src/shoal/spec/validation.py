@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from shoal.spec.model import Agent, Broker, External, Fleet, Model, Queue, SecretSource
+from shoal.spec.model import Agent, Broker, External, Fleet, Model, Queue, Registry, SecretSource
 from shoal.spec.nodes import Key, Loc
 from shoal.spec.suggestions import close_name
 from shoal.spec.values import shown
@@ -58,6 +58,7 @@ class Draft:
     queues: dict[str, Queue] = field(default_factory=dict[str, Queue])
     brokers: dict[str, Broker] = field(default_factory=dict[str, Broker])
     external: dict[str, External] = field(default_factory=dict[str, External])
+    registries: dict[str, Registry] = field(default_factory=dict[str, Registry])
     secrets: dict[str, SecretSource] = field(default_factory=dict[str, SecretSource])
     rest: dict[str, Any] = field(default_factory=dict[str, Any])
     broken: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
@@ -73,6 +74,7 @@ def validate_values(data: Mapping[str, Any]) -> Draft:
     _part(draft, rest, "queues", Queue, draft.queues)
     _part(draft, rest, "brokers", Broker, draft.brokers)
     _part(draft, rest, "external", External, draft.external)
+    _part(draft, rest, "registries", Registry, draft.registries)
     _part(draft, rest, "secrets", SecretSource, draft.secrets)
     if not draft.names["agents"] and "agents" not in {finding.loc[0] for finding in draft.findings}:
         draft.findings.append(Finding(("agents",), "there are no agents; expected at least one", key=True))

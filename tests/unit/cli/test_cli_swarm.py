@@ -40,9 +40,11 @@ class Swarm:
     def __init__(self) -> None:
         self.docker = FakeDocker()
         self.asked: list[tuple[str, object]] = []
+        self.known: dict[str, bytes] = {}
 
-    async def install(self, docker: Docker, fleet: Fleet, named: Collection[str]) -> None:
+    async def install(self, docker: Docker, fleet: Fleet, named: Collection[str], known: Mapping[str, bytes]) -> None:
         self.asked.append(("install", fleet.fleet))
+        self.known = dict(known)
 
     async def remove(self, docker: Docker, fleet: str, *, data: bool) -> None:
         self.asked.append(("remove", data))
@@ -89,7 +91,8 @@ def test_up_stores_installs_and_waits(swarm: Swarm, reached: FakeController, dir
     assert not any(swarm.docker.kept.values())
     done = run("up", "-d", "-e", "staging")
     assert done.code == 0, done.err
-    assert swarm.asked == [("install", "warehouse")] and reached.calls == [("apply", {})]
+    assert swarm.asked == [("install", "warehouse")] and swarm.known == {"TOKEN": b"s3cret"}
+    assert reached.calls == [("apply", {})]
     assert asyncio.run(swarm.stored()).generation == 1
     assert [name.rpartition("_")[0] for name in swarm.docker.kept["secrets"]] == ["warehouse_TOKEN"]
     assert b"s3cret" not in b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())

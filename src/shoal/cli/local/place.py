@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +66,7 @@ class LocalPlace:
             self._make_directory()
         return LocalContents(SecretContents(self.directory))
 
-    async def tell_or_start(self, fleet: Fleet) -> StartedController | None:
+    async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> StartedController | None:
         from shoal.cli.local.controller_process import tell_or_start
         from shoal.spec.exposed import secrets_by_variable
 

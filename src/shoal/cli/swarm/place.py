@@ -36,9 +36,9 @@ _POLL_S = 0.5
 class Installer(Protocol):
     """Puts what a controller needs on a Swarm, and takes all of a fleet away."""
 
-    async def install(self, docker: Docker, fleet: Fleet, named: Collection[str]) -> None:
+    async def install(self, docker: Docker, fleet: Fleet, named: Collection[str], known: Mapping[str, bytes]) -> None:
         """Network, keys and controller, as far as they are not there, and the user's context for a new fleet. `named`
-        are the HMACs of the contents of secrets that the controller is given."""
+        are the HMACs of the contents of secrets that the controller is given, `known` what is known of them here."""
         ...
 
     async def remove(self, docker: Docker, fleet: str, *, data: bool) -> None:
@@ -85,14 +85,14 @@ class SwarmPlace:
 
         return await SwarmContents.open(self.docker, self.fleet, make=make)
 
-    async def tell_or_start(self, fleet: Fleet) -> Started | None:
+    async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
         """The controller is nobody's to end: it stays when this command goes."""
         from shoal.control.secret_contents import KEPT_UNNAMED_S
         from shoal.control.swarm_contents import named_digests
 
         async with self.docker() as docker, self.store() as store:
             named = await named_digests(store)
-            await self._installer.install(docker, fleet, named)
+            await self._installer.install(docker, fleet, named, known)
         await (await self.contents()).prune(named, KEPT_UNNAMED_S)
         client = self.client()
         began = time.monotonic()

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker, DockerError
 from shoal.engines.swarm.render import NOBODY
 from shoal.errors import EngineError
+from shoal.spec.registries import registry_of
 
-_HUB = "docker.io"
+Credentials = Callable[[str], tuple[str, str] | None]
 
 
 class Images:
-    """`credentials` are by registry: user and password."""
+    """`credentials` gives user and password by registry, where there are any."""
 
-    def __init__(self, docker: Docker, credentials: Mapping[str, tuple[str, str]] | None = None) -> None:
-        self._docker, self._credentials = docker, credentials or {}
+    def __init__(self, docker: Docker, credentials: Credentials = lambda registry: None) -> None:
+        self._docker, self._credentials = docker, credentials
 
     def check(self, agent: str, image: str | None) -> str:
         """The image of an agent. Raises EngineError where it has none."""
@@ -52,16 +54,23 @@ class Images:
         return NOBODY if own.partition(":")[0] in ("", "0", "root") else own
 
     def auth(self, image: str) -> str | None:
-        """The header `X-Registry-Auth` for the registry of an image, where there are credentials for it."""
+        """The header `X-Registry-Auth` for the registry of an image, where there are credentials for it. Raises what
+        those do."""
         registry = registry_of(image)
-        if registry not in self._credentials:
-            return None
-        username, password = self._credentials[registry]
-        document = {"username": username, "password": password, "serveraddress": registry}
-        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+        known = self._credentials(registry)
+        return None if known is None else registry_auth(registry, *known)
+
+    async def renew(self, fleet: str) -> None:
+        """What there is of agents is pulled with the credentials of now, where a node needs its image again."""
+        for service in await self._docker.services({names.FLEET: fleet}):
+            spec = service["Spec"]
+            if names.AGENT not in spec["Labels"] or "Replicated" not in spec["Mode"]:
+                continue  # a job's run that is written is run again
+            if (auth := self.auth(spec["TaskTemplate"]["ContainerSpec"]["Image"])) is not None:
+                await self._docker.update_service(service["ID"], lambda same: same, auth=auth)
 
 
-def registry_of(image: str) -> str:
-    """`ghcr.io` of `ghcr.io/acme/web:1`; Docker's own where none is named."""
-    first, slash, _ = image.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else _HUB
+def registry_auth(registry: str, user: str, password: str) -> str:
+    """The header `X-Registry-Auth`."""
+    document = {"username": user, "password": password, "serveraddress": registry}
+    return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()

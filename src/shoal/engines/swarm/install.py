@@ -42,11 +42,17 @@ async def find_keys(docker: Docker, fleet: str) -> bytes | None:
 
 
 async def install(
-    docker: Docker, fleet: str, image: str, admin_port: int, keys: Keys | None, named: Collection[str]
+    docker: Docker,
+    fleet: str,
+    image: str,
+    admin_port: int,
+    keys: Keys | None,
+    named: Collection[str],
+    auth: str | None = None,
 ) -> Own:
     """Makes what is not there yet: the network, the keys, the controller, and starts that anew where its image, its
     port, or what it is given of the agents' secrets is another: those whose HMACs are `named`. `keys` are taken where
-    the fleet has none. Raises EngineError."""
+    the fleet has none; `auth` is the X-Registry-Auth for the image. Raises EngineError."""
     network = await docker.create_network(fleet, fleet_labels(fleet, Role.NETWORK))
     if keys is not None:
         await _put_keys(docker, fleet, keys)
@@ -61,7 +67,7 @@ async def install(
     contents = {each["Spec"]["Name"]: each["ID"] for each in found if each["Spec"]["Labels"].get(names.DIGEST) in named}
     ours = {names.FLEET: fleet, names.ROLE: Role.CONTROLLER.value}
     before = [task["ID"] for task in await living(docker, ours)]
-    if await ensure_service(docker, render_controller(own, admin_port, contents)):
+    if await ensure_service(docker, render_controller(own, admin_port, contents), auth):
         await wait_ended(docker, ours, before)  # whoever asks from now on asks the new one
     return own
 

@@ -15,6 +15,7 @@ from shoal.core.broker import ADMIN_USER, broker_url, broker_users, render_confi
 from shoal.core.wiring import Wiring
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker, DockerError
+from shoal.engines.swarm.images import Images
 from shoal.engines.swarm.names import Role, fleet_labels, object_name, own_name
 from shoal.engines.swarm.render import Spec
 from shoal.engines.swarm.render_own import (
@@ -35,10 +36,12 @@ _LOOK_S = 0.1
 
 
 class SwarmPlatform:
-    """Implements `Platform`. `own` is what was installed; `seed` is what the broker's passwords are made of."""
+    """Implements `Platform`. `own` is what was installed; `seed` is what the broker's passwords are made of; `images`
+    says how Shoal's own image is pulled."""
 
-    def __init__(self, docker: Docker, own: Own, seed: bytes) -> None:
+    def __init__(self, docker: Docker, own: Own, seed: bytes, images: Images | None = None) -> None:
         self._docker, self._own, self._seed = docker, own, seed
+        self._images = images or Images(docker)
         self._done: tuple[Fleet, Wiring] | None = None
         self._lock = asyncio.Lock()
 
@@ -49,10 +52,12 @@ class SwarmPlatform:
             if self._done is not None and self._done[0] is fleet:
                 return self._done[1]
             users = broker_users(fleet)
-            await ensure_service(self._docker, render_gateway(self._own, fleet.swarm.port))
-            await ensure_service(self._docker, render_node(self._own))
+            auth = self._images.auth(self._own.image)
+            await ensure_service(self._docker, render_gateway(self._own, fleet.swarm.port), auth)
+            await ensure_service(self._docker, render_node(self._own), auth)
             if users:
                 await self._ensure_broker(fleet)
+            await self._images.renew(fleet.fleet)
             wiring = await self._wire(fleet, users)
             self._done = (fleet, wiring)
             return wiring
@@ -82,7 +87,7 @@ class SwarmPlatform:
             called={**self._own.called, "nats.conf": name},
         )
         node = await self._broker_node()
-        await ensure_service(self._docker, render_broker(own, node))
+        await ensure_service(self._docker, render_broker(own, node), self._images.auth(own.image))
         if node is None:
             await self._pin_broker()
         await self._forget_configurations(name)
@@ -164,5 +169,5 @@ async def ensure_service(docker: Docker, spec: Spec, auth: str | None = None) ->
         await docker.create_service(spec, auth=auth)
         return True
     if there["Spec"]["Labels"].get(CONTENT) == spec["Labels"][CONTENT]:
-        return False
+        return auth is not None and await docker.update_service(there["ID"], lambda same: same, auth=auth)
     return await docker.update_service(there["ID"], lambda _: spec, auth=auth)

@@ -179,6 +179,16 @@ async def test_registry_credentials_are_a_header(path: Path):
     assert seen == ["e30=", None]
 
 
+async def test_other_credentials_alone_are_written_too(path: Path):
+    """Which is no change, for those who start something anew after one."""
+    service = Service(beaten=0)
+    async with service.daemon().listen(path) as endpoint, Docker(endpoint) as docker:
+        assert not await docker.update_service("f_web", lambda spec: spec)
+        assert service.written == []
+        assert not await docker.update_service("f_web", lambda spec: spec, auth="e30=")
+        assert len(service.written) == 1
+
+
 async def test_what_is_gone_already_is_removed(path: Path):
     gone = (404, {"message": "no such service"})
     daemon = FakeDocker({"DELETE /services/a": gone, "DELETE /configs/b": (204, None)})

@@ -38,7 +38,7 @@ def test_a_swarm_that_does_not_answer_is_unavailable(status: int, reason: str, r
     ("status", "reason", "remedy"),
     [
         (404, "No such image: acme/web:1", "push the image to a registry"),
-        (404, "pull access denied for acme/web, repository does not exist", "docker login"),
+        (404, "pull access denied for acme/web, repository does not exist", "`registries`"),
         (
             400,
             "rpc error: code = InvalidArgument desc = port '80' is already in use by service 'x' as an ingress port",

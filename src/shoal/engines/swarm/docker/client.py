@@ -114,11 +114,13 @@ class Docker:
         self, name: str, change: Callable[[JSON], JSON | None], *, auth: str | None = None, tries: int = 20
     ) -> bool:
         """Gives a copy of the service's spec to `change` and writes what that returns; false where it is `None` or the
-        same. As often as somebody else writes in between, it is read again, and Conflict raised after `tries`."""
+        same, which is written all the same where there is `auth`: that alone starts no task anew. As often
+        as somebody else writes in between, it is read again, and Conflict raised after `tries`."""
         for attempt in range(tries):
             service = await self.service(name)
             spec = change(copy.deepcopy(service["Spec"]))
-            if spec is None or spec == service["Spec"]:
+            same = spec == service["Spec"]
+            if spec is None or (same and auth is None):
                 return False
             try:
                 await self.write_service(service["ID"], service["Version"]["Index"], spec, auth=auth)
@@ -127,7 +129,7 @@ class Docker:
                     raise
                 await sleep(random.uniform(0, min(_LONGEST_WAIT_S, 0.01 * 2**attempt)))
             else:
-                return True
+                return not same
         return False
 
     async def remove_service(self, name: str) -> None:

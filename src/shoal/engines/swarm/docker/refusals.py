@@ -48,8 +48,8 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     (
         r"no such image|manifest (?:for .* )?(?:unknown|not found)|pull access denied|repository .* not found"
         r"|image .* could not be accessed",
-        "push the image to a registry that every node reaches, and log in to it (`docker login`), or load it on each "
-        "node (`docker save` and `docker load`)",
+        "push the image to a registry that every node reaches, and name its password under `registries` if it asks for "
+        "one; or load it on each node (`docker save` and `docker load`)",
     ),
     (
         r"port\b.*already in use|port is already allocated|address already in use",
