@@ -19,6 +19,7 @@ SERVICE_S = 0.4
 BEFORE_RPS, STEP_RPS = 38, 150  # times SERVICE_S: 15 in flight, then 60
 BEFORE_S, STEP_S = 3.0, 8.0
 FEW, MANY = 3, 10
+_QUIET_S = 10.0  # a network that was just removed holds Swarm up for seconds, whoever starts something next
 
 
 def run(quick: bool) -> list[Row]:
@@ -41,7 +42,7 @@ def run(quick: bool) -> list[Row]:
         Row(
             "swarm", f"scale {FEW} to {MANY}", "s",
             ours=tuple(ours for ours, _ in grown), baseline=tuple(plain for _, plain in grown),
-            compare="ratio", goal=Goal(1.3), note="until all serve; baseline: `docker service scale`",
+            compare="ratio", goal=Goal(1.3), note="until the last one says it serves; baseline: `docker service scale`",
         ),
     ]  # fmt: skip
 
@@ -91,17 +92,19 @@ async def _grows(fleet: SwarmFleet) -> float:
 
 async def _scaled(plain: Plain, few: int, many: int) -> float:
     await plain.settled(few)
+    await asyncio.sleep(_QUIET_S)
     began = time.monotonic()
     await plain.scale(many)
     return await plain.served(many - few, began) - began
 
 
 def _grow(fleet: SwarmFleet) -> float:
-    """Seconds from the command to the last replica's readiness."""
+    """Seconds from the command to the word of the last replica."""
+    time.sleep(_QUIET_S)
     began = time.monotonic()
     fleet.pin("web", MANY)
     fleet.wait_for("web", lambda agent: agent.ready == MANY)
-    took_s = time.monotonic() - began
+    last_at_s, _ = fleet.sink.of("ours", began)[MANY - FEW - 1]
     fleet.pin("web", FEW)
     fleet.wait_for("web", lambda agent: len(agent.replicas) == FEW and agent.ready == FEW)
-    return took_s
+    return last_at_s - began

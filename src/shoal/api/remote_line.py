@@ -61,17 +61,22 @@ class RemoteLine:
             return
 
     async def _first_to_answer(self) -> tuple[str, Streams]:
-        """Each address a moment after the one before; whoever is too late is hung up on."""
+        """Each address a moment after the one before, or at once where that refuses; whoever is too late is hung up
+        on."""
         done: asyncio.Queue[tuple[str, Streams | OSError]] = asyncio.Queue()
         errors: dict[str, OSError] = {}
         winner: tuple[str, Streams] | None = None
         async with asyncio.TaskGroup() as tasks:
-            tries = [
-                tasks.create_task(self._try(address, number * _NEXT_S, done))
-                for number, address in enumerate(self._addresses)
-            ]
+            tries: list[asyncio.Task[None]] = []
             while winner is None and len(errors) < len(self._addresses):
-                address, found = await done.get()
+                if len(tries) < len(self._addresses):
+                    tries.append(tasks.create_task(self._try(self._addresses[len(tries)], done)))
+                more = len(tries) < len(self._addresses)
+                try:
+                    async with asyncio.timeout(_NEXT_S if more else None):
+                        address, found = await done.get()
+                except TimeoutError:
+                    continue
                 if isinstance(found, OSError):
                     errors[address] = found
                 else:
@@ -86,8 +91,7 @@ class RemoteLine:
             raise self._nobody(errors)
         return winner
 
-    async def _try(self, address: str, wait_s: float, done: asyncio.Queue[tuple[str, Streams | OSError]]) -> None:
-        await asyncio.sleep(wait_s)
+    async def _try(self, address: str, done: asyncio.Queue[tuple[str, Streams | OSError]]) -> None:
         parts = urlsplit(f"//{address}")
         try:
             async with asyncio.timeout(_CONNECT_S):

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from shoal.api import remote_line
 from shoal.api.certificates import Remote
 from shoal.api.client import Client
 from shoal.api.queue_admins import QueueAdmins
@@ -83,6 +84,17 @@ async def test_a_person_with_a_certificate_asks_as_on_the_socket(tmp_path: Path)
         with pytest.raises(ShoalError, match="nobody") as caught:
             await client.explain("nobody")
         assert type(caught.value).__name__ == "NotFound"
+
+
+async def test_an_address_that_refuses_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is tried at once; after one that is silent, a moment later."""
+    silent = socket.create_server(("127.0.0.1", 0))  # takes the connection, and never says a word
+    with silent:
+        async with served(tmp_path) as api:
+            refusing, deaf = f"127.0.0.1:{free_port()}", f"127.0.0.1:{silent.getsockname()[1]}"
+            assert (await api.client(issue(), deaf, api.address).status()).engine
+            monkeypatch.setattr(remote_line, "_NEXT_S", 3600.0)
+            assert (await api.client(issue(), refusing, f"127.0.0.1:{free_port()}", api.address).status()).engine
 
 
 @pytest.mark.parametrize("role", ["controller", "gateway", "node"])
