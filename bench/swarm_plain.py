@@ -12,7 +12,7 @@ from typing import Any
 from bench.swarm_fleet import AGENT, CLIENT, SwarmFleet
 from shoal.engines.swarm.docker import Docker, DockerError
 
-_NETWORK, _SERVICE, _CLIENT = "bench_plain", "bench_plain_web", "bench_plain_client"
+_SERVICE, _CLIENT = "bench_plain_web", "bench_plain_client"
 _NS = 10**9
 _START_S, _LOOK_S = 60.0, 0.02
 
@@ -22,11 +22,12 @@ class Plain:
 
     def __init__(self, docker: Docker, fleet: SwarmFleet) -> None:
         self._docker, self._fleet = docker, fleet
+        self._network = f"bench_plain_{time.time_ns()}"  # Swarm may still be busy with the one of a run before
         self.network = ""
 
     async def start(self, count: int) -> None:
         """As many replicas; they serve."""
-        self.network = await self._docker.create_network(_NETWORK)
+        self.network = await self._docker.create_network(self._network)
         began = time.monotonic()
         await self._docker.create_service(self._spec(_SERVICE, AGENT, "plain", count, {"PORT": "8000"}))
         await self.served(count, began)
@@ -93,7 +94,7 @@ class Plain:
 
     async def _is_gone(self) -> bool:
         try:
-            await self._docker.remove_network(_NETWORK)
+            await self._docker.remove_network(self._network)
         except DockerError:
             return False  # tasks that end still have it
         return True

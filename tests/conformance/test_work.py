@@ -113,6 +113,23 @@ async def test_run_now_with_retries(bed: FleetBed, sink: Sink) -> None:
     assert len(sink.said()) == 2
 
 
+async def test_a_job_that_calls(bed: FleetBed, sink: Sink) -> None:
+    """With the first thing that it does it calls another agent, which answers: whoever routes that knows of it in time,
+    or keeps the request until it does."""
+    job = bed.program(
+        "job_agent.py",
+        schedule={"cron": "0 0 1 1 *"},
+        calls=["web"],
+        environment={"SINK": sink.url(), "CALLS": "WEB"},
+    )
+    await bed.up({"agents": {"web": bed.http_agent(), "job": job}})
+    run_id = await bed.api.run("job")
+    agent = await bed.until_agent(
+        "job", lambda a: any(r.run_id == run_id and r.finished_at is not None for r in a.runs), "the run to end"
+    )
+    assert [(run.phase, run.attempt, run.exit_code) for run in agent.runs] == [("succeeded", 1, 0)]
+
+
 @pytest.mark.parametrize("exit_code", [None, 0])
 async def test_timeout(bed: FleetBed, sink: Sink, exit_code: int | None) -> None:
     """A run that takes too long is told to end and has failed, whatever its program makes of that; it is not begun

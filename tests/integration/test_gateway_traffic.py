@@ -332,6 +332,48 @@ async def test_calls_by_source_address(gateway: Rig) -> None:
             return got.status
 
     addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
-    assert [await call(address) for address in addresses] == [503, 200, 200, 403]
+    assert await asyncio.gather(*map(call, addresses)) == [503, 200, 200, 403]
     await gateway.push(replace(snapshot, callers={"a": Caller("a", ("b",), None, ("127.0.0.1",))}))
-    assert [await call(address) for address in addresses] == [200, 503, 503, 503]
+    assert await asyncio.gather(*map(call, addresses)) == [200, 503, 503, 503]
+
+
+async def test_who_calls_before_he_is_known_waits_for_that(gateway: Rig) -> None:
+    """With the body, upgrades and trailers of what he asks; the callee sees no trace of it, and who may call what is
+    as ever."""
+    b = await gateway.replica("b")
+    port = free_port()
+    before = gateway.snapshot(agent("b", b, public_path=None), callers={}, internal_port=port)
+    await gateway.push(before)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/socket":
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.send_str((await socket.receive()).data[::-1])
+            await socket.close()
+            return socket
+        body = await request.text()
+        return web.json_response({"body": body, "headers": {k.lower(): v for k, v in request.headers.items()}})
+
+    b.answer = answer
+    url = f"http://127.0.0.1:{port}"
+    async with asyncio.TaskGroup() as tasks:
+        sent = {"x-shoal-again": "127.0.0.9", "x-shoal-source": "127.0.0.9", "x-mine": "1"}
+        asked = tasks.create_task(gateway.get("/b/", port=port, method="POST", data="x" * 100_000, headers=sent))
+        upgraded = tasks.create_task(_reversed_by(gateway, f"{url}/b/socket"))
+        refused = tasks.create_task(gateway.get("/c/", port=port))
+        await asyncio.sleep(0.3)
+        assert (b.hits, asked.done(), upgraded.done(), refused.done()) == (0, False, False, False)
+        await gateway.push(replace(before, callers={"a": Caller("a", ("b",), addresses=("127.0.0.1",))}))
+    known = await gateway.get("/b/", port=port, method="POST", data="x" * 100_000, headers=sent)
+    assert len(json.loads(known.text)["body"]) == 100_000
+    assert json.loads(asked.result().text) == json.loads(known.text)
+    assert "x-shoal-unknown" not in asked.result().headers
+    assert upgraded.result() == "olleh"
+    assert refused.result().status == 403
+
+
+async def _reversed_by(gateway: Rig, url: str) -> str:
+    async with gateway.http.ws_connect(url) as socket:
+        await socket.send_str("hello")
+        return (await socket.receive()).data

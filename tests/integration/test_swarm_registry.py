@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from swarm_typed import Typed
 
 from testbed.swarm import registry
 from tests.swarm_bed import Swarm, skip
@@ -37,30 +35,14 @@ def images(swarm: Swarm) -> Generator[tuple[str, str]]:
         registry.stop(swarm.bed)
 
 
-class Typed:
-    """Commands as people type them, in a directory of their own."""
-
-    def __init__(self, home: Path, swarm: Swarm) -> None:
-        self.home = home
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "HOME")}
-        self.environ = {**kept, "SHOAL_HOME": str(home / "state"), "DOCKER_HOST": swarm.endpoint.host}
-
-    def __call__(self, *words: str, code: int = 0, **variables: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "shoal.cli", *words], cwd=self.home, env={**self.environ, **variables},
-            capture_output=True, text=True, timeout=180, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done.stdout + done.stderr
-
-    def write(self, images: Sequence[str], **more: Any) -> None:
-        own = {"port": PORT, "admin_port": ADMIN_PORT, "image": images[0]}
-        web = {
-            "image": images[1], "command": ["python3", "/agents/http_agent.py"], "port": 8000, "public": "/web",
-            "health": "/healthz", "scale": {"min": NODES, "max": NODES}, "placement": {"max_per_node": 1},
-        }  # fmt: skip
-        spec = {"fleet": "pulled", "engine": "swarm", "swarm": own, "agents": {"web": web}, **more}
-        (self.home / "shoal.yaml").write_text(json.dumps(spec))
+def write(home: Path, images: Sequence[str], **more: Any) -> None:
+    own = {"port": PORT, "admin_port": ADMIN_PORT, "image": images[0]}
+    web = {
+        "image": images[1], "command": ["python3", "/agents/http_agent.py"], "port": 8000, "public": "/web",
+        "health": "/healthz", "scale": {"min": NODES, "max": NODES}, "placement": {"max_per_node": 1},
+    }  # fmt: skip
+    spec = {"fleet": "pulled", "engine": "swarm", "swarm": own, "agents": {"web": web}, **more}
+    (home / "shoal.yaml").write_text(json.dumps(spec))
 
 
 def test_images_are_pulled_with_the_credentials_of_the_file(swarm: Swarm, images: tuple[str, str]) -> None:
@@ -68,9 +50,9 @@ def test_images_are_pulled_with_the_credentials_of_the_file(swarm: Swarm, images
     with tempfile.TemporaryDirectory(prefix="shoal-") as directory:
         typed = Typed(Path(directory), swarm)
         try:
-            typed.write(images)
+            write(typed.home, images)
             assert "No such image" in typed("up", "-d", "-y", code=1)
-            typed.write(images, registries={"registry:5000": {"secret": "PULL"}})
+            write(typed.home, images, registries={"registry:5000": {"secret": "PULL"}})
             typed("up", "-d", "-y", PULL=f"{registry.USER}:{registry.PASSWORD}")
             for address in swarm.addresses.values():
                 with urllib.request.urlopen(f"http://{address}:{PORT}/web/", timeout=10) as answer:

@@ -62,7 +62,8 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """One run of a job. `attempt` counts from 1."""
+    """One run of a job. `attempt` counts from 1; `source` is the address that its calls come from, where the engine
+    gives it one, while it is not over."""
 
     run_id: str
     agent: str
@@ -73,6 +74,7 @@ class JobRun:
     finished_at: float | None = None
     exit_code: int | None = None
     reason: str = ""
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,8 @@ def callers_for(calls: Mapping[str, tuple[str, ...]], wiring: Wiring, observed: 
     for name, callees in calls.items():
         port = wiring.caller_ports.get(name) if callees else None
         there = observed.agents.get(name)
-        addresses = tuple(sorted({r.source for r in there.replicas if r.source})) if there else ()
+        who = (*there.replicas, *there.runs) if there else ()
+        addresses = tuple(sorted({each.source for each in who if each.source}))
         if port is not None or addresses:
             callers[name] = Caller(name, callees, port, addresses)
     return callers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import logging
 import signal
 import time
@@ -94,8 +95,12 @@ class Gateway:
         self._with_endpoints: frozenset[str] = frozenset()
         self._published_at = 0.0
         access_log = options.state_dir.absolute() / ACCESS_LOG
+        place = hashlib.sha256(str(options.state_dir.absolute()).encode()).hexdigest()[:16]
         self._renderer = Renderer(
-            ca_file=options.ca_file or _system_ca(), hold_s=options.hold_s, access_log=str(access_log)
+            ca_file=options.ca_file or _system_ca(),
+            hold_s=options.hold_s,
+            access_log=str(access_log),
+            again=f"@shoal-{place}",
         )
         self._encoder = Encoder()
         self._versions = (0, 0)  # the controller's newest, and what ADS calls the same

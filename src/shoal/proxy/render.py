@@ -22,13 +22,21 @@ from shoal.proxy.render_clusters import (
     render_assignment,
     render_external_cluster,
 )
-from shoal.proxy.render_listeners import PUBLIC, SOURCE_HEADER, render_listener
+from shoal.proxy.render_listeners import NOBODYS_NAMES, PUBLIC, SOURCE_HEADER, TELLS_SOURCE, render_listener
 from shoal.proxy.render_routes import (
     render_call_routes,
     render_external_routes,
     render_public_routes,
     respond,
     unavailable,
+)
+from shoal.proxy.render_strangers import (
+    AGAIN,
+    AGAIN_CLUSTER,
+    ASKED_HEADER,
+    render_again_cluster,
+    render_again_listener,
+    render_strangers,
 )
 
 INTERNAL = "internal"
@@ -60,9 +68,19 @@ class _External:
 
 class Renderer:
     """Renders one snapshot after the other. `ca_file` holds the authorities by which externals are verified; `hold_s`
-    is how long a request may wait for a first replica; `access_log` is the file where a snapshot wants one."""
+    is how long a request may wait for a first replica; `access_log` is the file where a snapshot wants one; `again` is
+    the socket by which Envoy reaches itself."""
 
-    def __init__(self, *, ca_file: str | None = None, hold_s: float = 60.0, access_log: str = "/dev/stdout") -> None:
+    def __init__(
+        self,
+        *,
+        ca_file: str | None = None,
+        hold_s: float = 60.0,
+        access_log: str = "/dev/stdout",
+        again: str = "@shoal-again",
+    ) -> None:
+        self._again_listener = render_again_listener(INTERNAL, again, hold_s)
+        self._again_cluster = render_again_cluster(again)
         self._access_log = access_log
         self._logs = False
         self._ca_file = ca_file
@@ -90,10 +108,13 @@ class Renderer:
         if snapshot.internal_port is not None:
             self._add_listener(listeners, INTERNAL, snapshot.bind, snapshot.internal_port)
             routes[INTERNAL] = _internal_configuration(snapshot, agents, externals)
+            listeners[AGAIN] = self._again_listener
         if self._logs:
             routes = {name: {**value, "request_headers_to_add": ADDED_HEADERS} for name, value in routes.items()}
         clusters = {agent_cluster(name): agent.cluster for name, agent in agents.items()}
         clusters |= {external_cluster(name): external.cluster for name, external in externals.items()}
+        if snapshot.internal_port is not None:
+            clusters[AGAIN_CLUSTER] = self._again_cluster
         assignments = {agent_cluster(name): agent.assignment for name, agent in agents.items()}
         routes = {name: self._same(f"routes {name}", value) for name, value in routes.items()}
         self._values = {f"listener {name}": value for name, value in listeners.items()}
@@ -132,7 +153,9 @@ class Renderer:
 
     def _add_listener(self, listeners: dict[str, Json], name: str, address: str, port: int) -> None:
         log = self._access_log if self._logs else None
-        listener = render_listener(name, address, port, self._hold_s, access_log=log, tells_source=name == INTERNAL)
+        mutations = (*NOBODYS_NAMES, TELLS_SOURCE) if name == INTERNAL else None
+        at = {"socket_address": {"address": address, "port_value": port}}
+        listener = render_listener(name, at, self._hold_s, access_log=log, mutations=mutations)
         listeners[name] = self._same(f"listener {name}", listener)
 
     def _same(self, key: str, value: Json) -> Json:
@@ -196,8 +219,7 @@ def _internal_configuration(
         if caller.addresses:
             on_match = _route_list(caller.agent, _caller_routes(caller, agents, externals))
             known |= {str(ipaddress.ip_address(address)): on_match for address in caller.addresses}
-    stranger = respond({"prefix": "/"}, 503, "the gateway does not know this caller (yet)")
-    matcher: dict[str, Any] = {"on_no_match": _route_list("stranger", [stranger])}
+    matcher: dict[str, Any] = {"on_no_match": _route_list("stranger", render_strangers())}
     if known:
         by_source = {"@type": TYPE_PREFIX + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"}
         matcher["matcher_tree"] = {
@@ -205,7 +227,11 @@ def _internal_configuration(
             "exact_match_map": {"map": known},
         }
     host = {"name": INTERNAL, "domains": ["*"], "matcher": matcher}
-    return {**_configuration(INTERNAL, [host]), "request_headers_to_remove": [SOURCE_HEADER]}
+    return {
+        **_configuration(INTERNAL, [host]),
+        "request_headers_to_remove": [SOURCE_HEADER, ASKED_HEADER],
+        "most_specific_header_mutations_wins": True,  # a stranger's route tells who he is all the same
+    }
 
 
 def _route_list(name: str, routes: list[Json]) -> Json:

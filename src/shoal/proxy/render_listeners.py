@@ -17,13 +17,20 @@ _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConn
 
 
 def render_listener(
-    name: str, address: str, port: int, hold_s: float, *, access_log: str | None = None, tells_source: bool = False
+    name: str,
+    address: Json,
+    hold_s: float,
+    *,
+    access_log: str | None = None,
+    routes: str | None = None,
+    mutations: tuple[Json, ...] | None = None,
+    manager: Json | None = None,
 ) -> Json:
-    """A listener whose routes are the route configuration of the same name. With `tells_source` they can match on the
-    client's address, which is in the header SOURCE_HEADER whatever the client sends. `access_log` is a file."""
+    """A listener. `routes` is the name of its route configuration, by default its own; `mutations` change headers
+    before a route is chosen, `manager` has what is otherwise with its connections; `access_log` is a file."""
     return {
         "name": name,
-        "address": {"socket_address": {"address": address, "port_value": port}},
+        "address": address,
         # With SO_REUSEPORT the Envoy of another fleet of this user could listen at the same port, and take half of the
         # requests, with no error anywhere.
         "enable_reuse_port": False,
@@ -37,7 +44,8 @@ def render_listener(
                     {
                         "name": "envoy.filters.network.http_connection_manager",
                         "typed_config": {
-                            **_connection_manager(name, hold_s, tells_source=tells_source),
+                            **_connection_manager(name, hold_s, routes or name, mutations or NOBODYS_NAMES),
+                            **(manager or {}),
                             **_logging(name, access_log),
                         },
                     }
@@ -47,13 +55,13 @@ def render_listener(
     }
 
 
-def _connection_manager(name: str, hold_s: float, *, tells_source: bool) -> Json:
-    early = _early_mutation(*_NOBODYS_NAMES, *((_SOURCE,) if tells_source else ()))
+def _connection_manager(name: str, hold_s: float, routes: str, mutations: tuple[Json, ...]) -> Json:
+    early = _early_mutation(*mutations)
     nobody = {"address_prefix": "255.255.255.255", "prefix_len": 32}
     return {
         "@type": TYPE_PREFIX + _MANAGER,
         "stat_prefix": name,
-        "rds": {"route_config_name": name, "config_source": ADS},
+        "rds": {"route_config_name": routes, "config_source": ADS},
         "http_filters": [_hold_filter(hold_s), _ROUTER],
         "local_reply_config": _HOLD_FAILED,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
@@ -128,14 +136,15 @@ def _early_mutation(*mutations: Json) -> Json:
 
 
 # What Shoal and Envoy tell agents they tell under these names, so nobody else may.
-_NOBODYS_NAMES: tuple[Json, ...] = tuple(
+NOBODYS_NAMES: tuple[Json, ...] = tuple(
     {"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in ("x-shoal-", "x-envoy-")
 )
 
-# Routes can match on headers only, so the address becomes one.
-_SOURCE: Json = {
+REMOTE_ADDRESS = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+# Routes can match on headers only, so the address becomes one, whatever the client sends.
+TELLS_SOURCE: Json = {
     "append": {
-        "header": {"key": SOURCE_HEADER, "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"},
+        "header": {"key": SOURCE_HEADER, "value": REMOTE_ADDRESS},
         "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
     }
 }

@@ -1,4 +1,4 @@
-"""A job for the conformance cases: one line at SINK an attempt; fails, and ends at SIGTERM, as it is told."""
+"""A job for the conformance cases: one line at SINK an attempt; calls, fails, and ends at SIGTERM, as it is told."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import time
 import urllib.request
 
+if "CALLS" in os.environ:  # at once, with the first thing that it does
+    urllib.request.urlopen(os.environ[f"SHOAL_URL_{os.environ['CALLS']}"] + "/", timeout=20).close()
 line = f"{os.environ.get('SHOAL_REPLICA', '?')} {time.time()}"
 with urllib.request.urlopen(os.environ["SINK"], line.encode(), timeout=10) as answer:
     runs = int(answer.read())

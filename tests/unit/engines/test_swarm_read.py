@@ -160,6 +160,16 @@ def run_of(*tasks: Json, retries: int = 0, **more: Any) -> tuple[Seen, JobRun]:
     return seen, read_agents(seen)["web"].runs[0]
 
 
+@pytest.mark.parametrize(
+    ("state", "source"),
+    [("assigned", "10.0.1.7"), ("starting", "10.0.1.7"), ("running", "10.0.1.7"), ("complete", None)],
+)
+def test_a_runs_calls_are_known_by_its_address(state: str, source: str | None) -> None:
+    """From before it starts, and no longer than it has it."""
+    _, run = run_of(task("t1", state, at=7))
+    assert run.source == source
+
+
 def test_a_run_that_was_ended_at_its_timeout_has_failed() -> None:
     """Whatever its program made of being told to end. Why is to be written down once the run is over."""
     ended, why = {"t1": Probe(False, None, "timed out after 60s", ended=True)}, "timed out after 60s"

@@ -231,7 +231,7 @@ def _run(agent: str, service: Json, attempts: Sequence[Json], seen: Seen) -> Job
     """One that its node's agent ended has failed, whatever its program made of it."""
     labels = _labels(service)
     last = attempts[-1] if attempts else None
-    phase, finished_at, exit_code, reason = Phase.PENDING, None, None, ""
+    phase, finished_at, exit_code, reason, source = Phase.PENDING, None, None, "", None
     if last is not None:
         state, probe = _state(last), seen.probes.get(last["ID"])
         if state in _ENDED:
@@ -243,9 +243,9 @@ def _run(agent: str, service: Json, attempts: Sequence[Json], seen: Seen) -> Job
                 exit_code, reason = _exit_code(last), ended or _why_ended(last, seen)
             finished_at = epoch_s(last["Status"]["Timestamp"])
         elif state == "running":
-            phase = Phase.RUNNING
+            phase, source = Phase.RUNNING, _address(last, seen.network)
         else:
-            reason = last["Status"].get("Err") or ""
+            reason, source = last["Status"].get("Err") or "", _address(last, seen.network)
     return JobRun(
         run_id=labels[names.RUN],
         agent=agent,
@@ -256,6 +256,7 @@ def _run(agent: str, service: Json, attempts: Sequence[Json], seen: Seen) -> Job
         finished_at=finished_at,
         exit_code=exit_code,
         reason=reason,
+        source=source,
     )
 
 
