@@ -43,6 +43,7 @@ RUNS_KEPT = 20
 LAST_LINES = 20
 _POLL_MOVING_S, _POLL_S = 0.25, 0.5
 _AT_ONCE = 8  # agents that are acted upon side by side
+_AT_REST_S, _LOOK_S = 2.0, 0.1
 _STEADY = (Phase.RUNNING, Phase.FAILED, Phase.SUCCEEDED)
 
 
@@ -234,7 +235,16 @@ class SwarmEngine:
             wanted[names.REVISION] = action.revision
         for service in await self._docker.services(wanted):
             if action.revision is None or names.role_of(service["Spec"]["Labels"]) != Role.RUN:
-                await self._docker.remove_service(service["ID"])
+                await self._remove_at_rest(service["ID"])
+
+    async def _remove_at_rest(self, service: str) -> None:
+        """Not in the instant in which Swarm removes a task of it: that may end the manager (swarmkit's
+        SetServiceTasksRemove takes for granted that each task is still there)."""
+        with contextlib.suppress(TimeoutError):  # where a node is away it may last
+            async with asyncio.timeout(_AT_REST_S):
+                while any(task["DesiredState"] == "remove" for task in await self._docker.tasks(service=service)):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_S)
+        await self._docker.remove_service(service)
 
     async def _known(self, agent: str, revision: str) -> dict[str, Any]:
         service = await self._find(self._name(agent, revision))
