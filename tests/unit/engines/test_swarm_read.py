@@ -202,6 +202,9 @@ def test_one_that_was_started_again_says_why_until_it_is_ready() -> None:
     assert found.reason == "exit code 3; started again, not ready yet: refused"
     assert replicas(look(*tasks))[0].reason == "exit code 3; started again"
     assert replicas(look(*tasks, probes={"t2": Probe(True, 7.0)}))[0].reason == ""
+    for state in ("preparing", "starting"):
+        (found,) = replicas(look(task("t2", state, at=3), failed("t1", 3)))
+        assert found.reason == f"exit code 3; started again, {state}"
 
 
 def test_times() -> None:

@@ -168,16 +168,22 @@ def _current(agent: str, task: Json, broken: Sequence[Json], seen: Seen) -> Repl
         return _replica(agent, task, Phase.RUNNING, seen, ready=False, reason="its node does not answer")
     if state == "running":
         probe = _probe(task, seen)
-        reason = probe.reason
-        if broken and not probe.ready:
-            reason = f"{_why_ended(broken[0], seen)}; started again" + (f", {reason}" if reason else "")
+        reason = probe.reason if probe.ready else _again(probe.reason, broken, seen)
         return _replica(agent, task, Phase.RUNNING, seen, ready=probe.ready, reason=reason, broken=broken)
     if state in _ENDED or (waits and broken):
         last = broken[0] if broken else task
         reason = _why_ended(last, seen)
         return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=reason, broken=broken or [task])
     reason = task["Status"].get("Err") or ("" if state == "pending" and not broken else task["Status"]["Message"])
-    return _replica(agent, task, Phase.PENDING, seen, ready=False, reason=reason, broken=broken)
+    return _replica(agent, task, Phase.PENDING, seen, ready=False, reason=_again(reason, broken, seen), broken=broken)
+
+
+def _again(reason: str, broken: Sequence[Json], seen: Seen) -> str:
+    """Of one that was started again how the one before ended comes first: what a crash loop is at the moment matters
+    less than what it does."""
+    if not broken:
+        return reason
+    return f"{_why_ended(broken[0], seen)}; started again" + (f", {reason}" if reason else "")
 
 
 def _replica(
