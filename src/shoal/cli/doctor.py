@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,10 @@ from shoal.cli.home import fleet_directory, state_home
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import Cell, Column, emit, render_table, terminal_width
 from shoal.errors import ShoalError
+
+if TYPE_CHECKING:
+    from shoal.cli.findings import Finding
+    from shoal.spec.model import Fleet
 
 _COLOURS = {"ok": "green", "note": "blue", "warning": "yellow", "failure": "red"}
 
@@ -20,14 +26,12 @@ _COLOURS = {"ok": "green", "note": "blue", "warning": "yellow", "failure": "red"
 @output_option("text", "json", "yaml")
 @pass_common
 def doctor(common: Common) -> int:
-    """Check that this machine can run a fleet, and say what to do where it can't.
+    """Check that this machine can run a fleet, or its Swarm can, and say what to do where it can't.
 
-    With a shoal.yaml in reach, its fleet's directory and ports are checked. Exits 1 if something would fail.
+    With a shoal.yaml in reach, its fleet's directory and ports are checked; with one for a Swarm (-e ENV), the Swarm.
+    Exits 1 if something would fail.
     """
-    from shoal.cli.local.health_checks import check_all
-
-    directory, port = _directory(common), _port(common)
-    findings = check_all(directory, port)
+    findings = _findings(common)
     if common.output != "text":
         emit(findings, common.output)
     else:
@@ -44,6 +48,20 @@ def doctor(common: Common) -> int:
     return 1 if any(finding.result == "failure" for finding in findings) else 0
 
 
+def _findings(common: Common) -> list[Finding]:
+    from shoal.cli.local.health_checks import check_all, check_python
+
+    fleet = _fleet(common)
+    if fleet is None or fleet.engine != "swarm":
+        return check_all(_directory(common), fleet.local.port if fleet is not None else 8080)
+    from shoal.cli.swarm.health_checks import check_swarm
+    from shoal.cli.swarm.place import SwarmPlace
+
+    place = common.place_of(fleet)
+    assert isinstance(place, SwarmPlace)
+    return [check_python(), *asyncio.run(check_swarm(place, fleet))]
+
+
 def _directory(common: Common) -> Path:
     try:
         return fleet_directory(os.environ, common.fleet_name())
@@ -52,9 +70,9 @@ def _directory(common: Common) -> Path:
         return home if os.path.isdir(home) else fleet_directory(os.environ, "fleet")  # noqa: PTH112 - never raises
 
 
-def _port(common: Common) -> int:
-    """The gateway's port, by the file where there is a good one."""
+def _fleet(common: Common) -> Fleet | None:
+    """By the file, where there is a good one."""
     try:
-        return common.load().fleet.local.port
+        return common.load().fleet
     except ShoalError:
-        return 8080
+        return None

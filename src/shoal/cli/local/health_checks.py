@@ -14,15 +14,14 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from shoal.api.client import socket_path
 from shoal.api.lines import check_socket_directory
+from shoal.cli.findings import Finding
 from shoal.cli.local.controller_process import is_held
 from shoal.cli.local.place import STATE_FILE
 from shoal.control.sqlite_store import check_file
@@ -39,18 +38,6 @@ _DATA = frozenset(("volumes", "store"))  # agents' and queues' own, and large
 _UNREADABLE_SHOWN = 5
 _VERSION_TIMEOUT_S = 20.0
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-
-Result = Literal["ok", "note", "warning", "failure"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found, and what to do about it."""
-
-    check: str
-    result: Result
-    found: str
-    remedy: str = ""
 
 
 def check_all(directory: Path, port: int) -> list[Finding]:
