@@ -84,8 +84,14 @@ async def test_tasks_are_found_by_the_labels_of_their_service(things: Things):
     assert {one["ID"] for one in found} == {task["ID"]}
     await things.docker.remove_service(things.name("b"))
     await things.docker.remove_service(things.name("a"))
-    stopping = await things.docker.tasks(things.labels)
-    assert [(one["ID"], one["DesiredState"]) for one in stopping] in ([], [(task["ID"], "remove")])
+
+    async def to_be_removed() -> bool:
+        """Swarm itself hears of it a moment later."""
+        stopping = await things.docker.tasks(things.labels)
+        assert [one["ID"] for one in stopping] in ([], [task["ID"]])
+        return all(one["DesiredState"] == "remove" for one in stopping)
+
+    assert await eventually(to_be_removed)
 
 
 async def test_nobodys_change_is_lost_among_many_writers(things: Things):

@@ -11,6 +11,7 @@ are counted once (PSS) before anybody is killed for them.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from shoal.engines.local.census import Member, proportional_bytes
@@ -60,7 +61,7 @@ def find_excess(members: Sequence[Member], memory_limit_bytes: int | None, most_
     used = sum(_fair_bytes(member) for member in members) if len(members) > 1 else members[0].resident_bytes
     if used <= memory_limit_bytes:
         return None
-    return f"out of memory: used {_mib(used)}, limit {_mib(memory_limit_bytes)} (resources.memory)"
+    return f"out of memory: used {math.ceil(used / _MIB)} MiB, limit {_mib(memory_limit_bytes)} (resources.memory)"
 
 
 def _fair_bytes(member: Member) -> int:
