@@ -55,7 +55,7 @@ def render_again_listener(routes: str, socket: str, hold_s: float) -> Json:
     """Where they come again. `routes` is the route configuration that they met first."""
     said = {"header": {"key": SOURCE_HEADER, "value": f"%REQ({ASKED_HEADER})%"}}
     mutations: tuple[Json, ...] = ({"append": {**said, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}},)
-    # The first time its address was added to x-forwarded-for, and nobody's names were taken out.
+    # What is done once with a request was done the first time: x-forwarded-for, and taking out nobody's names.
     manager: dict[str, Any] = {"use_remote_address": False, **_HTTP2}
     address = {"pipe": {"path": socket}}
     return render_listener(AGAIN, address, hold_s, routes=routes, mutations=mutations, manager=manager)
