@@ -110,6 +110,20 @@ class NotFound(ShoalError):
     """No such agent, job, queue or task."""
 
 
+def error_of_kind(kind: str, message: str) -> ShoalError:
+    """The error that another process told of by its class's name; a ShoalError where this version has no such class."""
+    if kind == SpecError.__name__:
+        return SpecError([Problem(None, "", message)])
+    return _kinds(ShoalError).get(kind, ShoalError)(message)
+
+
+def _kinds(root: type[ShoalError]) -> dict[str, type[ShoalError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _kinds(child)
+    return found
+
+
 def no_such_agent(name: str, known: Iterable[str]) -> NotFound:
     """The error for a name that no agent of the fleet has."""
     from difflib import get_close_matches  # noqa: PLC0415 - for the rare case

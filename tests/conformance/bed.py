@@ -101,7 +101,7 @@ class FleetBed(ABC):
     async def shoal(self, *arguments: str, given: bytes = b"") -> tuple[int, str]:
         """The command line, with this on its standard input: its exit code, and what it said."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "shoal.cli", *arguments, "--fleet", self.fleet,
+            sys.executable, "-m", "shoal.cli", "--fleet", self.fleet, *arguments,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env=self.environ,
         )  # fmt: skip

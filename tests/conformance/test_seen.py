@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from contextlib import aclosing
+
+import pexpect
+import pytest
+
+from shoal.errors import EngineError, NotFound
 from tests.conformance.bed import FleetBed
+
+SAYS_ITS_SIZE = """
+import os, time
+while os.get_terminal_size(0) != (100, 30):
+    time.sleep(0.05)
+print("sized", os.environ["SHOAL_REPLICA"])
+"""
 
 
 async def test_logs(bed: FleetBed) -> None:
@@ -32,3 +47,65 @@ async def test_crash_is_told(bed: FleetBed) -> None:
     await bed.until_agent("web", lambda a: a.ready == 1 and a.replicas[0].restarts >= 1, "the replica to come back")
     events = [event async for event in bed.api.events()]
     assert any(event.kind == "crashed" and "7" in event.message for event in events)
+
+
+async def test_a_command_in_a_replica(bed: FleetBed) -> None:
+    """`shoal exec` runs a command where a replica runs, with its environment: input, outputs and exit code pass, and so
+    does the size of a terminal."""
+    await bed.up({"agents": {"web": bed.http_agent()}})
+    program = 'cat; echo "$SHOAL_REPLICA"; echo oh >&2; exit 3'
+    code, said = await bed.shoal("exec", "web", "sh", "-c", program, given=b"given ")
+    (replica,) = (await bed.api.status()).agents[0].replicas
+    assert (code, sorted(said.split())) == (3, sorted(["given", replica.id, "oh"]))
+    async with bed.api.exec(replica.id, ["python3", "-c", SAYS_ITS_SIZE], tty=True) as command:
+        await command.resize(30, 100)
+        async with aclosing(command.output()) as output:
+            shown = b"".join([piece async for _, piece in output])
+        assert (shown, await command.exit_code()) == (f"sized {replica.id}\r\n".encode(), 0)
+    events = [event async for event in bed.api.events() if event.kind == "exec"]
+    assert len(events) == 2 and f"runs sh in {replica.id}" in events[0].message
+
+
+async def test_a_shell_in_a_replica(bed: FleetBed) -> None:
+    """On a terminal `shoal exec` gives a shell one too, of the same size. Ctrl-C ends what it runs, not the shell."""
+    await bed.up({"agents": {"web": bed.http_agent()}})
+    assert await asyncio.to_thread(use_shell, bed) == 9
+
+
+def use_shell(bed: FleetBed) -> int | None:
+    """Its exit code, after each step was seen to work."""
+    words = ["-m", "shoal.cli", "--fleet", bed.fleet, "exec", "web", "sh"]
+    shell: pexpect.spawn[str] = pexpect.spawn(
+        sys.executable, words, env=bed.environ, dimensions=(33, 77), encoding="utf-8", timeout=30
+    )
+    try:
+        shell.expect_exact(["# ", "$ "])
+        shell.setwinsize(20, 60)
+        shell.sendline(f"python3 -c '{SAYS_ITS_SIZE.strip().replace('(100, 30)', '(60, 20)')}'")
+        shell.expect("sized web")
+        shell.sendline("echo be''gun; sleep 1000")
+        shell.expect("begun")
+        shell.sendintr()
+        shell.sendline("echo ba''ck")
+        shell.expect("back")
+        shell.sendline("exit 9")
+        shell.expect(pexpect.EOF)
+        shell.close()
+        return shell.exitstatus
+    finally:
+        shell.close(force=True)
+
+
+async def test_a_command_that_can_not_run(bed: FleetBed) -> None:
+    """It is told why: there is no such program, or no such replica."""
+    await bed.up({"agents": {"web": bed.http_agent()}})
+    (replica,) = (await bed.api.status()).agents[0].replicas
+    for where, word, kind, why in (
+        (replica.id, "no-such-program", EngineError, "no-such-program"),
+        ("web-nobody", "true", NotFound, "web-nobody does not run now"),
+    ):
+        async with bed.api.exec(where, [word], tty=False) as command, aclosing(command.output()) as output:
+            with pytest.raises(kind, match=why):
+                await anext(output)
+    code, said = await bed.shoal("exec", "wob", "true")
+    assert code == 1 and "did you mean 'web'" in said

@@ -220,7 +220,7 @@ async def test_a_command_runs_in_a_container(things: Things, container: str):
     written = {"stdout": b"", "stderr": b""}
     async with things.docker.exec(container, ["python3", "-c", program], stdin=True) as session:
         await session.write(b"hello")
-        session.end_input()
+        await session.end_input()
         async for stream, piece in session.output():
             written[stream] += piece
         assert await session.exit_code() == 7

@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 from swarm_things import PATIENCE_S, Things, eventually
 
 from shoal.engines.swarm.docker import Docker
-from shoal.engines.swarm.node.exec_messages import STDOUT, parse_channel
 from shoal.engines.swarm.nodes import NodeAgents
 from shoal.errors import EngineError
 from shoal.pki import Authority, Credentials
@@ -78,16 +77,14 @@ class Fleet:
         await self.until(lambda: task["ID"] in self.agents.probes() and self.agents.probes()[task["ID"]].ready)
         return task
 
-    async def run(self, task: dict[str, Any], argv: Sequence[str]) -> tuple[bytes, dict[str, Any]]:
-        """Output and end of a command in the task's container."""
-        output = b""
-        async with self.agents.exec(self.node, container_of(task), argv) as socket:
-            async for message in socket:
-                if isinstance(message.data, str):
-                    return output, message.json()
-                stream, content = parse_channel(message.data)
-                output += content if stream == STDOUT else b""
-        raise AssertionError("it ended without a word")
+    async def run(self, task: dict[str, Any], argv: Sequence[str]) -> tuple[bytes, int | None]:
+        """Output and exit code of a command in the task's container."""
+        written = b""
+        async with self.agents.exec(self.node, container_of(task), argv, tty=False) as command:
+            async with aclosing(command.output()) as output:
+                async for stream, piece in output:
+                    written += piece if stream == "stdout" else b""
+            return written, await command.exit_code()
 
     async def task(self, task_id: str) -> dict[str, Any]:
         return await self.docker.request("GET", f"/tasks/{task_id}")
@@ -214,6 +211,6 @@ async def test_nobody_but_the_controller_is_told_anything(fleet: Fleet):
         async with followed({fleet.node: fleet.address}, Credentials(identity)) as (agents, _):
             assert await agents.usage() == {}
             with pytest.raises(EngineError, match=refused):
-                async with agents.exec(fleet.node, container_of(task), ["true"]):
+                async with agents.exec(fleet.node, container_of(task), ["true"], tty=False):
                     pass
             assert agents.heard() == frozenset()

@@ -17,7 +17,7 @@ from shoal.sdk import QueueError, Task, publish, worker
 from shoal.sources.amqp import Amqp
 from shoal.sources.rabbitmq import RabbitMqQueues
 from shoal.spec.model import Queue
-from testbed.rabbitmq import CONSUMER_TIMEOUT_S, RabbitMq
+from testbed.rabbitmq import RabbitMq
 
 
 @pytest.fixture(autouse=True)
@@ -184,28 +184,32 @@ async def test_a_broker_that_is_low_on_memory_keeps_no_acknowledgement_back(brok
             broker.node.call(*limit, "0.4")
 
 
-async def test_a_task_that_outlasts_the_consumer_timeout_is_not_done_twice_by_its_worker(broker: OnRabbitMq) -> None:
+async def test_a_task_that_outlasts_the_consumer_timeout_is_not_done_twice_by_its_worker(
+    broker: OnRabbitMq, caplog: pytest.LogCaptureFixture
+) -> None:
     """Before 3.12 no consumer can name its own: the broker closes the channel and delivers the task again. Its worker
     knows it, goes on, and acknowledges the new delivery."""
     runs: list[int] = []
+    go_on = asyncio.Event()
 
     @worker
     async def handle(task: Task) -> None:
         runs.append(task.attempt)
-        await asyncio.sleep(CONSUMER_TIMEOUT_S + 3)
+        await go_on.wait()
+
+    async def owed() -> bool:
+        return await depth(broker) >= 1  # 2 for a moment: it waits again, and is still known as taken
+
+    async def empty() -> bool:
+        return await depth(broker) == 0
 
     await send(broker, "long")
     async with working(broker, handle):
         await until(lambda: runs, "its start")
-
-        async def empty() -> bool:
-            return await depth(broker) == 0
-
-        async def owed() -> bool:
-            return await depth(broker) >= 1  # 2 for a moment: it waits again, and is still known as taken
-
-        await asyncio.sleep(CONSUMER_TIMEOUT_S + 1)
+        await until(lambda: "delivery acknowledgement on channel" in caplog.text, "the broker to lose its patience")
+        await until(lambda: "connected to the broker again" in caplog.text, "the worker to be back")
         await until(owed, "it to be known as owed, which RabbitMQ says a moment late")
+        go_on.set()
         await until(empty, "the acknowledgement")
     assert runs == [1]
 

@@ -80,6 +80,9 @@ class SimEngine:
     def logs(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
 
+    def exec(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
     async def usage(self) -> Mapping[str, Usage]:
         return {}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from shoal.api.peer import CALLER, caller_of
 from shoal.api.rate_limit import RateLimit
 from shoal.api.request_values import read_body, text_of
 from shoal.control.agent_state import Event
@@ -68,6 +69,7 @@ class Remote:
             certificate = connection.getpeercert(binary_form=True)
             now = self.clock()
             request[_PEER] = peer = self.credentials.verify(certificate, roles=roles, now=now)
+            request[CALLER] = peer.name
             if request.method != "GET":  # a change is finished
                 return await handler(request)
             end = asyncio.get_running_loop().call_later(peer.expires_at - now, transport.abort)
@@ -141,7 +143,7 @@ class _Certificates:
                 f"life_s: found {life_s!r}, expected seconds from {_SHORTEST_LIFE_S:g} to {LONGEST_LIFE_S:g}"
             )
         answer = self._sign(body, "client", name, life_s)
-        by = request[_PEER].name if _PEER in request else "the machine's own user"
+        by = caller_of(request)
         days = life_s / 86400
         self._note(
             Event(self._remote.clock(), None, "certificate", f"{name} may use this fleet for {days:.3g} days, by {by}")

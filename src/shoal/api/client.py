@@ -9,16 +9,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from shoal.api.decode import decode as decode_view
 from shoal.api.lines import Line, SocketLine
 from shoal.api.views import AgentView, DecisionView, EventView, LogView, QueueView, StatusView
 from shoal.core.queued import QueuedTask
-from shoal.errors import Problem, ShoalError, SpecError
+from shoal.errors import ShoalError, error_of_kind
 from shoal.http1 import ProtocolError, Response, parse_json, request
 from shoal.proxy.sockets import reachable_socket
+
+if TYPE_CHECKING:
+    from shoal.engines.command_line import RemoteCommand
 
 ANSWER_TIMEOUT_S = 30.0
 
@@ -70,6 +73,30 @@ class Client:
         query.append(("follow", int(follow)))
         query += [(name, value) for name, value in (("since", since), ("tail", tail)) if value is not None]
         return self._stream(LogView, _target("/v1/logs", query=query))
+
+    @asynccontextmanager
+    async def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AsyncGenerator[RemoteCommand]:
+        """A command where this replica runs. What keeps it from running is raised by its `output`."""
+        import aiohttp  # noqa: PLC0415 - takes as long as most commands in all
+
+        from shoal.engines.command_line import HEARTBEAT_S, RemoteCommand, render_query  # noqa: PLC0415 - so does this
+
+        try:
+            route = await self._line.route()
+            query = render_query(argv, tty=tty, replica=replica)
+            async with (
+                aiohttp.ClientSession(route.url, connector=route.connector) as session,
+                session.ws_connect(
+                    "/v1/exec", params=query, heartbeat=HEARTBEAT_S, server_hostname=route.server_name
+                ) as socket,
+            ):
+                yield RemoteCommand(socket)
+        except aiohttp.ClientConnectorError as error:
+            raise self._line.absent(error.os_error) from error
+        except aiohttp.WSServerHandshakeError as error:
+            raise ShoalError(f"the controller refuses commands: {error.status} {error.message}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._line.absent(error if isinstance(error, OSError) else OSError(str(error))) from error
 
     async def scale(self, agent: str, count: int | None, for_s: float | None = None) -> AgentView:
         """Pin an agent's count, for a time or until released; `None` releases it."""
@@ -162,11 +189,4 @@ def _parse_error(status: int, body: bytes) -> ShoalError:
     except (ProtocolError, KeyError, TypeError):
         text = body[:200].decode(errors="replace")
         return ShoalError(f"the controller answered {status}, which this version does not understand: {text}")
-    if name == SpecError.__name__:
-        return SpecError([Problem(None, "", message)])
-    kinds = {kind.__name__: kind for kind in _error_kinds(ShoalError)}
-    return kinds.get(name, ShoalError)(message)
-
-
-def _error_kinds(root: type[ShoalError]) -> list[type[ShoalError]]:
-    return [root, *(kind for child in root.__subclasses__() for kind in _error_kinds(child))]
+    return error_of_kind(name, message)

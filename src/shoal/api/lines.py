@@ -8,16 +8,33 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shoal.errors import ControllerUnavailable, ShoalError
 from shoal.http1 import HEAD_LIMIT_BYTES, ProtocolError, Streams
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+@dataclass(frozen=True, slots=True)
+class WebRoute:
+    """How aiohttp reaches the same controller, for what http1 does not speak."""
+
+    url: str
+    connector: aiohttp.BaseConnector
+    server_name: str | None = None
 
 
 class Line(Protocol):
     async def open(self) -> Streams:
         """A new connection. Raises OSError, or a ShoalError that says more."""
+        ...
+
+    async def route(self) -> WebRoute:
+        """Raises what `open` does."""
         ...
 
     def absent(self, error: OSError | ProtocolError) -> ShoalError:
@@ -38,6 +55,12 @@ class SocketLine:
     async def open(self) -> Streams:
         check_socket_directory(self._socket)
         return await asyncio.open_unix_connection(self._socket, limit=HEAD_LIMIT_BYTES)
+
+    async def route(self) -> WebRoute:
+        import aiohttp  # noqa: PLC0415 - takes as long as most commands in all
+
+        check_socket_directory(self._socket)
+        return WebRoute("http://controller", aiohttp.UnixConnector(str(self._socket)))
 
     def absent(self, error: OSError | ProtocolError) -> ShoalError:
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):

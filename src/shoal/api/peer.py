@@ -9,6 +9,7 @@ import struct
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+CALLER = web.RequestKey("caller", str)  # by his certificate
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -29,3 +30,8 @@ async def own_user_only(request: web.Request, handler: Handler) -> web.StreamRes
         message = f"this fleet belongs to user {os.getuid()}, and you are user {uid}"
         return web.json_response({"error": "Forbidden", "message": message}, status=403)
     return await handler(request)
+
+
+def caller_of(request: web.Request) -> str:
+    """Who asks, as the fleet's events call him."""
+    return request.get(CALLER, "the machine's own user")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import urlsplit
 
+from shoal.api.lines import WebRoute
 from shoal.errors import ControllerUnavailable, IdentityError, ShoalError
 from shoal.http1 import HEAD_LIMIT_BYTES, ProtocolError, Streams
 from shoal.pki.credentials import Credentials
@@ -51,6 +52,14 @@ class RemoteLine:
             self._renewal_tried = True
             await self._renew(address)
         return streams
+
+    async def route(self) -> WebRoute:
+        import aiohttp  # noqa: PLC0415 - takes as long as most commands in all
+
+        _, writer = await self.open()
+        writer.transport.abort()  # it was to know which address answers, and that the certificate is let in
+        connector = aiohttp.TCPConnector(ssl=self._credentials.client_context())
+        return WebRoute(f"https://{self._addresses[0]}", connector, server_name("controller"))
 
     async def _renew(self, address: str) -> None:
         try:

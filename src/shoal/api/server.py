@@ -7,7 +7,8 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from shoal.api.lines import make_socket_directory
 from shoal.api.metrics import CONTENT_TYPE as METRICS_TYPE
 from shoal.api.metrics import render_metrics
 from shoal.api.metrics_port import serve_metrics
-from shoal.api.peer import own_user_only
+from shoal.api.peer import caller_of, own_user_only
 from shoal.api.present import agent_view, decision_view, gateway_url
 from shoal.api.queue_admins import QueueAdmins
 from shoal.api.request_values import number_of, read_body, whole_of
@@ -26,7 +27,8 @@ from shoal.api.status_lines import StatusLines
 from shoal.api.views import LOG_TAIL_LINES, EventView, LogView, QueueView
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
-from shoal.engines.protocol import LogLine
+from shoal.engines.command_line import serve_command
+from shoal.engines.protocol import Command, LogLine
 from shoal.errors import Conflict, ControllerUnavailable, IdentityError, NotFound, ShoalError
 from shoal.spec.model import Queue
 
@@ -128,6 +130,7 @@ class _Routes:
             web.get("/v1/explain/{agent}", self.explain),
             web.get("/v1/events", self.events),
             web.get("/v1/logs", self.logs),
+            web.get("/v1/exec", self.exec),
             web.post("/v1/scale", self.scale),
             web.post("/v1/run", self.run),
             web.get("/v1/queues", self.queues),
@@ -185,6 +188,20 @@ class _Routes:
         logs = self._controller.parts.inspector.logs(*agents, follow=follow, since=since, tail=tail)
         async with contextlib.aclosing(logs) as lines:
             return await _stream(request, _as_lines(_log_view(line) async for line in lines))
+
+    async def exec(self, request: web.Request) -> web.StreamResponse:
+        replica = request.query.get("replica", "")
+
+        @contextlib.asynccontextmanager
+        async def run(argv: Sequence[str], tty: bool) -> AsyncGenerator[Command]:
+            async with self._controller.parts.inspector.exec(replica, argv, tty=tty) as command:
+                said = f"{caller_of(request)} runs {argv[0]} in {replica}"  # the rest may hold a secret
+                agent = replica.rpartition("-")[0]
+                known = agent if agent in self._controller.states else None
+                self._controller.note(Event(time.time(), known, "exec", said))
+                yield command
+
+        return await serve_command(request, run)
 
     async def scale(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request)

@@ -37,6 +37,7 @@ ENTRIES = {
     "secret": Entry("shoal.cli.secret:secret", "Give secrets a value, list them, take them away.", _RUN),
     "status": Entry("shoal.cli.status:status", "Show each agent's state, unhealthy ones first.", _LOOK),
     "logs": Entry("shoal.cli.logs:logs", "Show what the agents write.", _LOOK),
+    "exec": Entry("shoal.cli.exec:exec_", "Run a command in a replica.", _LOOK),
     "explain": Entry("shoal.cli.explain:explain", "Say why an agent has the count that it has.", _LOOK),
     "events": Entry("shoal.cli.events:events", "Show what happened.", _LOOK),
     "queue": Entry("shoal.cli.queue:queue", "Look into queues, empty them, redrive dead letters.", _LOOK),

@@ -7,6 +7,7 @@ broker), `Inspector` lets people look into it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -15,6 +16,7 @@ from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import Observed
 from shoal.core.signals import Usage
 from shoal.core.wiring import Wiring
+from shoal.errors import NotFound
 from shoal.spec.model import Fleet
 
 
@@ -91,6 +93,35 @@ class Platform(Protocol):
         ...
 
 
+class Command(Protocol):
+    """A command that a person runs in a replica, as long as it is looked at."""
+
+    def output(self) -> AsyncGenerator[tuple[str, bytes]]:
+        """What it writes, until it has closed its outputs: `stdout` or `stderr`, and a piece. With a terminal all is
+        `stdout`."""
+        ...
+
+    async def write(self, content: bytes) -> None:
+        """Gives it input; waits while it does not read."""
+        ...
+
+    async def end_input(self) -> None:
+        """Nothing more comes."""
+        ...
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """The size of its terminal."""
+        ...
+
+    async def exit_code(self) -> int | None:
+        """What it ended with, once its outputs are closed; `None` if it goes on without them."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of it."""
+        ...
+
+
 class Inspector(Protocol):
     """Lets people look into replicas, and sources measure them."""
 
@@ -104,3 +135,13 @@ class Inspector(Protocol):
     async def usage(self) -> Mapping[str, Usage]:
         """Use by replica id; replicas that could not be measured are absent."""
         ...
+
+    def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AbstractAsyncContextManager[Command]:
+        """A command where the replica (or run) with this id runs, with what it has: its files, environment and rights.
+        Raises NotFound where it does not run now."""
+        ...
+
+
+def not_running(replica: str) -> NotFound:
+    """The error of `Inspector.exec`."""
+    return NotFound(f"{replica} does not run now, so no command can be run there; `shoal status` shows what does")

@@ -24,6 +24,7 @@ from shoal.core.template import SecretUse
 from shoal.engines.dispatch import carry_out
 from shoal.engines.local.agent import LocalAgent, Story
 from shoal.engines.local.capabilities import CAPABILITIES
+from shoal.engines.local.command import run_command
 from shoal.engines.local.gpus import Gpus, visible_devices
 from shoal.engines.local.guard import keep_limits
 from shoal.engines.local.in_memory import find_memory, sweep_memory
@@ -36,7 +37,7 @@ from shoal.engines.local.ports import Ports
 from shoal.engines.local.render import render_base
 from shoal.engines.local.state import check_version
 from shoal.engines.local.usage import UsageMeter
-from shoal.engines.protocol import Capabilities, LogLine
+from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
 from shoal.engines.view import View
 from shoal.errors import EngineError, EngineUnavailable
 from shoal.spec.model import LocalOptions
@@ -203,6 +204,15 @@ class LocalEngine:
         look = await self._machine.census.look()
         sessions = {identity: session for identity, (_, session) in wanted.items()}
         return self._usage.measure(look.families(wanted), sessions, self._machine.clock(), self._machine.now.at_s)
+
+    @contextlib.asynccontextmanager
+    async def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AsyncGenerator[Command]:
+        """As a process of the replica's: it counts for its limits, and ends with it."""
+        session = next((life.session for life in self._lives() if life.id == replica), None)
+        if session is None:
+            raise not_running(replica)
+        async with run_command(session, argv, tty=tty) as command:
+            yield command
 
     def _lives(self) -> Iterator[Life]:
         for agent in self._agents.values():

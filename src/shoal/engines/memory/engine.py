@@ -7,6 +7,7 @@ instant, so that a simulation may jump from `next_due` to `next_due`.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import AgentObserved, Observed
@@ -15,7 +16,7 @@ from shoal.engines.dispatch import carry_out
 from shoal.engines.memory.agent import MemoryAgent
 from shoal.engines.memory.behaviour import Behaviour, Behaviours
 from shoal.engines.memory.timeline import Timeline
-from shoal.engines.protocol import Ability, Capabilities, LogLine, Support
+from shoal.engines.protocol import Ability, Capabilities, Command, LogLine, Support, not_running
 from shoal.engines.view import View
 from shoal.errors import EngineError, EngineUnavailable, NotFound
 
@@ -107,6 +108,10 @@ class MemoryEngine:
         """What `put_usage` gave."""
         self._reach()
         return dict(self._usage)
+
+    def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AbstractAsyncContextManager[Command]:
+        """There is no process to run one beside."""
+        raise not_running(replica)
 
     # What a test or a simulation does to it.
 

@@ -12,13 +12,14 @@ import contextlib
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
 from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
 from shoal.core.observed import AgentObserved, Observed, Phase
 from shoal.core.signals import Usage
-from shoal.engines.protocol import Capabilities, LogLine
+from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
 from shoal.engines.swarm import names
 from shoal.engines.swarm.capabilities import CAPABILITIES
 from shoal.engines.swarm.docker import Docker, DockerError
@@ -47,6 +48,10 @@ _AT_REST_S, _LOOK_S = 2.0, 0.1
 _STEADY = (Phase.RUNNING, Phase.FAILED, Phase.SUCCEEDED)
 
 
+def _nowhere_to_run(node: str, container: str, argv: Sequence[str], tty: bool) -> AbstractAsyncContextManager[Command]:
+    raise EngineError("this engine was given no agents of nodes that could run a command")
+
+
 async def _nothing_measured() -> Mapping[str, Usage]:
     return {}
 
@@ -56,7 +61,8 @@ class SwarmEngine:
 
     `probes` gives what the nodes' agents know of each task's container, `usage` what they measured, by task; `mask`
     takes secrets out of what replicas write; `news` is set when something is known that was not, such as a probe's
-    answer; `heard` says whether every node's agent was heard that could be; `clock` gives epoch seconds.
+    answer; `heard` says whether every node's agent was heard that could be; `run` runs a command, by node, container,
+    words and whether with a terminal; `clock` gives epoch seconds.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class SwarmEngine:
         mask: Callable[[str], str] = str,
         news: asyncio.Event | None = None,
         heard: Callable[[], bool] = lambda: True,
+        run: Callable[[str, str, Sequence[str], bool], AbstractAsyncContextManager[Command]] = _nowhere_to_run,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.capabilities: Capabilities = CAPABILITIES
@@ -83,7 +90,7 @@ class SwarmEngine:
         self._task_of: dict[str, str] = {}  # by replica's id
         self._last_logs: dict[str, tuple[str, ...]] = {}
         self._ended: dict[str, str] | None = None  # by run
-        self._news, self._heard = news or asyncio.Event(), heard
+        self._news, self._heard, self._run_command = news or asyncio.Event(), heard, run
 
     # What control asks.
 
@@ -164,6 +171,18 @@ class SwarmEngine:
         """Use by replica id, as the nodes' agents measured it."""
         by_task = await self._usage()
         return {replica: by_task[task] for replica, task in self._task_of.items() if task in by_task}
+
+    @contextlib.asynccontextmanager
+    async def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AsyncGenerator[Command]:
+        """By the agent of the node on which the replica runs."""
+        tasks = [task for task in await self._docker.tasks({names.FLEET: self._fleet}) if is_agents(task)]
+        running = [task for task in tasks if replica_of(task) == replica and task["Status"]["State"] == "running"]
+        if not running:
+            raise not_running(replica)
+        task = running[-1]
+        container = task["Status"]["ContainerStatus"]["ContainerID"]
+        async with self._run_command(task["NodeID"], container, argv, tty) as command:
+            yield command
 
     # Within.
 

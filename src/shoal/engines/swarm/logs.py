@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from shoal.engines.protocol import LogLine
@@ -36,8 +36,9 @@ class Logs:
         async with asyncio.TaskGroup() as tasks:
             finder = tasks.create_task(self._find(agents, since, queue, tasks))
             try:
-                while True:
-                    yield await queue.get()
+                with suppress(GeneratorExit):  # a group would make an error of it
+                    while True:
+                        yield await queue.get()
             finally:
                 finder.cancel()
 

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 
 from shoal.core.signals import Usage
+from shoal.engines.command_line import HEARTBEAT_S, RemoteCommand, render_query
 from shoal.engines.swarm.docker.frames import LineSplitter
 from shoal.engines.swarm.read import Probe
 from shoal.errors import EngineError
@@ -122,22 +123,20 @@ class NodeAgents:
         return {task: Usage(**use) for answer in answers for task, use in answer.items()}
 
     @asynccontextmanager
-    async def exec(
-        self, node: str, container: str, argv: Sequence[str], *, tty: bool = False
-    ) -> AsyncGenerator[aiohttp.ClientWebSocketResponse]:
-        """A command in a container of that node; `node.exec_messages` says what is said. Raises EngineError."""
+    async def exec(self, node: str, container: str, argv: Sequence[str], *, tty: bool) -> AsyncGenerator[RemoteCommand]:
+        """A command in a container of that node. Raises EngineError."""
         address = self._nodes[node].address if node in self._nodes else None
         if address is None:
             raise EngineError(f"node {node} has no agent of the fleet that could run a command there")
-        params = [("container", container), *(("arg", word) for word in argv), *([("tty", "1")] if tty else [])]
+        query = render_query(argv, tty=tty, container=container)
         try:
             async with (
                 self._session(address) as session,
                 session.ws_connect(
-                    "/v1/exec", params=params, heartbeat=10.0, server_hostname=self._server_name
+                    "/v1/exec", params=query, heartbeat=HEARTBEAT_S, server_hostname=self._server_name
                 ) as socket,
             ):
-                yield socket
+                yield RemoteCommand(socket)
         except aiohttp.WSServerHandshakeError as error:
             raise EngineError(f"the agent of node {node} refuses a command in {container}: {error.message}") from error
         except (aiohttp.ClientError, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +13,12 @@ import pytest
 from aiohttp import web
 
 from shoal.core.signals import Usage
-from shoal.engines.swarm.node.exec_messages import STDERR, STDOUT, parse_channel, render_channel
+from shoal.engines.command_line import STDERR, STDOUT, RemoteCommand
 from shoal.engines.swarm.node.server import NodeServer
 from shoal.engines.swarm.node.states import State, States
 from shoal.engines.swarm.nodes import SILENT_S, NodeAgents
 from shoal.engines.swarm.read import Probe
-from shoal.errors import EngineError
+from shoal.errors import EngineError, NotFound, ShoalError
 
 PATIENCE_S = 20.0
 
@@ -26,19 +26,25 @@ PATIENCE_S = 20.0
 class FakeSession:
     """A command that repeats its input in capitals, then complains and ends with 7."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent: FakeAgent, *, breaks: bool) -> None:
+        self.agent, self.breaks = agent, breaks
         self.given: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def output(self) -> AsyncGenerator[tuple[str, bytes]]:
         while (content := await self.given.get()) is not None:
             yield STDOUT, content.upper()
+        if self.breaks:
+            raise EngineError("docker went away")
         yield STDERR, b"oh"
 
     async def write(self, content: bytes) -> None:
         self.given.put_nowait(content)
 
-    def end_input(self) -> None:
+    async def end_input(self) -> None:
         self.given.put_nowait(None)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        self.agent.sizes.append((rows, columns))
 
     async def exit_code(self) -> int | None:
         return 7
@@ -54,6 +60,8 @@ class FakeAgent:
         self.states = States()
         self.docker = self
         self.asked: list[tuple[str, list[str], bool]] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.closed = 0
 
     def has(self, container: str) -> bool:
         return container in {"a", "b"}
@@ -66,7 +74,10 @@ class FakeAgent:
         self.asked.append((container, argv, tty))
         if argv == ["missing"]:
             raise EngineError("no such command")
-        yield FakeSession()
+        try:
+            yield FakeSession(self, breaks=argv == ["breaks"])
+        finally:
+            self.closed += 1
 
     @asynccontextmanager
     async def listen(self, socket: Path, admit: Callable[[web.Request], None]) -> AsyncIterator[str]:
@@ -192,52 +203,76 @@ async def test_nobody_is_told_anything_who_is_not_admitted(tmp_path: Path):
     async with one.listen(tmp_path / "1", nobody) as first, following({"n1": first}) as (agents, _):
         assert await agents.usage() == {}
         with pytest.raises(EngineError, match="refuses a command in a"):
-            async with agents.exec("n1", "a", ["true"]):
+            async with agents.exec("n1", "a", ["true"], tty=False):
                 pass
         assert agents.heard() == frozenset()
     assert one.asked == []
 
 
+async def outputs(command: RemoteCommand) -> dict[str, bytes]:
+    written = {STDOUT: b"", STDERR: b""}
+    async with aclosing(command.output()) as output:
+        async for stream, piece in output:
+            written[stream] += piece
+    return written
+
+
 async def test_a_command_is_run_with_input_outputs_and_its_end(tmp_path: Path):
     one = FakeAgent()
-    written, said = {STDOUT: b"", STDERR: b""}, []
     async with (
         one.listen(tmp_path / "1", anybody) as first,
         following({"n1": first}) as (agents, _),
-        agents.exec("n1", "a", ["cat", "-"], tty=True) as socket,
+        agents.exec("n1", "a", ["cat", "-"], tty=True) as command,
     ):
-        await socket.send_bytes(render_channel("stdin", b"hello"))
-        await socket.send_json({"end_input": True})
-        async for message in socket:
-            if isinstance(message.data, bytes):
-                stream, content = parse_channel(message.data)
-                written[stream] += content
-            else:
-                said.append(message.json())
+        await command.write(b"hello")
+        await command.resize(24, 80)
+        await command.end_input()
+        assert await outputs(command) == {STDOUT: b"HELLO", STDERR: b"oh"}
+        assert await command.exit_code() == 7
     assert one.asked == [("a", ["cat", "-"], True)]
-    assert written == {STDOUT: b"HELLO", STDERR: b"oh"}
-    assert said == [{"exit_code": 7}]
+    assert one.sizes == [(24, 80)]
 
 
-async def test_a_command_that_docker_refuses_is_told(tmp_path: Path):
+async def test_a_command_that_can_not_be_run_is_told(tmp_path: Path):
     one = FakeAgent()
     async with one.listen(tmp_path / "1", anybody) as first, following({"n1": first}) as (agents, _):
-        async with agents.exec("n1", "a", ["missing"]) as socket:
-            assert await socket.receive_json() == {"error": "no such command"}
-        with pytest.raises(EngineError, match="refuses a command in elsewhere"):
-            async with agents.exec("n1", "elsewhere", ["true"]):
-                pass
+        for container, argv, kind, said in (
+            ("a", ["missing"], EngineError, "no such command"),
+            ("a", [], ShoalError, "no command"),
+            ("elsewhere", ["true"], NotFound, "no container 'elsewhere'"),
+        ):
+            async with agents.exec("n1", container, argv, tty=False) as command:
+                with pytest.raises(kind, match=said):
+                    await outputs(command)
         with pytest.raises(EngineError, match="node n9 has no agent"):
-            async with agents.exec("n9", "a", ["true"]):
+            async with agents.exec("n9", "a", ["true"], tty=False):
                 pass
+
+
+async def test_what_fails_in_the_middle_is_told_after_what_was_written(tmp_path: Path):
+    one = FakeAgent()
+    async with (
+        one.listen(tmp_path / "1", anybody) as first,
+        following({"n1": first}) as (agents, _),
+        agents.exec("n1", "a", ["breaks"], tty=False) as command,
+        aclosing(command.output()) as output,
+    ):
+        await command.write(b"x")
+        assert await anext(output) == (STDOUT, b"X")
+        await command.end_input()
+        with pytest.raises(EngineError, match="docker went away"):
+            await anext(output)
 
 
 async def test_who_asks_and_leaves_takes_the_input_with_him(tmp_path: Path):
     """The command is let go of, and the agent serves on."""
     one = FakeAgent()
     async with one.listen(tmp_path / "1", anybody) as first, following({"n1": first}) as (agents, _):
-        async with agents.exec("n1", "a", ["cat"]):
+        async with agents.exec("n1", "a", ["cat"], tty=False):
             pass
-        async with agents.exec("n1", "a", ["cat"]) as socket:
-            await socket.send_json({"end_input": True})
-            assert parse_channel(await socket.receive_bytes()) == (STDERR, b"oh")
+        async with asyncio.timeout(PATIENCE_S):
+            while one.closed != 1:
+                await asyncio.sleep(0.01)
+        async with agents.exec("n1", "a", ["cat"], tty=False) as command:
+            await command.end_input()
+            assert await outputs(command) == {STDOUT: b"", STDERR: b"oh"}

@@ -9,6 +9,7 @@ from shoal.engines.swarm.docker.frames import FrameDecoder
 from shoal.engines.swarm.docker.wire import Wire
 
 _PIECE_BYTES = 64 * 1024
+_EXIT_LOOKS, _EXIT_LOOK_S = 20, 0.05
 
 
 class ExecSession:
@@ -44,7 +45,7 @@ class ExecSession:
         except OSError as error:
             raise self._wire.lost(error) from error
 
-    def end_input(self) -> None:
+    async def end_input(self) -> None:
         """Nothing more comes. A connection with TLS can't say that: there the command is told nothing."""
         if self._writer.can_write_eof():
             self._writer.write_eof()
@@ -54,9 +55,13 @@ class ExecSession:
         await self._wire.request("POST", f"/exec/{self._id}/resize", params={"h": rows, "w": columns})
 
     async def exit_code(self) -> int | None:
-        """What it ended with; `None` while it runs."""
-        state = await self._wire.request("GET", f"/exec/{self._id}/json")
-        return None if state["Running"] else state["ExitCode"]
+        """What it ended with; `None` where it goes on. Docker tells it a moment after the outputs are closed."""
+        for _ in range(_EXIT_LOOKS):
+            state = await self._wire.request("GET", f"/exec/{self._id}/json")
+            if not state["Running"]:
+                return state["ExitCode"]
+            await asyncio.sleep(_EXIT_LOOK_S)
+        return None
 
     def close(self) -> None:
         """Lets go of it; a command that runs goes on without."""
