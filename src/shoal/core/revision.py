@@ -53,6 +53,9 @@ def template_of(fleet: Fleet, name: str, secret_digests: Mapping[str, str], nonc
             f"{queue} {there.url} {there.max_attempts} {there.ack_wait_s:g}"
             for queue, there in sorted(used_outside(fleet, agent).items())
         ),
+        user=agent.user,
+        cap_add=tuple(sorted(agent.cap_add)),
+        read_only=agent.read_only,
     )
 
 
@@ -89,4 +92,7 @@ def _document(template: Template) -> dict[str, Any]:
         "shm_size_bytes": template.shm_size_bytes,
         "tmpfs": list(template.tmpfs),
         "outside": list(template.outside),
+        "user": template.user,
+        "cap_add": list(template.cap_add),
+        "writable": not template.read_only,
     }

@@ -51,3 +51,6 @@ class Template:
     shm_size_bytes: int | None = None
     tmpfs: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
+    user: str | None = None
+    cap_add: tuple[str, ...] = ()
+    read_only: bool = True

@@ -252,6 +252,13 @@ def _tmpfs(agent: Agent, at: Loc) -> Iterator[Finding]:
             yield Finding(here, f"the path {tmpfs.path} stands here a second time" if same else message)
 
 
+def _rights(agent: Agent, at: Loc) -> Iterator[Finding]:
+    yield from _repeated(agent.cap_add, (*at, "cap_add"))
+    user = (agent.user or "").partition(":")[0]
+    if agent.cap_add and user not in ("0", "root"):
+        yield Finding((*at, "cap_add"), "only root has capabilities", "write `user: root` beside it, or leave it out")
+
+
 def _queues(agent: Agent, at: Loc) -> Iterator[Finding]:
     named: list[tuple[tuple[Key, ...], str]] = [(("publishes", i), name) for i, name in enumerate(agent.publishes)]
     if agent.queue is not None:
@@ -307,5 +314,6 @@ _CHECKS: tuple[Callable[[Agent, Loc], Iterator[Finding]], ...] = (
     _secrets,
     _volumes,
     _tmpfs,
+    _rights,
     _queues,
 )

@@ -20,6 +20,7 @@ from shoal.spec.values import (
     Argv,
     Assignments,
     Boolean,
+    Capability,
     CpuCores,
     DurationS,
     Integer,
@@ -29,6 +30,7 @@ from shoal.spec.values import (
     Percent,
     Share,
     StringMap,
+    User,
 )
 
 if TYPE_CHECKING:
@@ -304,6 +306,18 @@ class Agent(Model):
         "`$PORT` and `$SHOAL_...` are put in when a replica starts.",
     )
     working_dir: str | None = Field(default=None, min_length=1, description="The directory the command runs in.")
+    user: User | None = Field(
+        default=None,
+        description="Whom a container runs as, `USER` or `USER:GROUP`, by number or by the image's names; by default "
+        "whom the image says, and nobody (65534) where that is root.",
+    )
+    cap_add: tuple[Capability, ...] = Field(
+        default=(),
+        description="What root may in a container, such as `CHOWN`; by default it has no capability.",
+    )
+    read_only: Boolean = Field(
+        default=True, description="Whether the image's files are only read; `/tmp`, `volumes` and `tmpfs` are not."
+    )
     environment: Assignments = Field(
         default_factory=dict, description="Variables of the agent, over those of `env_file` and those of the fleet."
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -124,6 +125,24 @@ def _assignments(value: object) -> object:
     return pairs
 
 
+def _user(value: object) -> object:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not _USER.fullmatch(text):
+        raise ValueError(
+            f"{shown(value)} is no user; expected a number or name, and a group after a colon, such as 1000:1000"
+        )
+    return text
+
+
+def _capability(value: object) -> object:
+    name = value.removeprefix("CAP_") if isinstance(value, str) else ""
+    if name not in CAPABILITY_NAMES:
+        near = get_close_matches(name.upper(), CAPABILITY_NAMES, n=1)
+        expected = f"did you mean {near[0]}?" if near else "expected one such as NET_BIND_SERVICE"
+        raise ValueError(f"{shown(value)} is no capability of Linux; {expected}")
+    return name
+
+
 def shown(value: object) -> str:
     """A found value as people would write it, cut to a length fit for a message."""
     if value is None:
@@ -161,6 +180,17 @@ _ARGV: dict[str, Any] = {
 }
 
 
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
+CAPABILITY_NAMES = (
+    "ALL", "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN",
+    "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE",
+    "LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST",
+    "NET_RAW", "PERFMON", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT",
+    "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME",
+    "SYS_TTY_CONFIG", "WAKE_ALARM",
+)  # fmt: skip
+
+
 class FromAssignments:
     """Marks a map that people may also write as a list of `NAME=value`."""
 
@@ -175,6 +205,8 @@ Percent = Annotated[float, BeforeValidator(_percent), WithJsonSchema(_TEXT_OR_NU
 Share = Annotated[int | str, BeforeValidator(_share), WithJsonSchema(_SHARE)]
 Argv = Annotated[tuple[str, ...], BeforeValidator(_argv), WithJsonSchema(_ARGV)]
 Names = tuple[str, ...]
+User = Annotated[str, BeforeValidator(_user), WithJsonSchema({"type": ["string", "integer"]})]
+Capability = Annotated[str, BeforeValidator(_capability), WithJsonSchema({"type": "string"})]
 StringMap = Annotated[
     Mapping[str, str], PlainSerializer(_sorted, return_type=dict[str, str]), WithJsonSchema(_TEXT_MAP)
 ]

@@ -357,6 +357,14 @@ def test_who_starts_after_whom_is_said_of_new_agents() -> None:
     assert revision_of(templates[0]) == revision_of(templates[1])
 
 
+def test_rights_take_new_replicas() -> None:
+    """What a container may is what it is made with."""
+    old, new = fleet_of(a=SERVICE), fleet_of(a={**SERVICE, "user": "1000:1000", "read_only": False})
+    plan = make_plan(old, new, LOCAL)
+    assert plan.changes[0].class_ == "rolling"
+    assert "      user: 1000:1000\n      read_only: true -> false" in format_plan(plan)
+
+
 def test_memory_is_shown_as_people_write_it() -> None:
     """More shared memory, or another tmpfs, takes new replicas."""
     old, new = (fleet_of(a={**SERVICE, "shm_size": size, "tmpfs": ["/run"]}) for size in ("64Mi", "1.5Gi"))

@@ -166,6 +166,18 @@ def test_volumes_and_memory() -> None:
     assert env_of(spec)["SHOAL_VOLUME_STOCK"] == "/data" and env_of(spec)["SHOAL_TMPFS_TMP"] == "/tmp"
 
 
+def test_rights_that_the_file_gives() -> None:
+    """Only what it says: no capability but the one, and still no new privileges."""
+    spec = render({"command": "serve", "port": 80, "user": "root", "cap_add": ["CAP_CHOWN"], "read_only": False})
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    assert (container["ReadOnly"], container["CapabilityDrop"], container["CapabilityAdd"]) == (
+        False,
+        ["ALL"],
+        ["CHOWN"],
+    )
+    assert container["Privileges"] == {"NoNewPrivileges": True}
+
+
 def test_a_directory_of_the_host_is_named_whole() -> None:
     """Beside the file there is nothing on a node."""
     with pytest.raises(EngineError, match=r"found \./models:/models; on Swarm a directory of the host"):

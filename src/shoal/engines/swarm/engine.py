@@ -212,7 +212,7 @@ class SwarmEngine:
         argv = template.command
         if argv is None and needs_start(template, files):
             argv = await self._images.command(action.agent, image)
-        user = await self._images.user(image)
+        user = template.user or await self._images.user(image)
         spec = render_revision(self._fleet, action, await self._ids(), image, argv, files, user)
         await self._docker.create_service(spec, auth=self._images.auth(image))
 

@@ -3,8 +3,8 @@
 One service a revision. Of a stateless agent it has the replicas; of a stateful one and of a job it stays empty, and is
 what the services of the ordinals and of the runs are made from: what has to be known of a revision is kept by Swarm.
 
-What a container may is as little as most programs need: no root, no capability, no new privileges, a root file system
-that is only read, with `/tmp` in memory.
+What a container may is as little as most programs need, unless the file says otherwise: no root, no capability, a root
+file system that is only read, with `/tmp` in memory; and in any case no new privileges.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def render_revision(
                 "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
                 "User": user,
                 "Init": True,
-                "ReadOnly": True,
+                "ReadOnly": template.read_only,
                 "CapabilityDrop": ["ALL"],
                 "Privileges": {"NoNewPrivileges": True},
                 "Healthcheck": {"Test": ["NONE"]},  # Shoal's own checks are the file's
@@ -129,6 +129,8 @@ def render_revision(
             "ForceUpdate": 0,
         },
     }
+    if template.cap_add:
+        spec["TaskTemplate"]["ContainerSpec"]["CapabilityAdd"] = list(template.cap_add)
     if template.working_dir is not None:
         spec["TaskTemplate"]["ContainerSpec"]["Dir"] = template.working_dir
     return spec
