@@ -34,6 +34,7 @@ def fleet_view(controller: Controller) -> StatusView:
         gateways=controller.parts.gateways.live,
         controller_pid=os.getpid(),
         problems=tuple(controller.problems.values()),
+        engine_away=controller.problems.engine_away,
         version=__version__,
         routed=routed,
     )

@@ -135,7 +135,7 @@ class AgentView:
 class StatusView:
     """The fleet. `generation` is what is wished, `observed_generation` what has been taken up; `settled` says that it
     is carried out too, `routed` that the gateways route by it, which is a part of that. `version` is the controller's,
-    empty where none answers."""
+    empty where none answers. `engine_away`: it can't be reached now, one of the `problems` says why."""
 
     fleet: str
     engine: str
@@ -150,6 +150,7 @@ class StatusView:
     problems: tuple[str, ...] = ()
     version: str = ""
     routed: bool = True
+    engine_away: bool = False
 
 
 @dataclass(frozen=True, slots=True)

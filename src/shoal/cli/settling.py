@@ -10,6 +10,7 @@ from shoal.api.views import AgentView, StatusView
 
 FAILURE_GRACE_S = 2.0  # what failed just now may be what an earlier version left behind
 PROBLEM_GRACE_S = 3.0  # the controller tries again each second
+AWAY_GRACE_S = 30.0  # Docker is started anew, or its Swarm elects a leader
 _AT_REST = frozenset(("ok", "asleep"))
 
 
@@ -30,11 +31,15 @@ class Settling:
     agents: Sequence[str] = ()
     _failed_since: dict[str, float] = field(default_factory=dict[str, float])
     _not_taken_since: float | None = None
+    _away_since: float | None = None
 
     def judge(self, view: StatusView, now: float) -> Verdict:
         """What this look says, `now` being any clock that goes on."""
         if max(view.generation, view.observed_generation) > self.generation:
             return Verdict.SUPERSEDED
+        if view.engine_away:
+            return self._judge_away(now)
+        self._away_since = None
         if view.observed_generation < self.generation:
             return self._judge_not_taken(view, now)
         concerned = self.concerned(view)
@@ -65,6 +70,14 @@ class Settling:
         elif now - self._not_taken_since >= PROBLEM_GRACE_S:
             return Verdict.FAILED
         return Verdict.WAITING
+
+    def _judge_away(self, now: float) -> Verdict:
+        """What fails while the engine is away is looked at anew once it is back."""
+        self._failed_since.clear()
+        self._not_taken_since = None
+        if self._away_since is None:
+            self._away_since = now
+        return Verdict.FAILED if now - self._away_since >= AWAY_GRACE_S else Verdict.WAITING
 
     def concerned(self, view: StatusView) -> list[AgentView]:
         """The agents that count: all, or the named ones and for whom these wait."""

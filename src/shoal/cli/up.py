@@ -235,6 +235,8 @@ def describe_failure(settling: Settling, view: StatusView) -> str:
 def _what_goes_on(view: StatusView, unwell: Sequence[AgentView]) -> str:
     """What a fleet does that is not settled, and what to do about it."""
     failed = [agent for agent in unwell if agent.state == "failed"]
+    if view.engine_away:
+        return "It goes on as soon as that is back: `shoal status -w` shows it."
     if not failed and (unwell or not view.problems):
         return "It goes on, and may settle yet: `shoal status -w` shows it."
     down = ", ".join(agent.name for agent in failed if not agent.ready)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from shoal.control.agent_pass import Outcome, scale_agent, step_agent, step_removed, take_in
@@ -23,6 +23,7 @@ from shoal.control.queue_brokers import QueueBrokers
 from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
 from shoal.control.watching import Watching, end_tasks
+from shoal.core.action import Action
 from shoal.core.decision import Decision, Pin
 from shoal.core.dependencies import dependencies_first
 from shoal.core.observed import AgentObserved, Observed
@@ -30,7 +31,7 @@ from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
 from shoal.core.template import Template
-from shoal.errors import Conflict, EngineError, NotFound, no_such_agent
+from shoal.errors import Conflict, EngineError, EngineUnavailable, NotFound, no_such_agent
 from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
@@ -374,32 +375,45 @@ class Controller:
 
     async def _act(self, outcomes: Mapping[str, Outcome], now: float) -> None:
         actions = [action for outcome in outcomes.values() for action in outcome.actions]
-        reasons: dict[str, str] = {}
-        if actions:
-            acted = {action.agent for action in actions}
-            try:
-                failures = await self.parts.engine.act(actions)
-            except Exception as error:
-                self._refused(dict.fromkeys(sorted(acted), str(error)), now)
-                raise
-            self.look()
-            reasons = {failure.action.agent: failure.reason for failure in reversed(failures)}
-            for name in acted - reasons.keys():
-                self.states[name].failure = ""
-            self._refused(reasons, now)
+        undone = await self._carry_out(actions, now) if actions else frozenset[str]()
         for name, outcome in outcomes.items():
             state = self.states[name]
-            if name not in reasons and outcome.record is not None:
+            if name not in undone and outcome.record is not None:
                 state.record = outcome.record
                 state.manual_runs = tuple(run for run in state.manual_runs if run not in outcome.started_runs)
+
+    async def _carry_out(self, actions: Sequence[Action], now: float) -> frozenset[str]:
+        """The agents of which not all was done: it is tried again."""
+        acted = frozenset(action.agent for action in actions)
+        try:
+            failures = await self.parts.engine.act(actions)
+        except EngineUnavailable as error:  # no agent's failure
+            self.problems.failed("actions", error)
+            for name in acted:
+                self._try_again(self.states[name], now)
+            return acted
+        except Exception as error:
+            self._refused(dict.fromkeys(sorted(acted), str(error)), now)
+            raise
+        self.problems.say("actions", None)
+        self.look()
+        reasons = {failure.action.agent: failure.reason for failure in reversed(failures)}
+        for name in acted - reasons.keys():
+            self.states[name].failure = ""
+        self._refused(reasons, now)
+        return frozenset(reasons)
 
     def _refused(self, reasons: Mapping[str, str], now: float) -> None:
         for name, reason in reasons.items():
             state = self.states[name]
             if reason != state.failure:
                 self.note(Event(now, name, "refused", reason))
-            state.failure, state.settled, state.ensure = reason, False, True
-            state.due_at = state.retry_at = now + RETRY_S
+            state.failure = reason
+            self._try_again(state, now)
+
+    def _try_again(self, state: AgentState, now: float) -> None:
+        state.settled, state.ensure = False, True
+        state.due_at = state.retry_at = now + RETRY_S
 
     async def _save(self, outcomes: Mapping[str, Outcome]) -> None:
         changed: dict[str, AgentRecord | None] = {}

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 
 from shoal.control.agent_state import Event
-from shoal.errors import ShoalError
+from shoal.errors import EngineUnavailable, ShoalError
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +17,7 @@ class Problems(Mapping[str, str]):
     def __init__(self, clock: Callable[[], float], note: Callable[[Event], None]) -> None:
         self._clock, self._note = clock, note
         self._now: dict[str, str] = {}
+        self._away: set[str] = set()
 
     def __getitem__(self, where: str) -> str:
         return self._now[where]
@@ -27,8 +28,17 @@ class Problems(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._now)
 
+    @property
+    def engine_away(self) -> bool:
+        """Whether the engine can't be reached now: so nothing is an agent's failure."""
+        return bool(self._away)
+
     def failed(self, where: str, error: Exception) -> None:
         """Notes an error; one that is not Shoal's own is a fault of Shoal's, the traceback goes to the log, once."""
+        if isinstance(error, EngineUnavailable):
+            self._away.add(where)
+        else:
+            self._away.discard(where)
         words = str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, ShoalError) and self._now.get(where) != words:
             log.error("%s: an unexpected error", where, exc_info=error)
@@ -39,6 +49,7 @@ class Problems(Mapping[str, str]):
         before = self._now.get(where)
         if message is None:
             self._now.pop(where, None)
+            self._away.discard(where)
         else:
             self._now[where] = message
         if message is not None and message != before:

@@ -35,6 +35,7 @@ from shoal.cli.part_of_fleet import take_agents
 from shoal.cli.reference import render_reference
 from shoal.cli.settling import Settling, Verdict
 from shoal.cli.since import Since
+from shoal.cli.up import describe_failure
 from shoal.errors import PlanError
 from shoal.proxy.sockets import reachable_socket, remove_stand_in
 from shoal.spec.model import Fleet
@@ -141,6 +142,18 @@ def test_what_keeps_failing_is_a_failure() -> None:
     settling = Settling(3)
     looks = [("failed", 0.0), ("ok", 1.0), ("failed", 2.5)]
     assert [settling.judge(look(state), now) for state, now in looks] == [Verdict.WAITING] * 3  # type: ignore[arg-type]
+
+
+def test_while_the_engine_is_away_nothing_is_a_failure() -> None:
+    """What failed before is looked at anew once it is back; one that stays away is told."""
+    failed = replace(STATUS, settled=False, agents=(replace(INGEST, state="failed"),))
+    away = replace(failed, problems=("Docker can't be reached",), engine_away=True)
+    settling = Settling(3)
+    looks = [(failed, 0.0), (away, 1.0), (away, 30.0), (failed, 30.5), (failed, 32.0), (failed, 32.5)]
+    assert [settling.judge(view, now) for view, now in looks] == [Verdict.WAITING] * 5 + [Verdict.FAILED]
+    settling = Settling(3)
+    assert [settling.judge(away, now) for now in (1.0, 30.9, 31.0)] == [Verdict.WAITING] * 2 + [Verdict.FAILED]
+    assert "It goes on as soon as that is back" in describe_failure(settling, away)
 
 
 def test_a_problem_that_stays_keeps_a_generation_from_being_taken_up() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +13,7 @@ from shoal.core.action import EnsureRevision, RunJob, Scale
 from shoal.core.routing import Traffic
 from shoal.core.wiring import Wiring
 from shoal.engines.memory.behaviour import Behaviour
-from shoal.errors import Conflict, NotFound, StoreError
+from shoal.errors import Conflict, EngineUnavailable, NotFound, StoreError
 from shoal.spec.model import Fleet
 from tests.unit.control.drive import Drive, driving
 
@@ -251,6 +252,24 @@ async def test_an_engine_that_is_away_changes_nothing() -> None:
         drive.engine.unavailable = None
         await drive.go(3)
         assert drive.controller.problems == {} and drive.said("solved") == ["no longer: the engine is away"]
+
+
+async def test_an_engine_that_goes_away_between_look_and_action_fails_no_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the fleet's problem, and what was to be done is done once the engine is back."""
+
+    async def away(_: object) -> NoReturn:
+        raise EngineUnavailable("docker is away")
+
+    async with driving() as drive:
+        with monkeypatch.context() as patch:
+            patch.setattr(drive.engine, "act", away)
+            await drive.up({"web": WEB})
+            await drive.go(5)
+            assert drive.controller.problems == {"actions": "docker is away"} and drive.controller.problems.engine_away
+            assert drive.state("web").failure == "" and drive.said("refused") == []
+            assert drive.said("problem") == ["docker is away"]
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert not drive.controller.problems.engine_away
 
 
 async def test_an_incomplete_look_loses_nobody() -> None:

@@ -38,7 +38,7 @@ from shoal.engines.swarm.render import (
     secret_files,
     start_script_name,
 )
-from shoal.errors import EngineError
+from shoal.errors import EngineError, EngineUnavailable
 
 RUNS_KEPT = 20
 LAST_LINES = 20
@@ -133,11 +133,13 @@ class SwarmEngine:
             yield
 
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
-        """Carries out the actions of each agent in order, several agents side by side."""
+        """Carries out the actions of each agent in order, several agents side by side. Raises EngineUnavailable after
+        that, where Docker was away for one of them."""
         by_agent: dict[str, list[Action]] = {}
         for action in actions:
             by_agent.setdefault(action.agent, []).append(action)
         failures: list[ActionFailure] = []
+        away: list[EngineUnavailable] = []
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def act_on(of_agent: Sequence[Action]) -> None:
@@ -145,12 +147,16 @@ class SwarmEngine:
                 for action in of_agent:
                     try:
                         await self._carry_out(action)
+                    except EngineUnavailable as error:
+                        away.append(error)
                     except EngineError as error:
                         failures.append(ActionFailure(action, str(error)))
 
         async with asyncio.TaskGroup() as tasks:
             for of_agent in by_agent.values():
                 tasks.create_task(act_on(of_agent))
+        if away:
+            raise away[0]
         return tuple(failures)
 
     # What people ask.
