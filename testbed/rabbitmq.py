@@ -78,12 +78,14 @@ def unpack() -> Installed:
 
 
 class RabbitMq:
-    """One node. `port` is AMQP's, `management_port` the HTTP API's; the administrator is `admin`, password `admin`.
+    """One node. `port` is AMQP's, `management_port` the HTTP API's, both on `host`; the administrator is `admin`,
+    password `admin`.
 
     `user(...)` makes another. A node that was killed starts again with what it had.
     """
 
-    def __init__(self, directory: Path, installed: Installed) -> None:
+    def __init__(self, directory: Path, installed: Installed, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port, self.management_port, self._epmd_port, self._dist_port = _free_ports(4)
         self._directory, self._installed, self._name = directory, installed, f"shoal{self.port}@localhost"
         self._server: subprocess.Popen[bytes] | None = None
@@ -95,8 +97,8 @@ class RabbitMq:
             "[{rabbit, [{quorum_tick_interval, 200}, {channel_tick_interval, 500}]}].\n"
         )
         (directory / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
-            "management.tcp.ip = 127.0.0.1\n"
+            f"listeners.tcp.1 = {host}:{self.port}\n"
+            f"management.tcp.ip = {host}\n"
             f"management.tcp.port = {self.management_port}\n"
             f"load_definitions = {directory / 'definitions.json'}\n"
             "collect_statistics_interval = 200\n"  # 5 s elsewhere, and so is the next one
@@ -168,8 +170,8 @@ class RabbitMq:
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-            connection = http.client.HTTPConnection("127.0.0.1", self.management_port, timeout=5)
+            socket.create_connection((self.host, self.port), 1).close()
+            connection = http.client.HTTPConnection(self.host, self.management_port, timeout=5)
             try:
                 basic = base64.b64encode(b"admin:admin").decode()
                 connection.request("GET", "/api/whoami", headers={"Authorization": f"Basic {basic}"})

@@ -34,12 +34,12 @@ def require_rabbitmq() -> None:
         pytest.skip(MISSING)
 
 
-def rabbitmq_node() -> Iterator[RabbitMq]:
+def rabbitmq_node(host: str = "127.0.0.1") -> Iterator[RabbitMq]:
     """One that begins to start; nothing of it runs after. For a fixture of the session."""
     installed = find_rabbitmq()
     assert installed is not None
     with tempfile.TemporaryDirectory(prefix="shoal-rmq-", dir="/tmp", ignore_cleanup_errors=True) as directory:
-        node = RabbitMq(Path(directory), installed)
+        node = RabbitMq(Path(directory), installed, host)
         node.start(wait=False)
         try:
             yield node
@@ -57,10 +57,10 @@ class OnRabbitMq:
         self, directory: Path, node: RabbitMq, *, ack_wait_s: float = 2.0, max_attempts: int = 3, grace_s: float = 10.0
     ) -> None:
         self.directory, self.node = directory, node
-        self.url = f"amqp://127.0.0.1:{node.port}"
+        self.url = f"amqp://{node.host}:{node.port}"
         broker = {"type": "rabbitmq", "url": self.url, "secret": "RABBITMQ"}
         self.fleet: Fleet = a_fleet(ack_wait_s=ack_wait_s, max_attempts=max_attempts, grace_s=grace_s, broker=broker)
-        self.address = RabbitMqAddress(self.url, f"http://127.0.0.1:{node.management_port}", CREDENTIALS)
+        self.address = RabbitMqAddress(self.url, f"http://{node.host}:{node.management_port}", CREDENTIALS)
         self.queues = RabbitMqQueues(self.address, self.fleet.fleet, settles_s=SETTLES_S)
         self.admin = RabbitMqAdmin(self.address, self.fleet.fleet)
         secrets = directory / "secrets"

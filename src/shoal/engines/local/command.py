@@ -1,7 +1,8 @@
 """A command that a person runs where a replica runs: with the environment and the directory of its leader.
 
-With a terminal it heads a session on one of its own; a shell opens that, since it becomes a session's controlling
-terminal by being opened, and the command takes the shell's place.
+A shell starts it, and it takes the shell's place: so one that is not there ends by 127 with a word on stderr, as it
+does in a container. With a terminal it heads a session on one of its own, which the shell opens, since a terminal
+becomes the session's by being opened.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import contextlib
 import fcntl
 import os
 import pty
-import shutil
 import signal
 import struct
 import termios
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import AsyncGenerator, Sequence
 
 import psutil
 
@@ -118,7 +117,6 @@ async def run_command(leader: int, argv: Sequence[str], *, tty: bool) -> AsyncGe
     environment, directory = _surroundings(leader)
     if tty:
         environment.setdefault("TERM", "xterm")
-    program = _find(argv[0], directory, environment)
     with contextlib.ExitStack() as descriptors:
         master, end = None, asyncio.subprocess.PIPE
         words = ["/bin/sh", "-c", _START, "sh"]
@@ -128,7 +126,7 @@ async def run_command(leader: int, argv: Sequence[str], *, tty: bool) -> AsyncGe
             words = ["/bin/sh", "-c", _START_ON_TERMINAL, os.ttyname(end)]
         try:
             process = await asyncio.create_subprocess_exec(
-                *words, program, *argv[1:],
+                *words, *argv,
                 stdin=end, stdout=end, stderr=end, env=environment, cwd=directory, start_new_session=True,
             )  # fmt: skip
         except (OSError, ValueError) as error:  # ValueError: a NUL byte in a word
@@ -149,14 +147,6 @@ def _surroundings(leader: int) -> tuple[dict[str, str], str]:
         return process.environ(), process.cwd()
     except psutil.Error as error:
         raise EngineError(f"process {leader} can't be looked at, so nothing can be run beside it: {error}") from error
-
-
-def _find(word: str, directory: str, environment: Mapping[str, str]) -> str:
-    found = shutil.which(str(Path(directory, word)) if "/" in word else word, path=environment.get("PATH"))
-    if found is None:
-        where = directory if "/" in word else f"the replica's PATH ({environment.get('PATH', '')})"
-        raise EngineError(f"{word!r} was not found in {where}, or may not be executed")
-    return found
 
 
 def _note(readable: asyncio.Future[None]) -> None:
