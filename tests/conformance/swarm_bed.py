@@ -155,7 +155,7 @@ class SwarmBed(FleetBed):
         if not self._begun:
             return
         async with Docker(self.swarm.endpoint) as docker:
-            await remove_all(docker, self.fleet, self.swarm.shoal_image, data=True)
+            await remove_all(docker, self.fleet, data=True)
         assert await self.left_behind() == [] == await self._volumes()
 
     async def _install(self, docker: Docker, named: Collection[str]) -> None:

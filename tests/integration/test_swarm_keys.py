@@ -44,7 +44,7 @@ async def running(swarm: Swarm, environ: dict[str, str]) -> AsyncGenerator[tuple
     own = {"image": swarm.shoal_image, "port": PORT, "admin_port": ADMIN_PORT}
     fleet = Fleet.model_validate({"fleet": FLEET, "engine": "swarm", "agents": {"web": {**web, **more}}, "swarm": own})
     async with Docker(swarm.endpoint) as docker:
-        await remove_all(docker, FLEET, swarm.shoal_image, data=True)
+        await remove_all(docker, FLEET, data=True)
         try:
             await install(docker, FLEET, swarm.shoal_image, ADMIN_PORT, keys, ())
             await docker.update_service(own_name(FLEET, Role.CONTROLLER.value), _with_short_lives)
@@ -58,7 +58,7 @@ async def running(swarm: Swarm, environ: dict[str, str]) -> AsyncGenerator[tuple
             assert stored is not None
             yield docker, remote_client(environ, stored), authority
         finally:
-            await remove_all(docker, FLEET, swarm.shoal_image, data=True)
+            await remove_all(docker, FLEET, data=True)
 
 
 def _with_short_lives(spec: dict[str, Any]) -> dict[str, Any]:

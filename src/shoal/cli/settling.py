@@ -10,6 +10,7 @@ from shoal.api.views import AgentView, StatusView
 
 FAILURE_GRACE_S = 2.0  # what failed just now may be what an earlier version left behind
 PROBLEM_GRACE_S = 3.0  # the controller tries again each second
+UNROUTED_GRACE_S = 10.0  # a gateway that did not start is started again meanwhile
 AWAY_GRACE_S = 30.0  # Docker is started anew, or its Swarm elects a leader
 _AT_REST = frozenset(("ok", "asleep"))
 
@@ -32,6 +33,7 @@ class Settling:
     _failed_since: dict[str, float] = field(default_factory=dict[str, float])
     _not_taken_since: float | None = None
     _away_since: float | None = None
+    _unrouted_since: float | None = None
 
     def judge(self, view: StatusView, now: float) -> Verdict:
         """What this look says, `now` being any clock that goes on."""
@@ -42,6 +44,8 @@ class Settling:
         self._away_since = None
         if view.observed_generation < self.generation:
             return self._judge_not_taken(view, now)
+        if self._is_unrouted(view, now):
+            return Verdict.FAILED
         concerned = self.concerned(view)
         for agent in concerned:
             if agent.state in _AT_REST:
@@ -70,6 +74,15 @@ class Settling:
         elif now - self._not_taken_since >= PROBLEM_GRACE_S:
             return Verdict.FAILED
         return Verdict.WAITING
+
+    def _is_unrouted(self, view: StatusView, now: float) -> bool:
+        """Whether requests have not reached it for long, and something is known that may be why."""
+        if view.routed or not view.problems:
+            self._unrouted_since = None
+            return False
+        if self._unrouted_since is None:
+            self._unrouted_since = now
+        return now - self._unrouted_since >= UNROUTED_GRACE_S
 
     def _judge_away(self, now: float) -> Verdict:
         """What fails while the engine is away is looked at anew once it is back."""

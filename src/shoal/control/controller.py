@@ -323,6 +323,7 @@ class Controller:
             return
         self._look, self._looked_at = False, now
         self._observed = observed = await self.parts.engine.observe()
+        self.problems.say("platform", "; ".join(observed.troubles) or None)
         for name, state in self.states.items():
             before = state.observed
             if take_in(state, observed):

@@ -156,6 +156,15 @@ def test_while_the_engine_is_away_nothing_is_a_failure() -> None:
     assert "It goes on as soon as that is back" in describe_failure(settling, away)
 
 
+def test_a_gateway_that_does_not_start_is_a_failure() -> None:
+    """Once it was tried for a while; what is not routed yet without a problem is waited for."""
+    waits = replace(STATUS, settled=False, routed=False)
+    stuck = replace(waits, problems=("the gateway on n1 does not run: port 80 is in use",))
+    settling = Settling(3)
+    looks = [(stuck, 0.0), (waits, 5.0), (stuck, 9.0), (stuck, 18.9), (stuck, 19.0)]
+    assert [settling.judge(view, now) for view, now in looks] == [Verdict.WAITING] * 4 + [Verdict.FAILED]
+
+
 def test_a_problem_that_stays_keeps_a_generation_from_being_taken_up() -> None:
     """One that is over within seconds doesn't, and what is a problem afterwards is no matter of this."""
     behind = replace(STATUS, generation=4, problems=("local.port: 80 is used by nginx (pid 7)",))

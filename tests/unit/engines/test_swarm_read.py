@@ -98,10 +98,19 @@ def test_a_crash_loop_says_why() -> None:
 
 
 def test_one_that_waits_for_room_says_so() -> None:
-    """In Swarm's words."""
+    """In Swarm's words, and what to do."""
     why = "no suitable node (insufficient resources on 3 nodes)"
     (found,) = replicas(look(task("t1", "pending", node="", status={"Err": why})))
-    assert (found.phase, found.reason, found.host) == (Phase.PENDING, why, None)
+    assert (found.phase, found.host) == (Phase.PENDING, None)
+    assert found.reason.startswith(f"{why} (`docker node ls` shows the nodes")
+
+
+def test_an_image_that_a_node_has_not_says_on_which() -> None:
+    """And what to do."""
+    gone = task("t1", "rejected", "shutdown", status={"Err": "No such image: acme/web:1"})
+    (found,) = replicas(look(gone, task("t2", "preparing", at=1)))
+    assert found.reason.startswith("No such image: acme/web:1 (push the image to a registry")
+    assert found.reason.endswith("(`docker save` and `docker load`)), on alpha; started again, preparing")
 
 
 def test_a_node_that_does_not_answer() -> None:

@@ -55,7 +55,7 @@ class SwarmInstaller:
             save_context(self._environ, replace(context, addresses=addresses))
 
     async def remove(self, docker: Docker, fleet: str, *, data: bool) -> None:
-        await remove_all(docker, fleet, f"shoal:{__version__}", data=data)
+        await remove_all(docker, fleet, data=data)
 
     def _save_context(self, authority: Authority, addresses: tuple[str, ...]) -> None:
         identity = authority.issue("client", getpass.getuser(), now=time.time(), ttl_s=_PERSON_S)

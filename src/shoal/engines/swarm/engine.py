@@ -27,6 +27,7 @@ from shoal.engines.swarm.images import Images
 from shoal.engines.swarm.logs import Logs
 from shoal.engines.swarm.names import Role, fleet_labels, object_name
 from shoal.engines.swarm.ordinals import Ordinals
+from shoal.engines.swarm.own_tasks import troubles_of
 from shoal.engines.swarm.read import Probe, Seen, broken_tasks, ended_runs, is_agents, read_agents, replica_of
 from shoal.engines.swarm.render import (
     START_SCRIPT,
@@ -119,7 +120,7 @@ class SwarmEngine:
             name: self._agents[name] if self._agents.get(name) == agent else agent for name, agent in found.items()
         }
         self._task_of = {replica_of(task): task["ID"] for task in tasks if is_agents(task)}
-        return Observed(at, self._agents, complete=self._heard())
+        return Observed(at, self._agents, complete=self._heard(), troubles=troubles_of(tasks, seen.hosts))
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields a few times a second: Swarm tells nobody of tasks."""

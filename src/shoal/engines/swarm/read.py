@@ -13,6 +13,7 @@ from typing import Any
 
 from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
 from shoal.engines.swarm import names
+from shoal.engines.swarm.docker import remedy_for
 from shoal.engines.swarm.names import Role, replica_id
 
 Json = Mapping[str, Any]
@@ -174,7 +175,8 @@ def _current(agent: str, task: Json, broken: Sequence[Json], seen: Seen) -> Repl
         last = broken[0] if broken else task
         reason = _why_ended(last, seen)
         return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=reason, broken=broken or [task])
-    reason = task["Status"].get("Err") or ("" if state == "pending" and not broken else task["Status"]["Message"])
+    told = _with_remedy(task["Status"].get("Err") or "")
+    reason = told or ("" if state == "pending" and not broken else task["Status"]["Message"])
     return _replica(agent, task, Phase.PENDING, seen, ready=False, reason=_again(reason, broken, seen), broken=broken)
 
 
@@ -251,7 +253,7 @@ def _run(agent: str, service: Json, attempts: Sequence[Json], seen: Seen) -> Job
         elif state == "running":
             phase, source = Phase.RUNNING, _address(last, seen.network)
         else:
-            reason, source = last["Status"].get("Err") or "", _address(last, seen.network)
+            reason, source = _with_remedy(last["Status"].get("Err") or ""), _address(last, seen.network)
     return JobRun(
         run_id=labels[names.RUN],
         agent=agent,
@@ -315,7 +317,13 @@ def _why_ended(task: Json, seen: Seen) -> str:
     words = (status.get("Err") or status.get("Message") or "").removeprefix("task: ")
     if words.startswith("non-zero exit") and code is not None:
         return exit_reason(code)
-    return words
+    host = seen.hosts.get(task.get("NodeID", ""))
+    return f"{_with_remedy(words)}{f', on {host}' if host and _state(task) == 'rejected' else ''}"
+
+
+def _with_remedy(words: str) -> str:
+    remedy = remedy_for(words)
+    return f"{words} ({remedy})" if remedy else words
 
 
 def exit_reason(exit_code: int) -> str:

@@ -19,13 +19,12 @@ _SWEPT_S = 60.0
 _BROKEN = ("failed", "rejected", "orphaned")
 
 
-async def remove_all(docker: Docker, fleet: str, image: str, *, data: bool) -> None:
+async def remove_all(docker: Docker, fleet: str, *, data: bool) -> None:
     """What is left of a fleet, its agents included. Without `data` the state stays, the volumes, and on which nodes
-    they are. `image` is Shoal's, for a fleet that does not know its own. Raises EngineError where a task does not end,
-    or a volume can't go."""
+    they are. Raises EngineError where a task does not end, or a volume can't go."""
     wanted = {names.FLEET: fleet}
     kept = () if data else (Role.STATE.value,)
-    image = (await find_own(docker, fleet)).image or image
+    own = await find_own(docker, fleet)
     await docker.remove_service(own_name(fleet, Role.CONTROLLER.value))
     await wait_ended(docker, {**wanted, names.ROLE: Role.CONTROLLER.value})  # it would make again what goes
     for service in await docker.services(wanted):
@@ -33,7 +32,8 @@ async def remove_all(docker: Docker, fleet: str, image: str, *, data: bool) -> N
             await docker.remove_service(service["ID"])
     await wait_ended(docker, wanted)
     if data:
-        await _sweep(docker, Own(fleet, image, ""))
+        if own.image:  # noted before anything that has volumes is started, and forgotten once they are gone
+            await _sweep(docker, own)
         for secret in await docker.secrets(wanted):
             await docker.remove_secret(secret["ID"])
         for config in await docker.configs(wanted):

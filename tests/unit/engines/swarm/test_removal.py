@@ -64,7 +64,8 @@ def removed(docker: Nodes, *, data: bool) -> float:
         await docker.create_service({"Name": "shop_web", "Labels": {**FLEET, "shoal.role": "revision"}})
         await docker.create_service({"Name": "shop_shoal-state", "Labels": {**FLEET, "shoal.role": "state"}})
         await docker.create_secret("shop_KEY", b"x", FLEET)
-        await remove_all(docker, "shop", "shoal:1", data=data)
+        await docker.create_config("shop_shoal-image", b"shoal:1", {**FLEET, "shoal.key": "image"})
+        await remove_all(docker, "shop", data=data)
         return asyncio.get_running_loop().time()
 
     return run_virtually(work())
@@ -75,6 +76,15 @@ def test_with_the_data_all_of_it_goes_once_every_node_that_is_there_was_swept() 
     docker = Nodes(n1=(1.0, "complete"), n2=(5.0, "complete"), n4=(0.0, "complete"))
     docker.hung = [{"ID": "t3", "NodeID": "n3", "Status": {"State": "running"}}]
     assert 5.0 <= removed(docker, data=True) < 6.0
+    assert not any(docker.kept.values())
+
+
+def test_once_all_is_gone_nobody_needs_an_image_to_look_again() -> None:
+    """No node is asked for volumes a second time."""
+    docker = Nodes(n1=(1.0, "complete"), n2=(1.0, "complete"))
+    removed(docker, data=True)
+    docker.sweeps = {}  # a sweep would never end
+    run_virtually(remove_all(docker, "shop", data=True))
     assert not any(docker.kept.values())
 
 
