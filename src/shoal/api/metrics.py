@@ -46,6 +46,8 @@ SIGNALS = {
     "queue_depth": Metric("shoal_agent_queue_depth", "gauge", "Tasks that wait or are in progress in its queue."),
     "cpu_cores": Metric("shoal_agent_cpu_cores", "gauge", "Cores that all its replicas use."),
     "memory_bytes": Metric("shoal_agent_memory_bytes", "gauge", "Memory that all its replicas use."),
+    "gpus_busy": Metric("shoal_agent_gpus_busy", "gauge", "GPUs of all its replicas that are busy; half a GPU is 0.5."),
+    "gpu_memory_bytes": Metric("shoal_agent_gpu_memory_bytes", "gauge", "Memory used on the GPUs of its replicas."),
 }
 HELD = Metric("shoal_agent_requests_held", "gauge", "Requests that wait for a first replica.")
 SETTLED = Metric("shoal_agent_settled", "gauge", "1 where the agent is as it should be, else 0.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from shoal import __version__
 from shoal.api.views import AgentView, DecisionView, ReplicaView, RolloutView, RunView, StatusView
@@ -18,6 +19,8 @@ from shoal.spec.model import Agent, Kind
 
 CRASHES_UNTIL_FAILED = 3  # restarts without having been ready, after which a start counts as failed
 _NOT_LOADED = "the controller has just started, and reads what the fleet is"
+
+Number = TypeVar("Number", int, float)
 
 
 def fleet_view(controller: Controller) -> StatusView:
@@ -84,7 +87,14 @@ def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) 
         runs=tuple(run_view(run) for run in state.observed.runs),
         rollout=_rollout_view(state),
         waits_on=state.waits_on,
+        gpus_busy=_sum_of([u.gpus_busy for u in usage]),
+        gpu_memory_bytes=_sum_of([u.gpu_memory_bytes for u in usage]),
     )
+
+
+def _sum_of(values: Iterable[Number | None]) -> Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 def is_settled(state: AgentState) -> bool:
@@ -190,6 +200,8 @@ def _replica_view(state: AgentState, replica: Replica) -> ReplicaView:
         cpu_cores=usage.cpu_cores if usage is not None else None,
         memory_bytes=usage.memory_bytes if usage is not None else None,
         last_log=replica.last_log,
+        gpus_busy=usage.gpus_busy if usage is not None else None,
+        gpu_memory_bytes=usage.gpu_memory_bytes if usage is not None else None,
     )
 
 

@@ -36,7 +36,8 @@ LOG_TAIL_LINES = 1000  # a replica's, where neither an end nor a begin was asked
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """One replica; `phase` and times as in `shoal.core.observed.Replica`, CPU in cores."""
+    """One replica; `phase` and times as in `shoal.core.observed.Replica`, CPU in cores, GPUs as in
+    `shoal.core.signals.Usage`."""
 
     id: str
     revision: str
@@ -49,6 +50,8 @@ class ReplicaView:
     cpu_cores: float | None = None
     memory_bytes: int | None = None
     last_log: tuple[str, ...] = ()
+    gpus_busy: float | None = None
+    gpu_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class AgentView:
     settled: bool = True
     rollout: RolloutView | None = None
     waits_on: tuple[str, ...] = ()
+    gpus_busy: float | None = None
+    gpu_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,8 @@ def _describe_load(agent: AgentView) -> str:
         ("queue depth", None if agent.queue_depth is None else format_number(agent.queue_depth)),
         ("cpu", None if agent.cpu_cores is None else format_number(agent.cpu_cores)),
         ("memory", None if agent.memory_bytes is None else format_bytes(agent.memory_bytes)),
+        ("gpus busy", None if agent.gpus_busy is None else format_number(agent.gpus_busy)),
+        ("gpu memory", None if agent.gpu_memory_bytes is None else format_bytes(agent.gpu_memory_bytes)),
     ]
     return ", ".join(f"{name} {value}" for name, value in named if value is not None)
 

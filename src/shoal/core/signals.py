@@ -16,12 +16,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One replica's use: cores (mean over `window_s`) and resident bytes."""
+    """One replica's use: cores (mean over `window_s`) and resident bytes; of its GPUs, where it has some that tell, how
+    many are busy (1.5: one and a half) and the memory used."""
 
     cpu_cores: float
     memory_bytes: int
     at: float
     window_s: float = 1.0
+    gpus_busy: float | None = None
+    gpu_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

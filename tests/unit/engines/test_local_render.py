@@ -82,7 +82,8 @@ def test_shoals_variables_win() -> None:
     environment = render_environment({"LANG": "C"}, template("x", LANG="de", PORT="1"), {"SHOAL_URL_B": "u"}, facts)
     assert environment == {
         "LANG": "de", "KEY": "s3cret", "SHOAL_URL_B": "u", "SHOAL_REPLICA": "a-1", "PORT": "81", "SHOAL_ORDINAL": "2",
-        "CUDA_VISIBLE_DEVICES": "1,3", "SHOAL_SECRETS": "/s", "SHOAL_VOLUME_MY_DATA": "/v",
+        "CUDA_VISIBLE_DEVICES": "1,3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "SHOAL_SECRETS": "/s",
+        "SHOAL_VOLUME_MY_DATA": "/v",
     }  # fmt: skip
     assert "s3cret" not in repr(facts)
 

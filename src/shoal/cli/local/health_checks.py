@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -26,7 +25,8 @@ from shoal.cli.local.controller_process import is_held
 from shoal.cli.local.place import STATE_FILE
 from shoal.control.sqlite_store import check_file
 from shoal.engines.local.listening import listener_on
-from shoal.errors import ShoalError, StoreError
+from shoal.engines.nvml import count_gpus
+from shoal.errors import EngineError, ShoalError, StoreError
 from shoal.proxy.sockets import LONGEST_BYTES
 from shoal.units import format_memory
 
@@ -204,18 +204,12 @@ def check_open_files(limits: Callable[[int], tuple[int, int]] = resource.getrlim
 def check_gpus() -> Finding:
     """Does NVIDIA's library answer?"""
     try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+        count = count_gpus()
+    except EngineError as error:
+        return Finding("gpus", "warning", str(error))
+    if count is None:
         remedy = "where GPUs are to be had all the same, say how many: local.gpus"
         return Finding("gpus", "note", "no NVIDIA driver", remedy)
-    if nvml.nvmlInit_v2() != 0:
-        return Finding("gpus", "warning", "the NVIDIA driver does not answer", "look what `nvidia-smi` says")
-    try:
-        count = ctypes.c_uint(0)
-        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-            return Finding("gpus", "warning", "the NVIDIA driver does not count its GPUs", "see what `nvidia-smi` says")
-    finally:
-        nvml.nvmlShutdown()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     shown = f", of which CUDA_VISIBLE_DEVICES={visible} may be used" if visible is not None else ""
-    return Finding("gpus", "ok", f"{count.value} by NVML{shown}")
+    return Finding("gpus", "ok", f"{count} by NVML{shown}")

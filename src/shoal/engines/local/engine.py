@@ -37,6 +37,7 @@ from shoal.engines.local.ports import Ports
 from shoal.engines.local.render import render_base
 from shoal.engines.local.state import check_version
 from shoal.engines.local.usage import UsageMeter
+from shoal.engines.nvml import with_gpus
 from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
 from shoal.engines.view import View
 from shoal.errors import EngineError, EngineUnavailable
@@ -203,7 +204,10 @@ class LocalEngine:
         wanted = {life.id: (life.directory, life.session) for life in self._lives() if life.session is not None}
         look = await self._machine.census.look()
         sessions = {identity: session for identity, (_, session) in wanted.items()}
-        return self._usage.measure(look.families(wanted), sessions, self._machine.clock(), self._machine.now.at_s)
+        now, at_s = self._machine.clock(), self._machine.now.at_s
+        usage = self._usage.measure(look.families(wanted), sessions, now, at_s)
+        devices = {life.id: life.gpus for life in self._lives() if life.gpus}
+        return await with_gpus(usage, devices)
 
     @contextlib.asynccontextmanager
     async def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AsyncGenerator[Command]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
+
+from shoal.engines.nvml import count_gpus
+from shoal.errors import EngineError
 
 
 class Gpus:
@@ -47,18 +49,7 @@ def visible_devices(configured: int | None, visible: str | None) -> tuple[str, .
         return listed if configured is None else listed[:configured]
     if configured is not None:
         return tuple(str(number) for number in range(configured))
-    return tuple(str(number) for number in range(_count_by_nvml()))
-
-
-def _count_by_nvml() -> int:
     try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return 0
-    if nvml.nvmlInit_v2() != 0:
-        return 0
-    try:
-        count = ctypes.c_uint(0)
-        return count.value if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0 else 0
-    finally:
-        nvml.nvmlShutdown()
+        return tuple(str(number) for number in range(count_gpus() or 0))
+    except EngineError:  # `shoal doctor` tells
+        return ()

@@ -82,6 +82,11 @@ class Life:
         return self._process.identity.pid if self._process is not None and self._process.alive else None
 
     @property
+    def gpus(self) -> tuple[str, ...]:
+        """The devices that it has for itself."""
+        return self._life.gpus
+
+    @property
     def memory_limit_bytes(self) -> int | None:
         return self.revision.template.resources.memory_bytes
 

@@ -9,7 +9,8 @@ The environment of a replica, later rows win:
     Python's        PYTHONUNBUFFERED=1: a log that comes a block late is of no use.
     the agent's     `environment`
     secrets         those with `as: env`
-    Shoal's         PORT, SHOAL_*, CUDA_VISIBLE_DEVICES (empty without `resources.gpu`, unless the agent sets it)
+    Shoal's         PORT, SHOAL_*, CUDA_VISIBLE_DEVICES (empty without `resources.gpu`, unless the agent sets it), and
+                    CUDA_DEVICE_ORDER, unless the agent sets it
 
 Where no virtual environment is active, the project's own `.venv` comes first in PATH.
 """
@@ -87,6 +88,8 @@ def render_environment(
     environment = {**base}
     if not facts.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # in which NVML counts them
     environment |= template.environment
     environment |= facts.secret_variables
     environment |= added

@@ -20,6 +20,7 @@ RUN = "shoal.run"
 HEALTH = "shoal.health"
 PORT = "shoal.port"
 TIMEOUT = "shoal.timeout"
+GPUS = "shoal.gpus"
 MEMORY = "shoal.memory"
 DIGEST = "shoal.digest"  # the HMAC of what a secret of the fleet's agents holds
 RETRIES = "shoal.retries"

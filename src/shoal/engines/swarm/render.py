@@ -34,6 +34,7 @@ START_PATH = "/run/shoal/start"
 RESTART_DELAY_S = 1.0
 MOST_PIDS = 4096
 GPU_KIND = "gpu"
+GPU_VARIABLE = f"DOCKER_RESOURCE_{GPU_KIND.upper()}"  # Swarm's, with the ids that it hands out
 
 # Gives secrets with `as: env` their variables, and the devices that Swarm hands out theirs; then it is the command.
 START_SCRIPT = f"""\
@@ -42,8 +43,8 @@ for name in $SHOAL_SECRET_VARIABLES; do
   export "$name=$value"
 done
 unset SHOAL_SECRET_VARIABLES value name
-if [ -n "$DOCKER_RESOURCE_{GPU_KIND.upper()}" ]; then
-  export CUDA_VISIBLE_DEVICES="$DOCKER_RESOURCE_{GPU_KIND.upper()}"
+if [ -n "${GPU_VARIABLE}" ]; then
+  export CUDA_VISIBLE_DEVICES="${GPU_VARIABLE}"
 fi
 exec "$@"
 """
@@ -100,6 +101,8 @@ def render_revision(
         labels[names.STATEFUL] = "1"
     if template.resources.memory_bytes is not None:
         labels[names.MEMORY] = str(template.resources.memory_bytes)
+    if template.resources.gpu:
+        labels[names.GPUS] = str(template.resources.gpu)
     environment = _environment(action, files)
     spec: Spec = {
         "Name": object_name(fleet, action.agent, action.revision),

@@ -121,7 +121,10 @@ def render_node(own: Own) -> Spec:
         mounts=[_socket()],
         user="0:0",
     )  # fmt: skip
-    spec["TaskTemplate"]["ContainerSpec"]["Hostname"] = "{{.Node.Hostname}}"
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    container["Hostname"] = "{{.Node.Hostname}}"
+    # Where NVIDIA's runtime is the node's: it puts the driver's library in, by which GPUs are measured, and no device.
+    container["Env"] = [*container.get("Env", ()), "NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=utility"]
     return _noted(spec)
 
 

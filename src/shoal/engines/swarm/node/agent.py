@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from shoal.core.signals import Usage
+from shoal.engines.nvml import with_gpus
 from shoal.engines.probe import probe
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker
-from shoal.engines.swarm.node.census import Deadline, Found, read_container
+from shoal.engines.swarm.node.census import Deadline, Found, devices_of, read_container
 from shoal.engines.swarm.node.health import Check, Condition, after_probe, next_probe_in_s
 from shoal.engines.swarm.node.meter import Look, Meter, parse_stats
 from shoal.engines.swarm.node.states import State, States
@@ -65,6 +66,7 @@ class NodeAgent:
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._meter = Meter()
         self._measured = _Measured()
+        self._devices: dict[str, tuple[str, ...]] = {}
         self._measuring = asyncio.Lock()
         self._looked = False
 
@@ -229,4 +231,15 @@ class NodeAgent:
         looks = await asyncio.gather(*map(look, found))
         seen = {container: one for container, one in zip(found, looks, strict=True) if one is not None}
         usage = self._meter.measure(seen, self._clocks.wall())
+        usage = await with_gpus(usage, await self._read_devices(one for one in found.values() if one.has_gpus))
         return {found[container].task: value for container, value in usage.items()}
+
+    async def _read_devices(self, wanted: Iterable[Found]) -> dict[str, tuple[str, ...]]:
+        """By container the GPUs that it has for as long as it lives."""
+        known: dict[str, tuple[str, ...]] = {}
+        for one in wanted:
+            with contextlib.suppress(EngineError):  # gone meanwhile
+                devices = self._devices.get(one.container)
+                known[one.container] = devices or devices_of(await self.docker.container(one.container))
+        self._devices = known
+        return known

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shoal.engines.swarm import names
 from shoal.engines.swarm.node.health import Check
+from shoal.engines.swarm.render import GPU_VARIABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,14 @@ class Found:
     host: str | None
     check: Check | None
     deadline: Deadline | None = None
+    has_gpus: bool = False
+
+
+def devices_of(inspected: Mapping[str, Any]) -> tuple[str, ...]:
+    """The GPUs that Swarm handed out to a container."""
+    variables: Sequence[str] = inspected["Config"].get("Env") or ()
+    handed = next((each for each in variables if each.startswith(f"{GPU_VARIABLE}=")), "")
+    return tuple(filter(None, handed.partition("=")[2].split(",")))
 
 
 def read_container(listed: Mapping[str, Any], network: str) -> Found | None:
@@ -57,4 +66,5 @@ def read_container(listed: Mapping[str, Any], network: str) -> Found | None:
         host=address or None,
         check=Check.parse(labels.get(names.HEALTH, "")),
         deadline=Deadline.parse(labels.get(names.TIMEOUT, "")),
+        has_gpus=names.GPUS in labels,
     )
