@@ -50,13 +50,14 @@ async def test_crash_is_told(bed: FleetBed) -> None:
 
 
 async def test_a_command_in_a_replica(bed: FleetBed) -> None:
-    """`shoal exec` runs a command where a replica runs, with its environment: input, outputs and exit code pass, and so
-    does the size of a terminal."""
-    await bed.up({"agents": {"web": bed.http_agent()}})
-    program = 'cat; echo "$SHOAL_REPLICA"; echo oh >&2; exit 3'
+    """`shoal exec` runs a command where a replica runs, with its environment, secrets as well: input, outputs and exit
+    code pass, and so does the size of a terminal."""
+    agent = bed.http_agent(secrets=[{"name": "KEY", "as": "env"}])
+    await bed.up({"agents": {"web": agent}}, {"KEY": b"hidden"})
+    program = 'cat; echo "$SHOAL_REPLICA $KEY"; echo oh >&2; exit 3'
     code, said = await bed.shoal("exec", "web", "sh", "-c", program, given=b"given ")
     (replica,) = (await bed.api.status()).agents[0].replicas
-    assert (code, sorted(said.split())) == (3, sorted(["given", replica.id, "oh"]))
+    assert (code, sorted(said.split())) == (3, sorted(["given", replica.id, "hidden", "oh"]))
     async with bed.api.exec(replica.id, ["python3", "-c", SAYS_ITS_SIZE], tty=True) as command:
         await command.resize(30, 100)
         async with aclosing(command.output()) as output:

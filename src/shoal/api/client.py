@@ -79,18 +79,18 @@ class Client:
         """A command where this replica runs. What keeps it from running is raised by its `output`."""
         import aiohttp  # noqa: PLC0415 - takes as long as most commands in all
 
-        from shoal.engines.command_line import HEARTBEAT_S, RemoteCommand, render_query  # noqa: PLC0415 - so does this
+        from shoal.engines.command_line import HEARTBEAT_S, LONGEST_MESSAGE, RemoteCommand  # noqa: PLC0415 - so does this
 
         try:
             route = await self._line.route()
-            query = render_query(argv, tty=tty, replica=replica)
             async with (
                 aiohttp.ClientSession(route.url, connector=route.connector) as session,
                 session.ws_connect(
-                    "/v1/exec", params=query, heartbeat=HEARTBEAT_S, server_hostname=route.server_name
+                    "/v1/exec", params={"replica": replica}, heartbeat=HEARTBEAT_S, max_msg_size=LONGEST_MESSAGE,
+                    server_hostname=route.server_name,
                 ) as socket,
-            ):
-                yield RemoteCommand(socket)
+            ):  # fmt: skip
+                yield await RemoteCommand.ask(socket, argv, tty=tty)
         except aiohttp.ClientConnectorError as error:
             raise self._line.absent(error.os_error) from error
         except aiohttp.WSServerHandshakeError as error:

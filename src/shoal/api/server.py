@@ -196,12 +196,17 @@ class _Routes:
         async def run(argv: Sequence[str], tty: bool) -> AsyncGenerator[Command]:
             async with self._controller.parts.inspector.exec(replica, argv, tty=tty) as command:
                 said = f"{caller_of(request)} runs {argv[0]} in {replica}"  # the rest may hold a secret
-                agent = replica.rpartition("-")[0]
-                known = agent if agent in self._controller.states else None
-                self._controller.note(Event(time.time(), known, "exec", said))
+                self._controller.note(Event(time.time(), self._agent_of(replica), "exec", said))
                 yield command
 
         return await serve_command(request, run)
+
+    def _agent_of(self, identity: str) -> str | None:
+        for name, state in self._controller.states.items():
+            seen = state.observed
+            if identity in (*(replica.id for replica in seen.replicas), *(run.run_id for run in seen.runs)):
+                return name
+        return None
 
     async def scale(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request)

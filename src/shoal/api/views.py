@@ -11,7 +11,7 @@ many tries to join), 400 (others) or 500. Streams (`follow`, `watch`) are one JS
     GET  /v1/explain/{agent}?last=N                            {"decisions": [DecisionView]}, the newest first
     GET  /v1/events?since=EPOCH&follow=0|1                     a stream of EventView, the oldest first
     GET  /v1/logs?agent=A&agent=B&follow=0|1&since=EPOCH&tail=N   a stream of LogView
-    GET  /v1/exec?replica=R&arg=WORD&arg=WORD&tty=1               a WebSocket, see `shoal.engines.command_line`
+    GET  /v1/exec?replica=R                                     a WebSocket, see `shoal.engines.command_line`
     POST /v1/scale        {"agent", "count": N | null, "for_s": S | null}     null count releases the pin -> AgentView
     POST /v1/run          {"agent"}                             {"run_id"}
     GET  /v1/queues                                             {"queues": [QueueView]}

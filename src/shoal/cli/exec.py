@@ -42,6 +42,8 @@ def exec_(common: Common, target: str, command: tuple[str, ...], no_tty: bool) -
 
     AGENT is an agent, and then one of its replicas that are ready is taken, or the id of a replica or of a job's run
     as `shoal status AGENT` shows it. Options for Shoal stand before AGENT. It ends with the command's own exit code.
+
+    Ended before the command, it hangs up on it; on Docker Swarm a command without a terminal then goes on.
     """
     tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
     return asyncio.run(_run(common.client(), target, command, tty))
@@ -51,13 +53,14 @@ async def _run(client: Client, target: str, argv: tuple[str, ...], tty: bool) ->
     replica = find_replica(await client.status(), target)
     async with client.exec(replica, argv, tty=tty) as command, asyncio.TaskGroup() as tasks:
         giving = tasks.create_task(_give_input(command))
-        failure: ShoalError | None = None
+        failure: Exception | None = None
         with _terminal(command, tasks) if tty else contextlib.nullcontext():
             try:
                 async with aclosing(command.output()) as output:
-                    async for stream, piece in output:
-                        _write(sys.stderr.fileno() if stream == "stderr" else sys.stdout.fileno(), piece)
-            except ShoalError as error:  # a group would wrap it
+                    async for stream, piece in output:  # who reads them may be slow, and the connection is kept up
+                        to = sys.stderr if stream == "stderr" else sys.stdout
+                        await asyncio.to_thread(_write, to.fileno(), piece)
+            except (ShoalError, BrokenPipeError) as error:  # a group would wrap it
                 failure = error
         giving.cancel()
         code = await command.exit_code()
@@ -131,13 +134,17 @@ def _terminal(command: Command, tasks: asyncio.TaskGroup) -> Generator[None]:
         tasks.create_task(command.resize(size.lines, size.columns))
 
     before = termios.tcgetattr(sys.stdin.fileno())
+    ended = asyncio.current_task()
+    assert ended is not None
     tty.setraw(sys.stdin.fileno(), termios.TCSADRAIN)  # what was typed ahead stays
     loop.add_signal_handler(signal.SIGWINCH, resize)
+    loop.add_signal_handler(signal.SIGTERM, ended.cancel)  # else the terminal stays as it is
     resize()
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGWINCH)
+        loop.remove_signal_handler(signal.SIGTERM)
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
 
 

@@ -10,7 +10,7 @@ from shoal.api.views import AgentView, StatusView
 
 FAILURE_GRACE_S = 2.0  # what failed just now may be what an earlier version left behind
 PROBLEM_GRACE_S = 3.0  # the controller tries again each second
-UNROUTED_GRACE_S = 10.0  # a gateway that did not start is started again meanwhile
+UNROUTED_GRACE_S = 35.0  # a gateway may take half a minute to come, whatever else is wrong meanwhile
 AWAY_GRACE_S = 30.0  # Docker is started anew, or its Swarm elects a leader
 _AT_REST = frozenset(("ok", "asleep"))
 
@@ -87,7 +87,7 @@ class Settling:
     def _judge_away(self, now: float) -> Verdict:
         """What fails while the engine is away is looked at anew once it is back."""
         self._failed_since.clear()
-        self._not_taken_since = None
+        self._not_taken_since = self._unrouted_since = None
         if self._away_since is None:
             self._away_since = now
         return Verdict.FAILED if now - self._away_since >= AWAY_GRACE_S else Verdict.WAITING

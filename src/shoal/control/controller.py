@@ -52,6 +52,7 @@ class Controller:
         self.queues = QueueBrokers(parts)
         self.events = parts.events
         self.problems = Problems(parts.clock, self.note)
+        self._engine_was_away_for = frozenset[str]()  # agents whose actions wait for it
         self.tally = Tally()
         self.stopped = asyncio.Event()
         self.tasks: asyncio.TaskGroup | None = None  # where barriers run; `run` brings its own
@@ -376,7 +377,10 @@ class Controller:
 
     async def _act(self, outcomes: Mapping[str, Outcome], now: float) -> None:
         actions = [action for outcome in outcomes.values() for action in outcome.actions]
+        self._engine_was_away_for = (self._engine_was_away_for - outcomes.keys()) & self.states.keys()
         undone = await self._carry_out(actions, now) if actions else frozenset[str]()
+        if not self._engine_was_away_for:
+            self.problems.say("actions", None)
         for name, outcome in outcomes.items():
             state = self.states[name]
             if name not in undone and outcome.record is not None:
@@ -390,13 +394,13 @@ class Controller:
             failures = await self.parts.engine.act(actions)
         except EngineUnavailable as error:  # no agent's failure
             self.problems.failed("actions", error)
+            self._engine_was_away_for |= acted
             for name in acted:
                 self._try_again(self.states[name], now)
             return acted
         except Exception as error:
             self._refused(dict.fromkeys(sorted(acted), str(error)), now)
             raise
-        self.problems.say("actions", None)
         self.look()
         reasons = {failure.action.agent: failure.reason for failure in reversed(failures)}
         for name in acted - reasons.keys():

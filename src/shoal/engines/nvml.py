@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -49,10 +50,11 @@ def read_gpus() -> Mapping[str, GpuUse]:
         _nvml.nvmlInit()
         try:
             for index in range(_nvml.nvmlDeviceGetCount()):
-                device = _nvml.nvmlDeviceGetHandleByIndex(index)
-                share = _nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100
-                use = GpuUse(share, int(_nvml.nvmlDeviceGetMemoryInfo(device).used))
-                found |= {str(index): use, str(_nvml.nvmlDeviceGetUUID(device)): use}
+                with contextlib.suppress(_Refused):  # one in parts (MIG) has no share of its own; another may have
+                    device = _nvml.nvmlDeviceGetHandleByIndex(index)
+                    share = _nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100
+                    use = GpuUse(share, int(_nvml.nvmlDeviceGetMemoryInfo(device).used))
+                    found |= {str(index): use, str(_nvml.nvmlDeviceGetUUID(device)): use}
         finally:
             _nvml.nvmlShutdown()
     except _Refused:  # one that fell off its bus: what was read before stands

@@ -161,7 +161,7 @@ def test_a_gateway_that_does_not_start_is_a_failure() -> None:
     waits = replace(STATUS, settled=False, routed=False)
     stuck = replace(waits, problems=("the gateway on n1 does not run: port 80 is in use",))
     settling = Settling(3)
-    looks = [(stuck, 0.0), (waits, 5.0), (stuck, 9.0), (stuck, 18.9), (stuck, 19.0)]
+    looks = [(stuck, 0.0), (waits, 5.0), (stuck, 9.0), (stuck, 43.9), (stuck, 44.0)]
     assert [settling.judge(view, now) for view, now in looks] == [Verdict.WAITING] * 4 + [Verdict.FAILED]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
 import pytest
 
-from shoal.core.action import EnsureRevision, RunJob, Scale
+from shoal.core.action import Action, EnsureRevision, RunJob, Scale
 from shoal.core.routing import Traffic
 from shoal.core.wiring import Wiring
 from shoal.engines.memory.behaviour import Behaviour
@@ -270,6 +270,27 @@ async def test_an_engine_that_goes_away_between_look_and_action_fails_no_agent(m
             assert drive.said("problem") == ["docker is away"]
         await drive.go(5, until=lambda: drive.controller.settled)
         assert not drive.controller.problems.engine_away
+
+
+async def test_an_engine_that_did_it_and_only_did_not_say_so_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left to do then, and the problem is over all the same."""
+    async with driving() as drive:
+        await drive.up({"web": WEB, "gone": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        act = drive.engine.act
+
+        async def unheard(actions: Sequence[Action]) -> NoReturn:
+            await act(actions)
+            raise EngineUnavailable("docker is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(drive.engine, "act", unheard)
+            await drive.up({"web": WEB})
+            await drive.go(20, until=lambda: "gone" not in drive.engine.look())
+            assert drive.controller.problems.engine_away
+        await drive.go(10, until=lambda: drive.controller.settled)
+        await drive.go(2)
+        assert drive.controller.problems == {} and not drive.controller.problems.engine_away
 
 
 async def test_an_incomplete_look_loses_nobody() -> None:

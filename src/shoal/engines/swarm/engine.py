@@ -30,6 +30,7 @@ from shoal.engines.swarm.ordinals import Ordinals
 from shoal.engines.swarm.own_tasks import troubles_of
 from shoal.engines.swarm.read import Probe, Seen, broken_tasks, ended_runs, is_agents, read_agents, replica_of
 from shoal.engines.swarm.render import (
+    START_PATH,
     START_SCRIPT,
     Ids,
     needs_start,
@@ -120,7 +121,7 @@ class SwarmEngine:
             name: self._agents[name] if self._agents.get(name) == agent else agent for name, agent in found.items()
         }
         self._task_of = {replica_of(task): task["ID"] for task in tasks if is_agents(task)}
-        return Observed(at, self._agents, complete=self._heard(), troubles=troubles_of(tasks, seen.hosts))
+        return Observed(at, self._agents, complete=self._heard(), troubles=troubles_of(tasks, seen.hosts, at))
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields a few times a second: Swarm tells nobody of tasks."""
@@ -188,7 +189,10 @@ class SwarmEngine:
             raise not_running(replica)
         task = running[-1]
         container = task["Status"]["ContainerStatus"]["ContainerID"]
-        async with self._run_command(task["NodeID"], container, argv, tty) as command:
+        given = task["Spec"]["ContainerSpec"].get("Configs") or ()
+        started = any(each["File"]["Name"] == START_PATH for each in given)  # by what gives it secrets' variables, GPUs
+        words = ["/bin/sh", START_PATH, *argv] if started else argv
+        async with self._run_command(task["NodeID"], container, words, tty) as command:
             yield command
 
     # Within.

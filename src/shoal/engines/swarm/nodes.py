@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 
 from shoal.core.signals import Usage
-from shoal.engines.command_line import HEARTBEAT_S, RemoteCommand, render_query
+from shoal.engines.command_line import HEARTBEAT_S, LONGEST_MESSAGE, RemoteCommand
 from shoal.engines.swarm.docker.frames import LineSplitter
 from shoal.engines.swarm.read import Probe
 from shoal.errors import EngineError
@@ -128,15 +128,15 @@ class NodeAgents:
         address = self._nodes[node].address if node in self._nodes else None
         if address is None:
             raise EngineError(f"node {node} has no agent of the fleet that could run a command there")
-        query = render_query(argv, tty=tty, container=container)
         try:
             async with (
                 self._session(address) as session,
                 session.ws_connect(
-                    "/v1/exec", params=query, heartbeat=HEARTBEAT_S, server_hostname=self._server_name
+                    "/v1/exec", params={"container": container}, heartbeat=HEARTBEAT_S,
+                    max_msg_size=LONGEST_MESSAGE, server_hostname=self._server_name,
                 ) as socket,
-            ):
-                yield RemoteCommand(socket)
+            ):  # fmt: skip
+                yield await RemoteCommand.ask(socket, argv, tty=tty)
         except aiohttp.WSServerHandshakeError as error:
             raise EngineError(f"the agent of node {node} refuses a command in {container}: {error.message}") from error
         except (aiohttp.ClientError, OSError) as error:
