@@ -184,6 +184,8 @@ async def test_a_log_whose_notes_cannot_be_read_is_read_without_times(directory:
     async with local_engine(directory) as engine:
         await engine.act(wanted(template((*PYTHON, "import time; print('hi'); time.sleep(600)")), 1))
         await ready(engine, 1)
+        written = directory / "agents" / "a" / "logs" / "a-1" / "stdout.log"
+        await eventually("it has written", lambda: written.read_text() == "hi\n")
     (directory / "agents" / "a" / "logs" / "a-1" / "stdout.marks").write_bytes(b"\xff\x00garbage\n")
     async with local_engine(directory) as engine:
         assert (await ready(engine, 1))[0].restarts == 0

@@ -167,7 +167,7 @@ async def test_a_container_is_followed_from_its_first_answer_to_its_end(fleet: F
 
     assert await eventually(used)
     output, end = await fleet.run(task, ["sh", "-c", "hostname; exit 3"])
-    assert (output.decode().strip(), end) == (container_of(task)[:12], {"exit_code": 3})
+    assert (output.decode().strip(), end) == (container_of(task)[:12], 3)
     await fleet.run(task, ["touch", "/tmp/ill"])
     await fleet.until(lambda: not fleet.agents.probes()[task["ID"]].ready)
     assert fleet.agents.probes()[task["ID"]].reason == "health check failed 2 times in a row: / answered 500"

@@ -127,9 +127,12 @@ class Service:
                 await self.kill()
             if kill_remnants(process, self.name, just_ended=True):
                 await wait_gone(process)
-        for process in self._orphans():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        deadline = time.monotonic() + _KILL_S
+        while (left := self._orphans()) and time.monotonic() < deadline:
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            await asyncio.sleep(_LOOK_S)  # they end a moment later, and are no children of ours
         self._manifest.unlink(missing_ok=True)
         self._noted = None
 

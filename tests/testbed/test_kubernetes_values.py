@@ -1,0 +1,85 @@
+"""What a Kubernetes bed is made of, as values: nothing is started."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from testbed.commands import BedError
+from testbed.kubernetes import binaries
+from testbed.kubernetes.authority import kubeconfig_of, make_keys
+from testbed.kubernetes.bed import KubeBed, KubeShape, pods_of
+from testbed.kubernetes.control_plane import part_of
+from testbed.kubernetes.daemons import Daemon
+
+MODULES = Path(binaries.__file__).parent / "modules"
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> KubeBed:
+    made = KubeBed("kt", "10.9.8", tmp_path)
+    made.directory.mkdir(parents=True)
+    return made
+
+
+def test_a_bed_remembers_what_it_was_made_of(bed: KubeBed) -> None:
+    assert bed.nodes() == [] and bed.read_kube_shape() is None
+    bed.write_kube_shape(KubeShape(3, "1.36.3"))
+    assert [(node.name, node.address, pods_of(node)) for node in bed.nodes()] == [
+        ("n1", "10.9.8.1", "10.244.1.0/24"),
+        ("n2", "10.9.8.2", "10.244.2.0/24"),
+        ("n3", "10.9.8.3", "10.244.3.0/24"),
+    ]
+    assert bed.read_kube_shape() == KubeShape(3, "1.36.3")
+    bed.write_kube_shape(None)
+    assert bed.read_kube_shape() is None
+
+
+def test_what_there_is_not_is_refused(bed: KubeBed) -> None:
+    with pytest.raises(BedError, match="found 0 nodes"):
+        KubeShape(0)
+    with pytest.raises(BedError, match="expected one of etcd"):
+        part_of(bed, "kubelet")
+    with pytest.raises(BedError, match=r"expected one of 1\.34\.4, 1\.36\.3"):
+        binaries.binaries(bed.cache, "1.2.3")
+
+
+def test_keys_are_made_once_and_fit_together(bed: KubeBed) -> None:
+    """The API server's certificate names its address; a kubeconfig holds the authority, so that it works anywhere."""
+    directory = make_keys(bed)
+    served = (directory / "apiserver.crt").read_bytes()
+    certificate = x509.load_pem_x509_certificate(served)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "10.9.8.253" in map(str, names.get_values_for_type(x509.IPAddress))
+    authority = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes())
+    certificate.verify_directly_issued_by(authority)
+    cluster = json.loads(kubeconfig_of(bed, "n1").read_text())["clusters"][0]["cluster"]
+    assert cluster["server"] == "https://10.9.8.253:6443" and "certificate-authority-data" in cluster
+    assert bed.kubeconfig.stat().st_mode & 0o777 == 0o600
+    make_keys(bed)
+    assert (directory / "apiserver.crt").read_bytes() == served
+
+
+def test_every_version_has_its_modules_pinned() -> None:
+    """Kubernetes itself, and each of its own modules by the same release."""
+    for version in binaries.VERSIONS:
+        text = (MODULES / version / "go.mod").read_text()
+        assert f"k8s.io/kubernetes v{version}\n" in text
+        replaced = re.findall(r"^\s*k8s\.io/\S+ => k8s\.io/\S+ (\S+)$", text, re.MULTILINE)
+        assert len(replaced) > 20 and set(replaced) == {f"v0.{version.partition('.')[2]}"}
+        assert (MODULES / version / "go.sum").stat().st_size > 10_000
+
+
+def test_a_daemon_is_found_again_and_ended(tmp_path: Path) -> None:
+    """Once, though it is started twice; also by another object of the same name."""
+    first = Daemon(tmp_path, "sleeper")
+    first.start(["sleep", "600"])
+    pid = first.pid
+    first.start(["sleep", "600"])
+    assert pid is not None and Daemon(tmp_path, "sleeper").pid == pid
+    Daemon(tmp_path, "sleeper").stop()
+    assert first.pid is None
