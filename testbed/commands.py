@@ -108,3 +108,12 @@ def until(ask: Callable[[], T | None], what: str, *, timeout_s: float, errors: t
         if time.monotonic() > end:
             raise BedError(f"waited {timeout_s:g} s for {what}" + (f"; last: {last}" if last else ""))
         time.sleep(0.02)
+
+
+def start_of(pid: int) -> str | None:
+    """When it started, in the kernel's ticks, so that a pid used again is known; None for what has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else fields[18]

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from testbed.commands import BedError, launch, until
+from testbed.commands import BedError, launch, start_of, until
 from testbed.swarm import cgroups, network
 from testbed.swarm.bed import Node
 
@@ -49,7 +49,7 @@ def init_pid(node: Node) -> int | None:
         pid, started = (node.directory / "init").read_text().split()
     except (OSError, ValueError):
         return None
-    return int(pid) if _start_of(int(pid)) == started else None
+    return int(pid) if start_of(int(pid)) == started else None
 
 
 def boot(node: Node, root: Path) -> None:
@@ -67,13 +67,13 @@ def boot(node: Node, root: Path) -> None:
     parent = int(starter.read_text())
 
     def child() -> int | None:
-        if _start_of(parent) is None:
+        if start_of(parent) is None:
             raise BedError(f"{node.name} can't start: {log.read_text().strip()}")
         pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return next((int(pid) for pid in pids if _program_of(int(pid)) == "tini"), None)
 
     pid = until(child, f"{node.name} to boot, see {log}", timeout_s=20, errors=(OSError,))
-    (node.directory / "init").write_text(f"{pid} {_start_of(pid)}")
+    (node.directory / "init").write_text(f"{pid} {start_of(pid)}")
     network.plug_in(node, pid)
 
 
@@ -102,12 +102,3 @@ def _program_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0].rpartition("/")[2]
     except OSError:
         return ""
-
-
-def _start_of(pid: int) -> str | None:
-    """When it started, in the kernel's ticks, so that a pid used again is known; None for what has ended."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else fields[18]

@@ -1,0 +1,137 @@
+"""`python -m testbed.kubernetes`: the bed's verbs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from testbed.commands import BedError
+from testbed.images import build_images
+from testbed.kubernetes import control_plane, life, node
+from testbed.kubernetes.bed import KubeBed, KubeShape
+from testbed.kubernetes.binaries import VERSIONS
+from testbed.swarm import cgroups, network
+from testbed.swarm import node as machine
+from testbed.swarm.bed import Node
+from testbed.swarm.environment import cache_directory
+from testbed.swarm.life import held
+
+_ENVIRONMENT = """\
+Which bed is meant, by the environment: for the commands and for tests.
+
+SHOAL_KUBE_BED_NAME      kube                     another one, for a second bed beside the first
+SHOAL_KUBE_BED_NETWORK   192.168.77               the first three numbers of its network; another one for each bed
+SHOAL_BED_CACHE          ~/.cache/shoal-testbed   where all of it lies
+"""
+
+_NODE_VERBS: dict[str, tuple[Callable[[KubeBed, Node], None], str]] = {
+    "kill": (lambda _, one: machine.kill(one), "a power failure: the cable first, then every process at once"),
+    "start": (life.start, "boots a killed node again, with its disk: it is who it was"),
+    "cut": (lambda _, one: network.set_cable(one, plugged=False), "pulls the node's cable"),
+    "heal": (lambda _, one: network.set_cable(one, plugged=True), "plugs it in again"),
+    "freeze": (lambda _, one: cgroups.set_frozen(one, True), "stops every process of the node"),
+    "thaw": (lambda _, one: cgroups.set_frozen(one, False), "lets them go on"),
+}
+
+
+def bed_from_environment() -> KubeBed:
+    """Raises BedError where a name or a network is none."""
+    return KubeBed(
+        name=os.environ.get("SHOAL_KUBE_BED_NAME", "kube"),
+        network=os.environ.get("SHOAL_KUBE_BED_NETWORK", "192.168.77"),
+        cache=cache_directory(),
+    )
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        return _do(bed_from_environment(), arguments)
+    except BedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _do(bed: KubeBed, arguments: argparse.Namespace) -> int:
+    verb: str = arguments.verb
+    if verb == "status":
+        states = life.status(bed) if bed.read_kube_shape() is not None else []
+        print("\n".join(f"{name:<26} {state}" for name, state in states) or "the bed is not up")
+        return 0 if states else 3
+    if verb == "env":
+        print(f"export KUBECONFIG={bed.kubeconfig}")
+        return 0
+    if verb in ("kubectl", "sh"):
+        command = _kubectl(bed) if verb == "kubectl" else machine.inside(bed.node_named(arguments.command.pop(0)), [])
+        words = [*command, *(arguments.command or ([] if verb == "kubectl" else ["sh"]))]
+        os.execvp(words[0], words)
+    started = time.monotonic()
+    with held(bed):
+        _change(bed, verb, arguments)
+    print(f" ({time.monotonic() - started:.1f} s)")
+    return 0
+
+
+def _change(bed: KubeBed, verb: str, arguments: argparse.Namespace) -> None:
+    if verb == "up":
+        given = {"nodes": arguments.nodes, "version": arguments.version}
+        asked = {name: value for name, value in given.items() if value is not None}
+        print(f"up: {life.up(bed, KubeShape(**asked) if asked else None)}", end="")
+    elif verb == "down":
+        life.down(bed, purge=arguments.purge)
+        print("down", end="")
+    elif verb == "prepare":
+        print(life.prepare(bed, arguments.version or KubeShape.version), end="")
+    elif verb == "load":
+        images = build_images(bed.cache).all()
+        node.load_on_each(bed.nodes(), images)
+        print("\n".join(node.name_of(image) for image in images))
+        print(f"loaded into {len(bed.nodes())} nodes", end="")
+    elif verb in ("stop", "run"):
+        shape = bed.read_kube_shape() or KubeShape()
+        if verb == "stop":
+            control_plane.part_of(bed, arguments.part).stop()
+        else:
+            control_plane.run_part(bed, arguments.part, life.prepare(bed, shape.version))
+        print(f"{verb} {arguments.part}", end="")
+    else:
+        _NODE_VERBS[verb][0](bed, bed.node_named(arguments.node))
+        print(f"{verb} {arguments.node}", end="")
+
+
+def _kubectl(bed: KubeBed) -> list[str]:
+    shape = bed.read_kube_shape() or KubeShape()
+    return [str(life.prepare(bed, shape.version) / "kubectl"), "--kubeconfig", str(bed.kubeconfig)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed.kubernetes",
+        description=f"{__doc__}\n\n{_ENVIRONMENT}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    up = verbs.add_parser("up", help="makes the bed whole; changes nothing where it is")
+    up.add_argument("--nodes", type=int, help="default 2")
+    prepare = verbs.add_parser("prepare", help="builds and downloads what is needed, and no more")
+    for each in (up, prepare):
+        each.add_argument("--version", choices=VERSIONS, help=f"default {KubeShape.version}")
+    down = verbs.add_parser("down", help="ends all of it")
+    down.add_argument("--purge", action="store_true", help="the nodes' disks too, with the images on them")
+    verbs.add_parser("status", help="every part and node; exit code 3 where the bed isn't up")
+    verbs.add_parser("load", help="makes this checkout's images, and loads them into every node")
+    for verb, (_, text) in _NODE_VERBS.items():
+        verbs.add_parser(verb, help=text).add_argument("node")
+    for verb, text in (("stop", "ends a part of the control plane"), ("run", "runs it again")):
+        verbs.add_parser(verb, help=text).add_argument("part", choices=control_plane.PARTS)
+    verbs.add_parser("env", help="the line for a shell that KUBECONFIG is the bed's by")
+    for verb, text in (("kubectl", "Kubernetes' command line on the bed"), ("sh", "NODE and a command inside it")):
+        verbs.add_parser(verb, help=text).add_argument("command", nargs=argparse.REMAINDER)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
