@@ -31,7 +31,7 @@ from shoal.proxy.wire import EnvoyEnd
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
-_BACK_OFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+_BACK_OFF_S = (0.0, 0.0, 0.0, 0.2, 0.5, 1.0, 2.0, 5.0)  # a second death within moments is mostly chance yet
 _STABLE_S = 1.0  # who lived so long may be started anew at once
 _END_S = 5.0
 _LOG_BYTES = 10 << 20
