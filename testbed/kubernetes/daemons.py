@@ -43,9 +43,10 @@ class Daemon:
         pid = int(pid_file.read_text())
         (self.directory / f"{self.name}.run").write_text(f"{pid} {start_of(pid)}")
 
-    def stop(self) -> None:
-        """Ends it, and waits for that: by SIGKILL where it takes its time (an API server waits for who watches)."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
+    def stop(self, *numbers: signal.Signals) -> None:
+        """Ends it, and waits for that. Raises BedError. Without `numbers` by SIGKILL where it takes its time after
+        SIGTERM (an API server waits for who watches)."""
+        for number in numbers or (signal.SIGTERM, signal.SIGKILL):
             pid = self.pid
             if pid is None:
                 return
@@ -53,11 +54,5 @@ class Daemon:
                 os.kill(pid, number)
             with contextlib.suppress(BedError):
                 until(lambda: self.pid is None, f"{self.name} to end", timeout_s=_END_S)
-
-    def kill(self) -> None:
-        """At once."""
-        pid = self.pid
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            until(lambda: self.pid is None, f"{self.name} to end", timeout_s=_END_S)
+        if self.pid is not None:
+            raise BedError(f"{self.name} (pid {self.pid}) does not end")

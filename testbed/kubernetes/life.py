@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 from testbed.commands import BedError, on_each, until
@@ -71,7 +72,7 @@ def down(bed: KubeBed, *, purge: bool = False) -> None:
     nodes = bed.nodes()
     on_each(nodes, machine.kill)
     for part in control_plane.PARTS:
-        control_plane.part_of(bed, part).kill()
+        control_plane.part_of(bed, part).stop(signal.SIGKILL)
     network.remove_fabric(bed)
     cgroups.remove(bed)
     bed.write_kube_shape(None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.archive import Image, render_image, write_archive
-from testbed.commands import launch, on_each, run, until
+from testbed.commands import BedError, launch, on_each, run, until
 from testbed.debian_root import make_root
 from testbed.kubernetes.authority import kubeconfig_of
 from testbed.kubernetes.bed import DNS_ADDRESS, PODS, KubeBed, pods_of
@@ -140,7 +140,7 @@ def _ctr(node: Node, words: Sequence[str]) -> list[str]:
 def _answers(node: Node) -> bool:
     try:
         run(_ctr(node, ["version"]), timeout_s=5)
-    except Exception:  # noqa: BLE001 - whatever it is, it does not answer
+    except BedError:
         return False
     return True
 

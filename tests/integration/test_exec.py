@@ -101,7 +101,8 @@ async def test_a_terminal_that_nobody_reads_holds_up_nobody(directory: Path) -> 
                 await command.write(b"abc\n" * 4096)
             telling.cancel()
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.gather(*(asyncio.to_thread(os.getpid) for _ in range(32)))
+            found = await asyncio.gather(*(asyncio.to_thread(os.getpid) for _ in range(32)))
+    assert found == [os.getpid()] * 32
 
 
 async def test_what_is_left_is_hung_up_on(directory: Path) -> None:
@@ -114,6 +115,7 @@ async def test_what_is_left_is_hung_up_on(directory: Path) -> None:
                 pids.append(int((await anext(output))[1]))
         await until(lambda: not any(session_members(pid) for pid in pids), "their end")
         await until(lambda: open_files() <= before, "their descriptors")
+        assert len(pids) == 2 and [session_members(pid) for pid in pids] == [[], []] and open_files() <= before
 
 
 async def test_long_words_and_nonsense(directory: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -79,24 +79,22 @@ class Client:
         """A command where this replica runs. What keeps it from running is raised by its `output`."""
         import aiohttp  # noqa: PLC0415 - takes as long as most commands in all
 
-        from shoal.engines.command_line import HEARTBEAT_S, LONGEST_MESSAGE, RemoteCommand  # noqa: PLC0415 - so does this
+        from shoal.engines.command_line import dialled  # noqa: PLC0415 - so does this
 
-        try:
-            route = await self._line.route()
-            async with (
-                aiohttp.ClientSession(route.url, connector=route.connector) as session,
-                session.ws_connect(
-                    "/v1/exec", params={"replica": replica}, heartbeat=HEARTBEAT_S, max_msg_size=LONGEST_MESSAGE,
-                    server_hostname=route.server_name,
-                ) as socket,
-            ):  # fmt: skip
-                yield await RemoteCommand.ask(socket, argv, tty=tty)
-        except aiohttp.ClientConnectorError as error:
-            raise self._line.absent(error.os_error) from error
-        except aiohttp.WSServerHandshakeError as error:
-            raise ShoalError(f"the controller refuses commands: {error.status} {error.message}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._line.absent(error if isinstance(error, OSError) else OSError(str(error))) from error
+        where = {"replica": replica}
+        async with AsyncExitStack() as stack:
+            try:
+                route = await self._line.route()
+                session = await stack.enter_async_context(aiohttp.ClientSession(route.url, connector=route.connector))
+                asking = dialled(session, where, argv, tty=tty, server_name=route.server_name)
+                command = await stack.enter_async_context(asking)
+            except aiohttp.ClientConnectorError as error:
+                raise self._line.absent(error.os_error) from error
+            except aiohttp.WSServerHandshakeError as error:
+                raise ShoalError(f"the controller refuses commands: {error.status} {error.message}") from error
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._line.absent(error if isinstance(error, OSError) else OSError(str(error))) from error
+            yield command
 
     async def scale(self, agent: str, count: int | None, for_s: float | None = None) -> AgentView:
         """Pin an agent's count, for a time or until released; `None` releases it."""

@@ -27,7 +27,7 @@ from shoal.api.status_lines import StatusLines
 from shoal.api.views import LOG_TAIL_LINES, EventView, LogView, QueueView
 from shoal.control.agent_state import Event
 from shoal.control.controller import Controller
-from shoal.engines.command_line import serve_command
+from shoal.engines.command_line import COMMAND_PATH, serve_command
 from shoal.engines.protocol import Command, LogLine
 from shoal.errors import Conflict, ControllerUnavailable, IdentityError, NotFound, ShoalError
 from shoal.spec.model import Queue
@@ -130,7 +130,7 @@ class _Routes:
             web.get("/v1/explain/{agent}", self.explain),
             web.get("/v1/events", self.events),
             web.get("/v1/logs", self.logs),
-            web.get("/v1/exec", self.exec),
+            web.get(COMMAND_PATH, self.exec),
             web.post("/v1/scale", self.scale),
             web.post("/v1/run", self.run),
             web.get("/v1/queues", self.queues),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from shoal.engines.protocol import Command
 from shoal.errors import EngineError, ShoalError, error_of_kind
 
 STDIN, STDOUT, STDERR = "stdin", "stdout", "stderr"
+COMMAND_PATH = "/v1/exec"
 HEARTBEAT_S = 10.0
 WINDOW_BYTES = 1 << 18
 LONGEST_MESSAGE = 1 << 20
@@ -165,6 +166,17 @@ class _Conversation:
                         await self._command.write(piece)
                 if piece:
                     await self._socket.send_json({"taken": len(piece)})
+
+
+@contextlib.asynccontextmanager
+async def dialled(
+    session: aiohttp.ClientSession, where: Mapping[str, str], argv: Sequence[str], *, tty: bool, server_name: str | None
+) -> AsyncGenerator[RemoteCommand]:
+    """A command at the other end of the session, asked for. Raises aiohttp.ClientError and OSError."""
+    async with session.ws_connect(
+        COMMAND_PATH, params=where, heartbeat=HEARTBEAT_S, max_msg_size=LONGEST_MESSAGE, server_hostname=server_name
+    ) as socket:
+        yield await RemoteCommand.ask(socket, argv, tty=tty)
 
 
 class RemoteCommand:

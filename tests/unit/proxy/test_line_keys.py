@@ -151,6 +151,7 @@ async def test_the_controllers_own_certificate_changes_while_it_listens() -> Non
         await until(lambda: time.time() > now + 2 and link.live == ())
         async with connecting(GivenKeys(gateway()), address):
             await until(lambda: link.live == ("one",))
+            assert link.live == ("one",) and time.time() > now + 2, "by the new one: the first has expired"
 
 
 async def test_a_try_that_failed_leaves_nothing_behind() -> None:

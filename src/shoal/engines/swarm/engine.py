@@ -187,7 +187,7 @@ class SwarmEngine:
         running = [task for task in tasks if replica_of(task) == replica and task["Status"]["State"] == "running"]
         if not running:
             raise not_running(replica)
-        task = running[-1]
+        task = max(running, key=lambda each: each["CreatedAt"])
         container = task["Status"]["ContainerStatus"]["ContainerID"]
         given = task["Spec"]["ContainerSpec"].get("Configs") or ()
         started = any(each["File"]["Name"] == START_PATH for each in given)  # by what gives it secrets' variables, GPUs

@@ -11,14 +11,14 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
 from shoal.core.signals import Usage
-from shoal.engines.command_line import HEARTBEAT_S, LONGEST_MESSAGE, RemoteCommand
+from shoal.engines.command_line import RemoteCommand, dialled
 from shoal.engines.swarm.docker.frames import LineSplitter
 from shoal.engines.swarm.read import Probe
 from shoal.errors import EngineError
@@ -128,19 +128,19 @@ class NodeAgents:
         address = self._nodes[node].address if node in self._nodes else None
         if address is None:
             raise EngineError(f"node {node} has no agent of the fleet that could run a command there")
-        try:
-            async with (
-                self._session(address) as session,
-                session.ws_connect(
-                    "/v1/exec", params={"container": container}, heartbeat=HEARTBEAT_S,
-                    max_msg_size=LONGEST_MESSAGE, server_hostname=self._server_name,
-                ) as socket,
-            ):  # fmt: skip
-                yield await RemoteCommand.ask(socket, argv, tty=tty)
-        except aiohttp.WSServerHandshakeError as error:
-            raise EngineError(f"the agent of node {node} refuses a command in {container}: {error.message}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineError(f"the agent of node {node} can't be reached at {address}: {error}") from error
+        where = {"container": container}
+        async with AsyncExitStack() as stack:
+            try:
+                session = await stack.enter_async_context(self._session(address))
+                asking = dialled(session, where, argv, tty=tty, server_name=self._server_name)
+                command = await stack.enter_async_context(asking)
+            except aiohttp.WSServerHandshakeError as error:
+                raise EngineError(
+                    f"the agent of node {node} refuses a command in {container}: {error.message}"
+                ) from error
+            except (aiohttp.ClientError, OSError) as error:
+                raise EngineError(f"the agent of node {node} can't be reached at {address}: {error}") from error
+            yield command
 
     async def _follow(self, name: str, node: _Node, address: str) -> None:
         silent = False

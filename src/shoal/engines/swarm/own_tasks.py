@@ -11,12 +11,11 @@ from typing import Any
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import remedy_for
 from shoal.engines.swarm.names import Role
-from shoal.engines.swarm.read import epoch_s
+from shoal.engines.swarm.read import BROKEN, epoch_s, task_labels
 
 Json = Mapping[str, Any]
 
 _CALLED: Mapping[str, str] = {Role.GATEWAY: "gateway", Role.NODE: "node agent", Role.BROKER: "broker"}
-_BROKEN = frozenset(("failed", "rejected", "orphaned"))
 _RECENT_S = 10.0
 _WISHED = frozenset(("running", "ready"))
 
@@ -26,8 +25,7 @@ def troubles_of(tasks: Iterable[Json], hosts: Mapping[str, str], now: float) -> 
     and one that starts neither, unless the one before ended a moment before `now` (epoch seconds)."""
     places: dict[tuple[str, str], list[Json]] = {}
     for task in tasks:
-        labels: Mapping[str, str] = task["Spec"].get("ContainerSpec", {}).get("Labels") or {}
-        called = _CALLED.get(names.role_of(labels))
+        called = _CALLED.get(names.role_of(task_labels(task)))
         if called is not None:
             node = "" if called == "broker" else task.get("NodeID", "")  # that one has a task in all
             places.setdefault((called, node), []).append(task)
@@ -47,7 +45,7 @@ def _why_not(history: list[Json], now: float) -> str:
     if not wished or wished[0]["Status"]["State"] == "running":
         return ""
     status = wished[0]["Status"]
-    broken = next((task["Status"] for task in history if task["Status"]["State"] in _BROKEN), None)
+    broken = next((task["Status"] for task in history if task["Status"]["State"] in BROKEN), None)
     if broken is not None and now - (epoch_s(broken.get("Timestamp")) or 0.0) > _RECENT_S:
         broken = None  # the image is pulled now that was not there, say
     told = status.get("Err") or (broken is not None and (broken.get("Err") or broken.get("Message"))) or ""

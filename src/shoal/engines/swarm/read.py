@@ -19,7 +19,7 @@ from shoal.engines.swarm.names import Role, replica_id
 Json = Mapping[str, Any]
 
 _ENDED = frozenset(("complete", "failed", "rejected", "shutdown", "orphaned", "remove"))
-_BROKEN = frozenset(("failed", "rejected", "orphaned"))
+BROKEN = frozenset(("failed", "rejected", "orphaned"))
 _LEAVING = frozenset(("shutdown", "remove"))
 
 
@@ -58,7 +58,7 @@ def read_agents(seen: Seen) -> dict[str, AgentObserved]:
             services.setdefault(agent, []).append(service)
     tasks: dict[str, list[Json]] = {}
     for task in seen.tasks:
-        agent = _task_labels(task).get(names.AGENT)
+        agent = task_labels(task).get(names.AGENT)
         if agent is not None:
             tasks.setdefault(agent, []).append(task)
     found = {name: _agent(name, services.get(name, ()), tasks.get(name, ()), seen) for name in {*services, *tasks}}
@@ -70,7 +70,7 @@ def broken_tasks(seen: Seen) -> frozenset[str]:
     return frozenset(
         history[0]["ID"]
         for slot in _slots(seen.tasks).values()
-        if (history := [task for task in slot if _state(task) in _BROKEN])
+        if (history := [task for task in slot if _state(task) in BROKEN])
     )
 
 
@@ -94,18 +94,18 @@ def ordinals_in_use(tasks: Iterable[Json]) -> dict[int, Json]:
     return {
         int(labels[names.ORDINAL]): task
         for task in tasks
-        if names.ORDINAL in (labels := _task_labels(task)) and _holds(task)
+        if names.ORDINAL in (labels := task_labels(task)) and _holds(task)
     }
 
 
 def is_agents(task: Json) -> bool:
     """Whether it is a replica's or a run's, not of what Shoal runs beside them."""
-    return names.AGENT in _task_labels(task)
+    return names.AGENT in task_labels(task)
 
 
 def replica_of(task: Json) -> str:
     """The id of the replica or run that a task is."""
-    labels = _task_labels(task)
+    labels = task_labels(task)
     return labels.get(names.RUN) or replica_id(labels[names.AGENT], task["ID"], labels.get(names.ORDINAL))
 
 
@@ -129,7 +129,7 @@ def _agent(name: str, services: Sequence[Json], tasks: Sequence[Json], seen: See
         if role == Role.REVISION or (role == Role.ORDINAL and replicas):
             counts[labels[names.REVISION]] = counts.get(labels[names.REVISION], 0) + replicas
     of_runs = [service for service in services if names.role_of(_labels(service)) == Role.RUN]
-    slots = _slots(task for task in tasks if names.role_of(_task_labels(task)) != Role.RUN)
+    slots = _slots(task for task in tasks if names.role_of(task_labels(task)) != Role.RUN)
     replicas = [replica for slot in slots.values() for replica in _replicas(name, slot, seen)]
     runs = [_run(name, service, _attempts(service, tasks), seen) for service in of_runs]
     return AgentObserved(
@@ -151,7 +151,7 @@ def _slots(tasks: Iterable[Json]) -> dict[tuple[str, int], list[Json]]:
 
 
 def _replicas(agent: str, slot: Sequence[Json], seen: Seen) -> list[Replica]:
-    broken = [task for task in slot if _state(task) in _BROKEN]
+    broken = [task for task in slot if _state(task) in BROKEN]
     current = next((task for task in slot if task["DesiredState"] not in _LEAVING), None)
     found: list[Replica] = []
     for task in slot:
@@ -198,7 +198,7 @@ def _replica(
     reason: str = "",
     broken: Sequence[Json] = (),
 ) -> Replica:
-    labels, status = _task_labels(task), task["Status"]
+    labels, status = task_labels(task), task["Status"]
     ordinal = labels.get(names.ORDINAL)
     host = _address(task, seen.network)
     started = phase in (Phase.RUNNING, Phase.STOPPING)
@@ -270,7 +270,7 @@ def _run(agent: str, service: Json, attempts: Sequence[Json], seen: Seen) -> Job
 
 def _probe(task: Json, seen: Seen) -> Probe:
     """Who is not probed, having no port, is ready once it runs."""
-    if _task_labels(task).get(names.HEALTH):
+    if task_labels(task).get(names.HEALTH):
         return seen.probes.get(task["ID"], Probe(False))
     if _state(task) != "running":
         return Probe(False)
@@ -281,7 +281,8 @@ def _labels(service: Json) -> Mapping[str, str]:
     return service["Spec"].get("Labels") or {}
 
 
-def _task_labels(task: Json) -> Mapping[str, str]:
+def task_labels(task: Json) -> Mapping[str, str]:
+    """Of its container."""
     return task["Spec"].get("ContainerSpec", {}).get("Labels") or {}
 
 

@@ -11,12 +11,12 @@ from shoal.engines.swarm.docker import Docker, DockerError
 from shoal.engines.swarm.install import find_own
 from shoal.engines.swarm.names import Role, own_name
 from shoal.engines.swarm.platform import takes_tasks
+from shoal.engines.swarm.read import BROKEN
 from shoal.engines.swarm.render_own import Own, render_sweep
 from shoal.engines.swarm.waiting import GONE_S, LOOK_S, wait_ended
 from shoal.errors import EngineError
 
 _SWEPT_S = 60.0
-_BROKEN = ("failed", "rejected", "orphaned")
 
 
 async def remove_all(docker: Docker, fleet: str, *, data: bool) -> None:
@@ -68,7 +68,7 @@ async def _swept(docker: Docker, service: str) -> dict[str, str]:
     """By node why the task there failed, of those that have ended; empty for one that did not."""
     found: dict[str, str] = {}
     for task in await docker.tasks(service=service):
-        if task["Status"]["State"] in _BROKEN:
+        if task["Status"]["State"] in BROKEN:
             found[task["NodeID"]] = task["Status"].get("Err") or task["Status"]["State"]
         elif task["Status"]["State"] == "complete":
             found[task["NodeID"]] = ""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from shoal.engines.command_line import serve_command
+from shoal.engines.command_line import COMMAND_PATH, serve_command
 from shoal.engines.protocol import Command
 from shoal.engines.swarm.node.agent import NodeAgent
 from shoal.errors import NotFound
@@ -27,7 +27,7 @@ class NodeServer:
     def add_routes(self, app: web.Application) -> None:
         app.router.add_get("/v1/state", self._state)
         app.router.add_get("/v1/usage", self._usage)
-        app.router.add_get("/v1/exec", self._exec)
+        app.router.add_get(COMMAND_PATH, self._exec)
 
     async def _state(self, request: web.Request) -> web.StreamResponse:
         """A line now, at each change, and at least every `HEARTBEAT_S`: all containers that are probed."""
