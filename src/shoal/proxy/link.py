@@ -187,6 +187,7 @@ class GatewayLink:
         self._changed.set()
         log.info("gateway %s is connected", session.name)
         try:
+            await context.send_initial_metadata(LET_IN)  # whereupon it ends the older one
             async with asyncio.TaskGroup() as tasks:
                 beside = [tasks.create_task(self._listen(session, context))]
                 if session.until is not None:
@@ -220,7 +221,6 @@ class GatewayLink:
             except IdentityError as error:
                 log.warning("somebody at %s calls itself gateway %s: %s", context.peer(), hello.name, error)
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-        await context.send_initial_metadata(LET_IN)
         return _Session(hello.name, until)
 
     async def _tell(self, session: _Session, context: _Context) -> None:
