@@ -6,16 +6,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
 
 from testbed.commands import BedError
 from testbed.images import build_images
 from testbed.kubernetes import control_plane, life, node
 from testbed.kubernetes.bed import KubeBed, KubeShape
 from testbed.kubernetes.binaries import VERSIONS
-from testbed.swarm import cgroups, network
+from testbed.node_verbs import NODE_VERBS, START, NodeVerbs
 from testbed.swarm import node as machine
-from testbed.swarm.bed import Node
 from testbed.swarm.environment import cache_directory
 from testbed.swarm.life import held
 
@@ -27,14 +25,9 @@ SHOAL_KUBE_BED_NETWORK   192.168.77               the first three numbers of its
 SHOAL_BED_CACHE          ~/.cache/shoal-testbed   where all of it lies
 """
 
-_NODE_VERBS: dict[str, tuple[Callable[[KubeBed, Node], None], str]] = {
-    "kill": (lambda _, one: machine.kill(one), "a power failure: the cable first, then every process at once"),
-    "start": (life.start, "boots a killed node again, with its disk: it is who it was"),
-    "cut": (lambda _, one: network.set_cable(one, plugged=False), "pulls the node's cable"),
-    "heal": (lambda _, one: network.set_cable(one, plugged=True), "plugs it in again"),
-    "freeze": (lambda _, one: cgroups.set_frozen(one, True), "stops every process of the node"),
-    "thaw": (lambda _, one: cgroups.set_frozen(one, False), "lets them go on"),
-}
+
+def _node_verbs(bed: KubeBed) -> NodeVerbs:
+    return {**NODE_VERBS, "start": (lambda one: life.start(bed, one), START)}
 
 
 def bed_from_environment() -> KubeBed:
@@ -47,9 +40,9 @@ def bed_from_environment() -> KubeBed:
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
     try:
-        return _do(bed_from_environment(), arguments)
+        bed = bed_from_environment()
+        return _do(bed, _parser(bed).parse_args())
     except BedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -58,7 +51,7 @@ def main() -> int:
 def _do(bed: KubeBed, arguments: argparse.Namespace) -> int:
     verb: str = arguments.verb
     if verb == "status":
-        states = life.status(bed) if bed.read_kube_shape() is not None else []
+        states = life.status(bed) if bed.kube_shape.read() is not None else []
         print("\n".join(f"{name:<26} {state}" for name, state in states) or "the bed is not up")
         return 0 if states else 3
     if verb == "env":
@@ -91,23 +84,23 @@ def _change(bed: KubeBed, verb: str, arguments: argparse.Namespace) -> None:
         print("\n".join(node.name_of(image) for image in images))
         print(f"loaded into {len(bed.nodes())} nodes", end="")
     elif verb in ("stop", "run"):
-        shape = bed.read_kube_shape() or KubeShape()
+        shape = bed.kube_shape.read() or KubeShape()
         if verb == "stop":
             control_plane.part_of(bed, arguments.part).stop()
         else:
             control_plane.run_part(bed, arguments.part, life.prepare(bed, shape.version))
         print(f"{verb} {arguments.part}", end="")
     else:
-        _NODE_VERBS[verb][0](bed, bed.node_named(arguments.node))
+        _node_verbs(bed)[verb][0](bed.node_named(arguments.node))
         print(f"{verb} {arguments.node}", end="")
 
 
 def _kubectl(bed: KubeBed) -> list[str]:
-    shape = bed.read_kube_shape() or KubeShape()
+    shape = bed.kube_shape.read() or KubeShape()
     return [str(life.prepare(bed, shape.version) / "kubectl"), "--kubeconfig", str(bed.kubeconfig)]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(bed: KubeBed) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m testbed.kubernetes",
         description=f"{__doc__}\n\n{_ENVIRONMENT}",
@@ -123,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("--purge", action="store_true", help="the nodes' disks too, with the images on them")
     verbs.add_parser("status", help="every part and node; exit code 3 where the bed isn't up")
     verbs.add_parser("load", help="makes this checkout's images, and loads them into every node")
-    for verb, (_, text) in _NODE_VERBS.items():
+    for verb, (_, text) in _node_verbs(bed).items():
         verbs.add_parser(verb, help=text).add_argument("node")
     for verb, text in (("stop", "ends a part of the control plane"), ("run", "runs it again")):
         verbs.add_parser(verb, help=text).add_argument("part", choices=control_plane.PARTS)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.commands import BedError
+from testbed.shapes import ShapeFile
 from testbed.swarm.bed import MOST_NODES, Bed, Node
 
 API_PORT = 6443
 SERVICES = "10.96.0.0/16"
 DNS_ADDRESS = "10.96.0.10"
-PODS = "10.244.0.0/16"
+_PODS_FROM = 244 - 77
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,16 @@ class KubeShape:
 class KubeBed(Bed):
     """One cluster; the names are those of `Bed`."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pods == SERVICES:
+            raise BedError(f"{self.network}: its pods would have the addresses of services, {SERVICES}; name another")
+
+    @property
+    def pods(self) -> str:
+        """The addresses of all pods."""
+        return f"{_pods(self)}.0.0/16"
+
     @property
     def api_url(self) -> str:
         return f"https://{self.bridge_address}:{API_PORT}"
@@ -45,25 +55,20 @@ class KubeBed(Bed):
 
     def nodes(self) -> list[Node]:
         """The nodes of the bed that is up; none where it isn't."""
-        shape = self.read_kube_shape()
+        shape = self.kube_shape.read()
         return [] if shape is None else [Node(self, number + 1) for number in range(shape.nodes)]
 
-    def read_kube_shape(self) -> KubeShape | None:
+    @property
+    def kube_shape(self) -> ShapeFile[KubeShape]:
         """What the bed that is up was made of."""
-        try:
-            return KubeShape(**json.loads((self.directory / "kubernetes.json").read_text()))
-        except FileNotFoundError:
-            return None
-
-    def write_kube_shape(self, shape: KubeShape | None) -> None:
-        """Keeps it, or forgets it."""
-        path = self.directory / "kubernetes.json"
-        if shape is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_text(json.dumps(asdict(shape), indent=1))
+        return ShapeFile(self.directory / "kubernetes.json", KubeShape, "testbed.kubernetes")
 
 
 def pods_of(node: Node) -> str:
     """The addresses of a node's pods."""
-    return f"10.244.{node.number}.0/24"
+    return f"{_pods(node.bed)}.{node.number}.0/24"
+
+
+def _pods(bed: Bed) -> str:
+    """10.244 on the usual network, other numbers on others: so the pods of two beds are not taken for each other's."""
+    return f"10.{(int(bed.network.rpartition('.')[2]) + _PODS_FROM) % 256}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from testbed.commands import BedError, until
 from testbed.kubernetes.authority import ADMIN, kubeconfig_of, make_keys, token_of
-from testbed.kubernetes.bed import API_PORT, PODS, SERVICES, KubeBed
+from testbed.kubernetes.bed import API_PORT, SERVICES, KubeBed
 from testbed.kubernetes.daemons import Daemon
 
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -79,7 +79,7 @@ def _settings(bed: KubeBed, name: str) -> dict[str, str]:
             "cluster-signing-cert-file": str(keys / "ca.crt"),
             "cluster-signing-key-file": str(keys / "ca.key"),
             "use-service-account-credentials": "true",
-            "cluster-cidr": PODS,
+            "cluster-cidr": bed.pods,
             "allocate-node-cidrs": "false",
         }
     return settings

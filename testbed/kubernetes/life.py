@@ -30,18 +30,13 @@ def up(bed: KubeBed, shape: KubeShape | None) -> KubeShape:
 
     Without a shape it is the one that is up, or two nodes. Raises BedError where another one is up.
     """
-    there = bed.read_kube_shape()
-    if there is not None and shape is not None and shape != there:
-        raise BedError(
-            f"one bed of a name at a time: {bed.name} is up ({there}), and another one was asked for ({shape});"
-            " take it down first: python -m testbed.kubernetes down"
-        )
-    wanted = there or shape or KubeShape()
+    wanted = bed.kube_shape.choose(shape)
     programs = prepare(bed, wanted.version)
     network.make_fabric(bed)
+    network.check_free(bed.pods, bed.host_link)
     bed.directory.mkdir(parents=True, exist_ok=True)
     make_keys(bed)
-    bed.write_kube_shape(wanted)
+    bed.kube_shape.write(wanted)
     for part in control_plane.PARTS[:2]:
         control_plane.run_part(bed, part, programs)
     nodes = bed.nodes()
@@ -57,7 +52,7 @@ def up(bed: KubeBed, shape: KubeShape | None) -> KubeShape:
 
 def start(bed: KubeBed, one: Node) -> None:
     """Boots a node that was killed: with its disk, so it is who it was."""
-    shape = bed.read_kube_shape()
+    shape = bed.kube_shape.read()
     if shape is None:
         raise BedError("the bed is not up; start it with: python -m testbed.kubernetes up")
     node.start(one, bed, prepare(bed, shape.version))
@@ -75,7 +70,7 @@ def down(bed: KubeBed, *, purge: bool = False) -> None:
         control_plane.part_of(bed, part).stop(signal.SIGKILL)
     network.remove_fabric(bed)
     cgroups.remove(bed)
-    bed.write_kube_shape(None)
+    bed.kube_shape.write(None)
     shutil.rmtree(bed.directory / "etcd", ignore_errors=True)
     on_each(nodes, _forget)
     if purge and bed.directory.exists():

@@ -13,7 +13,7 @@ from testbed.archive import Image, render_image, write_archive
 from testbed.commands import BedError, launch, on_each, run, until
 from testbed.debian_root import make_root
 from testbed.kubernetes.authority import kubeconfig_of
-from testbed.kubernetes.bed import DNS_ADDRESS, PODS, KubeBed, pods_of
+from testbed.kubernetes.bed import DNS_ADDRESS, KubeBed, pods_of
 from testbed.layers import LayerCache, key_of
 from testbed.swarm import cgroups, network
 from testbed.swarm import node as machine
@@ -76,7 +76,7 @@ def start(node: Node, bed: KubeBed, binaries: Path) -> None:
     _make_groups(node)
     machine.boot(node, node_root(bed.cache))
     network.set_cable(node, plugged=True)
-    _write_settings(node)
+    _write_settings(node, bed)
     pairs = " ".join(f"{name}={value}" for name, value in _SYSCTLS.items())
     run(["env", f"SYSCTLS={pairs}", f"DISK={node.directory}", *machine.inside(node, ["sh", "-c", _PREPARE])])
     if not _answers(node):
@@ -209,12 +209,12 @@ def _give_files(node: Node, bed: KubeBed, binaries: Path) -> Path:
     return programs
 
 
-def _write_settings(node: Node) -> None:
+def _write_settings(node: Node, bed: KubeBed) -> None:
     directory = node.directory
     (directory / "cni.conflist").write_text(json.dumps(_cni(node)))
     (directory / "containerd.toml").write_text(_CONTAINERD)
     (directory / "kubelet.json").write_text(json.dumps(_kubelet(node)))
-    (directory / "proxy.json").write_text(json.dumps(_proxy(node)))
+    (directory / "proxy.json").write_text(json.dumps(_proxy(node, bed)))
 
 
 def _cni(node: Node) -> dict[str, Any]:
@@ -292,14 +292,14 @@ def _kubelet(node: Node) -> dict[str, Any]:
     }
 
 
-def _proxy(node: Node) -> dict[str, Any]:
+def _proxy(node: Node, bed: KubeBed) -> dict[str, Any]:
     unlimited = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
     kubeconfig = node.directory / "kube-proxy.kubeconfig"
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "iptables",
-        "clusterCIDR": PODS,
+        "clusterCIDR": bed.pods,
         "hostnameOverride": node.name,
         "clientConnection": {"kubeconfig": str(kubeconfig)},
         "bindAddress": node.address,

@@ -7,24 +7,20 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from testbed.commands import BedError
 from testbed.docker_root import docker_version
 from testbed.images import build_images
-from testbed.swarm import cgroups, dockerd, environment, life, loading, network
+from testbed.node_verbs import NODE_VERBS, START, NodeVerbs
+from testbed.swarm import dockerd, environment, life, loading
 from testbed.swarm import node as machine
 from testbed.swarm.bed import Bed, Node, Shape
 
-_NODE_VERBS: dict[str, tuple[Callable[[Node], None], str]] = {
-    "kill": (machine.kill, "a power failure: the cable first, then every process at once"),
-    "start": (life.start, "boots a killed node again, with its disk: it is who it was"),
-    "cut": (lambda node: network.set_cable(node, plugged=False), "pulls the node's cable"),
-    "heal": (lambda node: network.set_cable(node, plugged=True), "plugs it in again"),
-    "freeze": (lambda node: cgroups.set_frozen(node, True), "stops every process of the node"),
-    "thaw": (lambda node: cgroups.set_frozen(node, False), "lets them go on"),
+_NODE_VERBS: NodeVerbs = {
+    **NODE_VERBS,
+    "start": (life.start, START),
     "killd": (dockerd.kill, "kills dockerd and containerd alone; containers go on"),
     "startd": (life.start_dockerd, "starts dockerd again"),
 }

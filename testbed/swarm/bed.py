@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.commands import BedError
+from testbed.shapes import ShapeFile
 
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path
 MOST_NODES = 20
@@ -70,23 +70,13 @@ class Bed:
 
     def nodes(self) -> list[Node]:
         """The nodes of the bed that is up; none where it isn't."""
-        shape = self.read_shape()
+        shape = self.shape.read()
         return [] if shape is None else [Node(self, number + 1) for number in range(shape.managers + shape.workers)]
 
-    def read_shape(self) -> Shape | None:
+    @property
+    def shape(self) -> ShapeFile[Shape]:
         """What the bed that is up was made of."""
-        try:
-            return Shape(**json.loads((self.directory / "bed.json").read_text()))
-        except FileNotFoundError:
-            return None
-
-    def write_shape(self, shape: Shape | None) -> None:
-        """Keeps it, or forgets it."""
-        path = self.directory / "bed.json"
-        if shape is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_text(json.dumps(asdict(shape), indent=1))
+        return ShapeFile(self.directory / "bed.json", Shape, "testbed.swarm")
 
 
 @dataclass(frozen=True)

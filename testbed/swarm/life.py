@@ -49,24 +49,19 @@ def up(bed: Bed, shape: Shape | None) -> Shape:
 
     Without a shape it is the one that is up, or one manager and two workers. Raises BedError where another one is up.
     """
-    there = bed.read_shape()
-    if there is not None and shape is not None and shape != there:
-        raise BedError(
-            f"one bed of a name at a time: {bed.name} is up ({there}), and another one was asked for ({shape});"
-            " take it down first: python -m testbed.swarm down"
-        )
-    wanted = there or shape or Shape()
+    was_up = bed.shape.read() is not None
+    wanted = bed.shape.choose(shape)
     root = prepare(bed)
     if wanted.registry:
         registry.program(bed.cache)
     network.make_fabric(bed)
     bed.directory.mkdir(parents=True, exist_ok=True)
-    bed.write_shape(wanted)
+    bed.shape.write(wanted)
     if wanted.registry:
         registry.start(bed)
     nodes = bed.nodes()
     on_each(nodes, lambda node: _start_whole(node, root, wanted))
-    if there is None:
+    if not was_up:
         on_each(nodes, loading.forget_untagged)
     forming.form(nodes, wanted)
     return wanted
@@ -81,7 +76,7 @@ def _start_whole(node: Node, root: Path, shape: Shape) -> None:
 
 def start(node: Node) -> None:
     """Boots a node that was killed: with its disk, so it is who it was."""
-    shape = node.bed.read_shape()
+    shape = node.bed.shape.read()
     if shape is None:
         raise BedError("the bed is not up; start it with: python -m testbed.swarm up")
     _start_whole(node, prepare(node.bed), shape)
@@ -89,7 +84,7 @@ def start(node: Node) -> None:
 
 def start_dockerd(node: Node) -> None:
     """After it was killed alone."""
-    shape = node.bed.read_shape() or Shape()
+    shape = node.bed.shape.read() or Shape()
     dockerd.start(node, shape.generic.get(node.name, ()))
 
 
@@ -104,7 +99,7 @@ def down(bed: Bed, *, purge: bool = False) -> None:
     on_each(nodes, dockerd.forget)
     network.remove_fabric(bed)
     cgroups.remove(bed)
-    bed.write_shape(None)
+    bed.shape.write(None)
     if purge and bed.directory.exists():
         shutil.rmtree(bed.directory)
     if left := left_of(bed):

@@ -22,7 +22,7 @@ def make_fabric(bed: Bed) -> None:
         if not _link_is_there(bed.host_link):
             _make_host_leg(bed)
         return
-    _check_addresses(bed)
+    check_free(f"{bed.network}.0/{_PREFIX_BITS}")
     run(["ip", "netns", "add", bed.fabric])
     inside = ["ip", "-n", bed.fabric]
     run(["ip", "netns", "exec", bed.fabric, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"])
@@ -42,13 +42,14 @@ def _make_host_leg(bed: Bed) -> None:
     run(["ip", "link", "set", bed.host_link, "up"])
 
 
-def _check_addresses(bed: Bed) -> None:
-    network = f"{bed.network}.0/{_PREFIX_BITS}"
-    for route in json.loads(run(["ip", "-j", "route", "show", "root", network]) or "[]"):
-        raise BedError(
-            f"{network}: this machine reaches it by {route.get('dev', '?')} already (another bed, or your own);"
-            " name another with SHOAL_BED_NETWORK=192.168.79"
-        )
+def check_free(addresses: str, own_link: str = "") -> None:
+    """Raises BedError where this machine has a way to them that is not by the bed's own link."""
+    for route in json.loads(run(["ip", "-j", "route", "show", "root", addresses]) or "[]"):
+        if route.get("dev") != own_link:
+            raise BedError(
+                f"{addresses}: this machine reaches it by {route.get('dev', '?')} already (another bed, or your own);"
+                " name another network with SHOAL_BED_NETWORK, a Kubernetes bed's with SHOAL_KUBE_BED_NETWORK"
+            )
 
 
 def remove_fabric(bed: Bed) -> None:

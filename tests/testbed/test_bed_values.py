@@ -34,15 +34,15 @@ def test_a_shape_is_kept_and_forgotten(tmp_path: Path) -> None:
     """The bed that is up says what it was made of."""
     bed = Bed("bed", "10.0.0", tmp_path)
     shape = Shape(managers=3, workers=1, heartbeat_s=1.0, generic={"n4": ["gpu=GPU-1"]})
-    assert (bed.read_shape(), bed.nodes()) == (None, [])
+    assert (bed.shape.read(), bed.nodes()) == (None, [])
     bed.directory.mkdir(parents=True)
-    bed.write_shape(shape)
-    assert bed.read_shape() == shape
+    bed.shape.write(shape)
+    assert bed.shape.read() == shape
     assert [(node.name, node.address) for node in bed.nodes()][-1] == ("n4", "10.0.0.4")
     with pytest.raises(BedError, match="n5: no such node; expected one of n1, n2, n3, n4"):
         bed.node_named("n5")
-    bed.write_shape(None)
-    assert bed.read_shape() is None
+    bed.shape.write(None)
+    assert bed.shape.read() is None
 
 
 def test_generic_resources_are_a_node_of_the_bed() -> None:

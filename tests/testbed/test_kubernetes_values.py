@@ -27,21 +27,29 @@ def bed(tmp_path: Path) -> KubeBed:
 
 
 def test_a_bed_remembers_what_it_was_made_of(bed: KubeBed) -> None:
-    assert bed.nodes() == [] and bed.read_kube_shape() is None
-    bed.write_kube_shape(KubeShape(3, "1.36.3"))
+    assert bed.nodes() == [] and bed.kube_shape.read() is None
+    bed.kube_shape.write(KubeShape(3, "1.36.3"))
     assert [(node.name, node.address, pods_of(node)) for node in bed.nodes()] == [
-        ("n1", "10.9.8.1", "10.244.1.0/24"),
-        ("n2", "10.9.8.2", "10.244.2.0/24"),
-        ("n3", "10.9.8.3", "10.244.3.0/24"),
+        ("n1", "10.9.8.1", "10.175.1.0/24"),
+        ("n2", "10.9.8.2", "10.175.2.0/24"),
+        ("n3", "10.9.8.3", "10.175.3.0/24"),
     ]
-    assert bed.read_kube_shape() == KubeShape(3, "1.36.3")
-    bed.write_kube_shape(None)
-    assert bed.read_kube_shape() is None
+    assert bed.kube_shape.read() == KubeShape(3, "1.36.3")
+    bed.kube_shape.write(None)
+    assert bed.kube_shape.read() is None
+
+
+def test_pods_have_the_usual_addresses_on_the_usual_network(bed: KubeBed) -> None:
+    """And no two beds the same ones."""
+    assert KubeBed("kube", "192.168.77", bed.cache).pods == "10.244.0.0/16"
+    assert bed.pods == "10.175.0.0/16"
 
 
 def test_what_there_is_not_is_refused(bed: KubeBed) -> None:
     with pytest.raises(BedError, match="found 0 nodes"):
         KubeShape(0)
+    with pytest.raises(BedError, match=r"10\.9\.185: its pods would have the addresses of services"):
+        KubeBed("kt", "10.9.185", bed.cache)
     with pytest.raises(BedError, match="expected one of etcd"):
         part_of(bed, "kubelet")
     with pytest.raises(BedError, match=r"expected one of 1\.34\.4, 1\.36\.3"):
