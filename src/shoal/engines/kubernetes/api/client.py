@@ -1,0 +1,333 @@
+"""The calls of the Kubernetes API that Shoal makes; what they give is the API's own JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_format
+import socket
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from shoal.engines.kubernetes.api.kinds import POD, Kind
+from shoal.engines.kubernetes.api.kubeconfig import Access
+from shoal.engines.kubernetes.api.refusals import KubernetesError, refusal
+from shoal.errors import EngineError, EngineUnavailable
+
+JSON = dict[str, Any]
+
+MANAGER = "shoal"  # of the fields that Shoal applies
+NO_LABELS: Mapping[str, str] = {}
+
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+_CONNECT_S = 5.0
+_ANSWER_S = 30.0
+_WATCH_S = 300  # then the server ends it, and another one goes on from there
+_TRIES = 4  # of what the server was too busy for
+_LONGEST_WAIT_S = 10.0
+_LONGEST_LINE = 1 << 26
+# A peer that vanished without a word is noticed within 20 s, also on a watch on which nothing happens.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 8), (socket.TCP_KEEPINTVL, 4), (socket.TCP_KEEPCNT, 3))
+
+
+class Kubernetes:
+    """An API server, for one namespace; an asynchronous context manager.
+
+    Every method raises KubernetesError for a refusal, KubernetesConflict where somebody else was first or owns it, and
+    EngineUnavailable where it can't be reached. `labels` select what has all of them.
+    """
+
+    def __init__(self, access: Access, namespace: str) -> None:
+        self.access = access
+        self.namespace = namespace
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(ssl=self.access.tls or False, socket_factory=_socket, limit=64)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=_ANSWER_S, sock_connect=_CONNECT_S),
+            read_bufsize=_LONGEST_LINE,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # Any call
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: object = None,
+        content_type: str = "application/json",
+        asked: str = "",
+    ) -> Any:
+        """The answer's JSON. `asked` says in words what it was about."""
+        for attempt in range(_TRIES):
+            async with self._open(method, path, params=params, json=json, content_type=content_type) as answer:
+                body = await answer.read()
+                if answer.status < 400:
+                    return json_format.loads(body) if body else None
+                wait_s = _busy(answer)
+                if wait_s is None or attempt + 1 == _TRIES:
+                    words = asked or f"{method} {path}"
+                    raise refusal(self.access.server, words, answer.status, _parse(body))
+            await asyncio.sleep(wait_s)
+        raise AssertionError
+
+    async def version(self) -> tuple[int, int]:
+        """Of the server: `(1, 34)`."""
+        told = await self.request("GET", "/version", asked="its version")
+        return int(told["major"]), int("".join(letter for letter in told["minor"] if letter.isdigit()))
+
+    # Objects
+
+    async def get(self, kind: Kind, name: str) -> JSON:
+        return await self.request("GET", kind.path(self.namespace, name), asked=f"get {kind.name} {name}")
+
+    async def find(self, kind: Kind, name: str) -> JSON | None:
+        """`None` where there is none."""
+        try:
+            return await self.get(kind, name)
+        except KubernetesError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(
+        self, kind: Kind, labels: Mapping[str, str] = NO_LABELS, *, fields: str = ""
+    ) -> tuple[list[JSON], str]:
+        """All of a kind, and the version from which a watch goes on. What they are is put in: lists leave it out."""
+        params = {"labelSelector": _selector(labels)} if labels else {}
+        if fields:
+            params["fieldSelector"] = fields
+        told = await self.request("GET", kind.path(self.namespace), params=params, asked=f"list {kind.plural}")
+        items: list[JSON] = told["items"]
+        for item in items:
+            item["kind"], item["apiVersion"] = kind.name, kind.api_version
+        return items, str(told["metadata"].get("resourceVersion", ""))
+
+    async def watch(
+        self, kind: Kind, labels: Mapping[str, str], version: str
+    ) -> AsyncGenerator[tuple[str, JSON], None]:
+        """What happens to them from a version on: `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`, each with the object. It
+        ends when the server wants it to; raises KubernetesError of status 410 where the version is too old."""
+        params = {
+            "watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": str(_WATCH_S),
+        }  # fmt: skip
+        if labels:
+            params["labelSelector"] = _selector(labels)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_WATCH_S + _ANSWER_S)
+        asked = f"watch {kind.plural}"
+        async with self._open("GET", kind.path(self.namespace), params=params, timeout=timeout) as answer:
+            if answer.status >= 400:
+                raise refusal(self.access.server, asked, answer.status, _parse(await answer.read()))
+            try:
+                async for line in answer.content:
+                    event = json_format.loads(line)
+                    if event["type"] == "ERROR":
+                        told = event["object"]
+                        raise refusal(self.access.server, asked, int(told.get("code") or 500), told)
+                    yield event["type"], event["object"]
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                raise self._unavailable(error) from error
+
+    async def create(self, kind: Kind, item: Mapping[str, Any]) -> JSON:
+        """KubernetesConflict where there is one of that name."""
+        name = item["metadata"].get("name") or item["metadata"].get("generateName", "")
+        return await self.request(
+            "POST", kind.path(self.namespace), params={"fieldManager": MANAGER, "fieldValidation": "Strict"},
+            json=item, asked=f"create {kind.name} {name}",
+        )  # fmt: skip
+
+    async def apply(
+        self, kind: Kind, item: Mapping[str, Any], *, force: bool = False, manager: str = MANAGER, dry_run: bool = False
+    ) -> JSON:
+        """Server-side. KubernetesConflict names whose fields it met; with `force` they are ours from then on."""
+        name = item["metadata"]["name"]
+        params = {"fieldManager": manager, "fieldValidation": "Strict", "force": str(force).lower()}
+        if dry_run:
+            params["dryRun"] = "All"
+        return await self.request(
+            "PATCH", kind.path(self.namespace, name), params=params, json=item, content_type=_APPLY,
+            asked=f"apply {kind.name} {name}",
+        )  # fmt: skip
+
+    async def replace(self, kind: Kind, item: Mapping[str, Any]) -> JSON:
+        """The whole; KubernetesConflict where it is not of the version any more that `item` says."""
+        name = item["metadata"]["name"]
+        return await self.request(
+            "PUT", kind.path(self.namespace, name), params={"fieldManager": MANAGER}, json=item,
+            asked=f"update {kind.name} {name}",
+        )  # fmt: skip
+
+    async def patch(self, kind: Kind, name: str, change: Mapping[str, Any], sub: str | None = None) -> JSON:
+        """A merge; `sub` names a subresource, such as `scale`."""
+        return await self.request(
+            "PATCH", kind.path(self.namespace, name, sub), params={"fieldManager": MANAGER}, json=change,
+            content_type=_MERGE, asked=f"patch {kind.name} {name}",
+        )  # fmt: skip
+
+    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> None:
+        """Gone already is fine. What it owns goes with it: in the background, or with `wait` before it."""
+        options: JSON = {"propagationPolicy": "Foreground" if wait else "Background"}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        with _missing_is_fine():
+            await self.request(
+                "DELETE", kind.path(self.namespace, name), json=options, asked=f"delete {kind.name} {name}"
+            )
+
+    async def delete_all(self, kind: Kind, labels: Mapping[str, str]) -> None:
+        """All of a kind that have the labels."""
+        await self.request(
+            "DELETE", kind.path(self.namespace), params={"labelSelector": _selector(labels)},
+            json={"propagationPolicy": "Background"}, asked=f"delete {kind.plural}",
+        )  # fmt: skip
+
+    async def logs(self, pod: str, *, params: Mapping[str, str], follow: bool = False) -> AsyncGenerator[str, None]:
+        """The lines that its container wrote, as the API gives them."""
+        timeout = aiohttp.ClientTimeout(total=None if follow else _ANSWER_S, sock_connect=_CONNECT_S)
+        path = POD.path(self.namespace, pod, "log")
+        async with self._open("GET", path, params={**params, "follow": str(follow).lower()}, timeout=timeout) as answer:
+            if answer.status >= 400:
+                raise refusal(self.access.server, f"logs of {pod}", answer.status, _parse(await answer.read()))
+            try:
+                async for line in answer.content:
+                    yield line.decode(errors="replace").rstrip("\n")
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                raise self._unavailable(error) from error
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, params: Sequence[tuple[str, str]], protocol: str
+    ) -> AsyncGenerator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket to a subresource such as `exec`."""
+        assert self._session is not None
+        try:
+            async with self._session.ws_connect(
+                f"{self.access.server}{path}",
+                params=params,
+                protocols=(protocol,),
+                headers=await self._headers(),
+                max_msg_size=0,
+                proxy=self.access.proxy,
+                server_hostname=self.access.server_name,
+            ) as socket_:
+                yield socket_
+        except aiohttp.WSServerHandshakeError as error:
+            raise refusal(self.access.server, path, error.status, error.message) from error
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    # Within.
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: object = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109 - aiohttp's, of several parts
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """The answer, its head read; once more where the credentials were refused and others can be had."""
+        if self._session is None:
+            raise RuntimeError("the client of Kubernetes was not entered")
+        data = None if json is None else json_format.dumps(json, separators=(",", ":")).encode()
+        for again in (True, False):
+            headers = await self._headers()
+            if data is not None:
+                headers["Content-Type"] = content_type
+            asking = self._session.request(
+                method,
+                f"{self.access.server}{path}",
+                params=params,
+                data=data,
+                headers=headers,
+                timeout=timeout or self._session.timeout,
+                proxy=self.access.proxy,
+                server_hostname=self.access.server_name,
+            )
+            try:
+                answer = await asking
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                raise self._unavailable(error) from error
+            async with answer:
+                if answer.status != 401 or not again or not self.access.credentials.refused():
+                    try:
+                        yield answer
+                    except (aiohttp.ClientError, TimeoutError) as error:
+                        raise self._unavailable(error) from error
+                    return
+
+    async def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json"}
+        token = await self.access.credentials.authorization(self.access.tls)
+        if token is not None:
+            headers["Authorization"] = token
+        return headers
+
+    def _unavailable(self, error: BaseException) -> EngineError:
+        where = f"Kubernetes at {self.access.server}"
+        if self.access.context:
+            where += f" (context {self.access.context})"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            return EngineUnavailable(f"{where}: its certificate is not trusted: {error.certificate_error}; look at the "
+                                     "cluster's certificate-authority in the kubeconfig")  # fmt: skip
+        words = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        return EngineUnavailable(
+            f"{where} can't be reached: {words}; look whether the cluster is up and `kubectl get nodes` works from here"
+        )
+
+
+@contextmanager
+def _missing_is_fine() -> Generator[None]:
+    try:
+        yield
+    except KubernetesError as error:
+        if error.status != 404:
+            raise
+
+
+def _busy(answer: aiohttp.ClientResponse) -> float | None:
+    """How long to wait before the same is asked again; `None` where that is of no use."""
+    if answer.status != 429 or "Retry-After" not in answer.headers:
+        return None
+    text = answer.headers["Retry-After"]
+    return min(float(text), _LONGEST_WAIT_S) if text.isdigit() else 1.0
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return json_format.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")[:500]
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """One on which a peer that vanished is noticed."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" if value else key for key, value in sorted(labels.items()))
