@@ -33,7 +33,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     (r"exceeded quota", "`kubectl describe quota` shows what is used; ask for less, or let the quota be raised"),
     (r"violates PodSecurity", "ask for less in the file (`user`, `cap_add`, `volumes` that name a path of the host), "
      "or let the namespace's label `pod-security.kubernetes.io/enforce` allow it"),
-    (r"is being terminated", "the namespace is going away: wait until it is gone, or name another (`namespace`)"),
+    (r"is being terminated", "the namespace is going away: wait until it is gone, or name another one"),
     (r"namespaces .* not found", "the namespace is gone; `shoal up` makes it where you may do that"),
     (r"admission webhook .* denied", "an admission controller of this cluster refuses it: change what it names, or ask "
      "who runs it"),
@@ -57,7 +57,9 @@ def remedy_for(said: str) -> str:
 def refusal(server: str, asked: str, status: int, answer: Any) -> KubernetesError:
     """The error for an answer: `asked` is verb and object, `answer` its JSON or text."""
     told: Mapping[str, Any] = cast("Mapping[str, Any]", answer) if isinstance(answer, dict) else _NOTHING
-    said = str(told.get("message") or answer or f"status {status} without a reason").strip()
+    said = str(
+        told.get("message") or (answer if isinstance(answer, str) else "") or f"status {status} without a reason"
+    ).strip()
     reason = str(told.get("reason") or "")
     kind = KubernetesError
     if status == 409:
