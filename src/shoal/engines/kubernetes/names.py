@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 LONGEST = 52  # of what pods are made from: the names of those are up to 11 letters longer, and names in DNS
 
@@ -76,13 +77,11 @@ def secret_name(name: str, digest: str) -> str:
     return object_name(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "secret", digest[:16])
 
 
-def role_of(item: Mapping[str, object]) -> str:
+def role_of(item: Mapping[str, Any]) -> str:
     """`""` for what is not ours."""
     return labels_of(item).get(ROLE, "")
 
 
-def labels_of(item: Mapping[str, object]) -> Mapping[str, str]:
+def labels_of(item: Mapping[str, Any]) -> Mapping[str, str]:
     """Of an object."""
-    metadata = item["metadata"]
-    assert isinstance(metadata, dict)
-    return metadata.get("labels") or {}
+    return item["metadata"].get("labels") or {}
