@@ -9,39 +9,22 @@ import time
 
 from testbed.commands import BedError
 from testbed.images import build_images
-from testbed.kubernetes import control_plane, life, node
+from testbed.kubernetes import agents, control_plane, environment, life, node
 from testbed.kubernetes.bed import KubeBed, KubeShape
 from testbed.kubernetes.binaries import VERSIONS
+from testbed.kubernetes.daemons import Daemon
 from testbed.node_verbs import NODE_VERBS, START, NodeVerbs
 from testbed.swarm import node as machine
-from testbed.swarm.environment import cache_directory
 from testbed.swarm.life import held
-
-_ENVIRONMENT = """\
-Which bed is meant, by the environment: for the commands and for tests.
-
-SHOAL_KUBE_BED_NAME      kube                     another one, for a second bed beside the first
-SHOAL_KUBE_BED_NETWORK   192.168.77               the first three numbers of its network; another one for each bed
-SHOAL_BED_CACHE          ~/.cache/shoal-testbed   where all of it lies
-"""
 
 
 def _node_verbs(bed: KubeBed) -> NodeVerbs:
     return {**NODE_VERBS, "start": (lambda one: life.start(bed, one), START)}
 
 
-def bed_from_environment() -> KubeBed:
-    """Raises BedError where a name or a network is none."""
-    return KubeBed(
-        name=os.environ.get("SHOAL_KUBE_BED_NAME", "kube"),
-        network=os.environ.get("SHOAL_KUBE_BED_NETWORK", "192.168.77"),
-        cache=cache_directory(),
-    )
-
-
 def main() -> int:
     try:
-        bed = bed_from_environment()
+        bed = environment.bed_from_environment()
         return _do(bed, _parser(bed).parse_args())
     except BedError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -84,11 +67,10 @@ def _change(bed: KubeBed, verb: str, arguments: argparse.Namespace) -> None:
         print("\n".join(node.name_of(image) for image in images))
         print(f"loaded into {len(bed.nodes())} nodes", end="")
     elif verb in ("stop", "run"):
-        shape = bed.kube_shape.read() or KubeShape()
         if verb == "stop":
-            control_plane.part_of(bed, arguments.part).stop()
+            Daemon(bed.directory, arguments.part).stop()
         else:
-            control_plane.run_part(bed, arguments.part, life.prepare(bed, shape.version))
+            life.run_part(bed, arguments.part)
         print(f"{verb} {arguments.part}", end="")
     else:
         _node_verbs(bed)[verb][0](bed.node_named(arguments.node))
@@ -103,7 +85,7 @@ def _kubectl(bed: KubeBed) -> list[str]:
 def _parser(bed: KubeBed) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m testbed.kubernetes",
-        description=f"{__doc__}\n\n{_ENVIRONMENT}",
+        description=f"{__doc__}\n\n{environment.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -118,8 +100,8 @@ def _parser(bed: KubeBed) -> argparse.ArgumentParser:
     verbs.add_parser("load", help="makes this checkout's images, and loads them into every node")
     for verb, (_, text) in _node_verbs(bed).items():
         verbs.add_parser(verb, help=text).add_argument("node")
-    for verb, text in (("stop", "ends a part of the control plane"), ("run", "runs it again")):
-        verbs.add_parser(verb, help=text).add_argument("part", choices=control_plane.PARTS)
+    for verb, text in (("stop", "ends a part of the control plane, or an agent of the bed"), ("run", "runs it again")):
+        verbs.add_parser(verb, help=text).add_argument("part", choices=(*control_plane.PARTS, *agents.AGENTS))
     verbs.add_parser("env", help="the line for a shell that KUBECONFIG is the bed's by")
     for verb, text in (("kubectl", "Kubernetes' command line on the bed"), ("sh", "NODE and a command inside it")):
         verbs.add_parser(verb, help=text).add_argument("command", nargs=argparse.REMAINDER)

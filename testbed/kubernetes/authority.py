@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from testbed.kubernetes.bed import KubeBed
+from testbed.kubernetes.bed import ADMIN, KubeBed, kubeconfig_of, token_of
 from testbed.swarm.bed import MOST_NODES
 
-ADMIN = "admin"
 _SERVICE_ADDRESS = "10.96.0.1"  # the first of the services': the API server's own
 _NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
           "kubernetes.default.svc.cluster.local")  # fmt: skip
@@ -37,16 +36,6 @@ def make_keys(bed: KubeBed) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         _make(bed, directory)
     return directory
-
-
-def kubeconfig_of(bed: KubeBed, user: str) -> Path:
-    """One user's."""
-    return bed.directory / "keys" / f"{user}.kubeconfig"
-
-
-def token_of(user: str) -> str:
-    """The bed is nobody's but this machine's."""
-    return f"token-of-{user}"
 
 
 def _make(bed: KubeBed, directory: Path) -> None:

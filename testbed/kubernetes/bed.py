@@ -10,6 +10,7 @@ from testbed.shapes import ShapeFile
 from testbed.swarm.bed import MOST_NODES, Bed, Node
 
 API_PORT = 6443
+ADMIN = "admin"
 SERVICES = "10.96.0.0/16"
 DNS_ADDRESS = "10.96.0.10"
 _PODS_FROM = 244 - 77
@@ -53,6 +54,11 @@ class KubeBed(Bed):
         """An administrator's."""
         return self.directory / "kubeconfig"
 
+    @property
+    def volumes(self) -> Path:
+        """What pods keep: every node has it at this path."""
+        return self.directory / "volumes"
+
     def nodes(self) -> list[Node]:
         """The nodes of the bed that is up; none where it isn't."""
         shape = self.kube_shape.read()
@@ -62,6 +68,16 @@ class KubeBed(Bed):
     def kube_shape(self) -> ShapeFile[KubeShape]:
         """What the bed that is up was made of."""
         return ShapeFile(self.directory / "kubernetes.json", KubeShape, "testbed.kubernetes")
+
+
+def kubeconfig_of(bed: KubeBed, user: str) -> Path:
+    """One user's."""
+    return bed.directory / "keys" / f"{user}.kubeconfig"
+
+
+def token_of(user: str) -> str:
+    """The bed is nobody's but this machine's."""
+    return f"token-of-{user}"
 
 
 def pods_of(node: Node) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import ssl
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 from testbed.commands import BedError, until
-from testbed.kubernetes.authority import ADMIN, kubeconfig_of, make_keys, token_of
-from testbed.kubernetes.bed import API_PORT, SERVICES, KubeBed
+from testbed.kubernetes.api import Api
+from testbed.kubernetes.authority import make_keys
+from testbed.kubernetes.bed import API_PORT, SERVICES, KubeBed, kubeconfig_of
 from testbed.kubernetes.daemons import Daemon
 
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -35,23 +32,14 @@ def run_part(bed: KubeBed, name: str, binaries: Path) -> None:
 
 def wait_ready(bed: KubeBed) -> None:
     """Until the API server answers. Raises BedError."""
-    log = part_of(bed, "kube-apiserver").log
-    until(lambda: ask(bed, "/readyz") == b"ok", f"the API server, see {log}", timeout_s=_READY_S, errors=(OSError,))
-
-
-def ask(bed: KubeBed, path: str, *, timeout_s: float = 5.0) -> bytes:
-    """What the API server answers to an administrator. Raises OSError."""
-    trust = ssl.create_default_context(cafile=str(bed.directory / "keys/ca.crt"))
-    request = urllib.request.Request(bed.api_url + path, headers={"Authorization": f"Bearer {token_of(ADMIN)}"})
-    with urllib.request.urlopen(request, context=trust, timeout=timeout_s) as answer:
-        return answer.read()
+    api, log = Api(bed), part_of(bed, "kube-apiserver").log
+    until(lambda: api.get("/readyz") == b"ok", f"the API server, see {log}", timeout_s=_READY_S, errors=(OSError,))
 
 
 def ready_nodes(bed: KubeBed) -> set[str]:
-    """The names of the nodes that say so."""
+    """The names of the nodes that say so. Raises OSError."""
     found: set[str] = set()
-    items: list[dict[str, Any]] = json.loads(ask(bed, "/api/v1/nodes"))["items"]
-    for node in items:
+    for node in Api(bed).list("/api/v1/nodes")[0]:
         conditions = node["status"].get("conditions", [])
         if any(each["type"] == "Ready" and each["status"] == "True" for each in conditions):
             found.add(node["metadata"]["name"])

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from testbed.commands import BedError, on_each, until
 from testbed.kubernetes import control_plane, node
+from testbed.kubernetes.agents import AGENTS, apply_addons, run_agent
 from testbed.kubernetes.authority import make_keys
 from testbed.kubernetes.bed import KubeBed, KubeShape
 from testbed.kubernetes.binaries import binaries
+from testbed.kubernetes.daemons import Daemon
 from testbed.swarm import cgroups, network
 from testbed.swarm import node as machine
 from testbed.swarm.bed import Node
@@ -35,6 +37,7 @@ def up(bed: KubeBed, shape: KubeShape | None) -> KubeShape:
     network.make_fabric(bed)
     network.check_free(bed.pods, bed.host_link)
     bed.directory.mkdir(parents=True, exist_ok=True)
+    bed.volumes.mkdir(exist_ok=True)
     make_keys(bed)
     bed.kube_shape.write(wanted)
     for part in control_plane.PARTS[:2]:
@@ -45,6 +48,9 @@ def up(bed: KubeBed, shape: KubeShape | None) -> KubeShape:
     control_plane.wait_ready(bed)
     for part in control_plane.PARTS[2:]:
         control_plane.run_part(bed, part, programs)
+    apply_addons(bed, programs)
+    for agent in AGENTS:
+        run_agent(bed, agent)
     names = {each.name for each in nodes}
     until(lambda: names <= control_plane.ready_nodes(bed), "the nodes", timeout_s=_NODES_S, errors=(OSError,))
     return wanted
@@ -59,6 +65,15 @@ def start(bed: KubeBed, one: Node) -> None:
     node.connect(bed)
 
 
+def run_part(bed: KubeBed, name: str) -> None:
+    """Starts a part of the control plane, or an agent, that was stopped."""
+    if name in AGENTS:
+        run_agent(bed, name)
+    else:
+        shape = bed.kube_shape.read() or KubeShape()
+        control_plane.run_part(bed, name, prepare(bed, shape.version))
+
+
 def down(bed: KubeBed, *, purge: bool = False) -> None:
     """Ends all of it. Images stay on the nodes' disks, for the next time, unless purged.
 
@@ -66,12 +81,13 @@ def down(bed: KubeBed, *, purge: bool = False) -> None:
     """
     nodes = bed.nodes()
     on_each(nodes, machine.kill)
-    for part in control_plane.PARTS:
-        control_plane.part_of(bed, part).stop(signal.SIGKILL)
+    for name in (*AGENTS, *control_plane.PARTS):
+        Daemon(bed.directory, name).stop(signal.SIGKILL)
     network.remove_fabric(bed)
     cgroups.remove(bed)
     bed.kube_shape.write(None)
-    shutil.rmtree(bed.directory / "etcd", ignore_errors=True)
+    for left in (bed.directory / "etcd", bed.volumes):
+        shutil.rmtree(left, ignore_errors=True)
     on_each(nodes, _forget)
     if purge and bed.directory.exists():
         shutil.rmtree(bed.directory)
@@ -90,7 +106,7 @@ def _forget(one: Node) -> None:
 
 def status(bed: KubeBed) -> list[tuple[str, str]]:
     """Each part and each node, and how it is."""
-    found = [(part, _of_part(bed, part)) for part in control_plane.PARTS]
+    found = [(name, _of_daemon(bed, name)) for name in (*control_plane.PARTS, *AGENTS)]
     try:
         ready = control_plane.ready_nodes(bed)
     except OSError:
@@ -98,8 +114,8 @@ def status(bed: KubeBed) -> list[tuple[str, str]]:
     return found + [(f"{one.name} {one.address}", _of_node(one, ready)) for one in bed.nodes()]
 
 
-def _of_part(bed: KubeBed, part: str) -> str:
-    return "runs" if control_plane.part_of(bed, part).pid is not None else "stopped"
+def _of_daemon(bed: KubeBed, name: str) -> str:
+    return "runs" if Daemon(bed.directory, name).pid is not None else "stopped"
 
 
 def _of_node(one: Node, ready: set[str]) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 from testbed.archive import Image, render_image, write_archive
 from testbed.commands import BedError, launch, on_each, run, until
 from testbed.debian_root import make_root
-from testbed.kubernetes.authority import kubeconfig_of
-from testbed.kubernetes.bed import DNS_ADDRESS, KubeBed, pods_of
+from testbed.kubernetes.bed import DNS_ADDRESS, KubeBed, kubeconfig_of, pods_of
 from testbed.layers import LayerCache, key_of
 from testbed.swarm import cgroups, network
 from testbed.swarm import node as machine
@@ -74,7 +73,7 @@ def start(node: Node, bed: KubeBed, binaries: Path) -> None:
     """Boots what isn't there, and starts what doesn't run. Needs the API server for nothing."""
     cgroups.set_frozen(node, False)
     _make_groups(node)
-    machine.boot(node, node_root(bed.cache))
+    machine.boot(node, node_root(bed.cache), shared=bed.volumes)
     network.set_cable(node, plugged=True)
     _write_settings(node, bed)
     pairs = " ".join(f"{name}={value}" for name, value in _SYSCTLS.items())

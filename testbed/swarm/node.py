@@ -31,6 +31,10 @@ mount -t tmpfs tmpfs tmp
 mount -t tmpfs tmpfs run
 mkdir -p run/lock ".$DISK"
 mount --bind "$DISK" ".$DISK"
+if [ "$SHARED" ]; then
+  mkdir -p ".$SHARED"
+  mount --bind "$SHARED" ".$SHARED"
+fi
 rm -f etc/resolv.conf etc/hosts
 printf 'nameserver 127.0.0.1\noptions timeout:1 attempts:1\n' > etc/resolv.conf # refuses at once: no name waits
 printf '127.0.0.1 localhost\n%s %s\n%s registry\n' "$ADDRESS" "$NODE" "$REGISTRY" > etc/hosts
@@ -52,8 +56,11 @@ def init_pid(node: Node) -> int | None:
     return int(pid) if start_of(int(pid)) == started else None
 
 
-def boot(node: Node, root: Path) -> None:
-    """Starts a node that isn't there, and plugs in its cable; what is there is left alone."""
+def boot(node: Node, root: Path, shared: Path | None = None) -> None:
+    """Starts a node that isn't there, and plugs in its cable; what is there is left alone.
+
+    `shared` is a directory that all nodes have, at the same path.
+    """
     if init_pid(node) is not None:
         return
     node.directory.mkdir(parents=True, exist_ok=True)
@@ -62,7 +69,7 @@ def boot(node: Node, root: Path) -> None:
     launch(
         ["unshare", *_SPACES, "sh", "-c", _BOOT], starter, log, groups=cgroups.daemons_groups(node),
         NODE=node.name, ROOT=str(root), DISK=str(node.directory), ADDRESS=node.address,
-        REGISTRY=node.bed.bridge_address,
+        REGISTRY=node.bed.bridge_address, SHARED=str(shared or ""),
     )  # fmt: skip
     parent = int(starter.read_text())
 

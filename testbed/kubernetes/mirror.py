@@ -1,0 +1,78 @@
+"""Collections of the API server, kept as they are there: what the bed's agents act on."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from testbed.kubernetes.api import Api, Object
+
+_AGAIN_S = 0.5
+_SETTLE_S = 0.05  # what changes together is acted on once
+_ANYWAY_S = 5.0  # acted on again without a change: the last time may have failed
+_BROKEN = (OSError, http.client.HTTPException, ValueError, KeyError)
+
+
+class Mirror:
+    """One collection, by a list and a watch; `changed` is set at each change."""
+
+    def __init__(self, api: Api, path: str, changed: threading.Event) -> None:
+        self._api, self._path, self._changed = api, path, changed
+        self._lock = threading.Lock()
+        self._objects: dict[str, Object] | None = None
+
+    def objects(self) -> list[Object] | None:
+        """All of it; None before the first list."""
+        with self._lock:
+            return None if self._objects is None else list(self._objects.values())
+
+    def run(self) -> NoReturn:
+        """For ever: a control plane that is stopped comes back."""
+        while True:
+            try:
+                self._follow()
+            except _BROKEN as error:
+                print(f"{self._path}: {error!r}", flush=True)
+                time.sleep(_AGAIN_S)
+
+    def _follow(self) -> None:
+        items, version = self._api.list(self._path)
+        with self._lock:
+            self._objects = {each["metadata"]["uid"]: each for each in items}
+        self._changed.set()
+        for event in self._api.watch(self._path, version):
+            if event["type"] == "ERROR":  # the version is too old: listed again
+                return
+            if event["type"] != "BOOKMARK":
+                self._take(event["type"], event["object"])
+
+    def _take(self, kind: str, changed: Object) -> None:
+        with self._lock:
+            objects = self._objects = self._objects or {}
+            if kind == "DELETED":
+                objects.pop(changed["metadata"]["uid"], None)
+            else:
+                objects[changed["metadata"]["uid"]] = changed
+        self._changed.set()
+
+
+def act_on(api: Api, paths: Sequence[str], act: Callable[[Sequence[list[Object]]], None]) -> NoReturn:
+    """For ever: calls `act` with the collections at the paths once they are known, after every change, and at times."""
+    changed = threading.Event()
+    mirrors = [Mirror(api, path, changed) for path in paths]
+    for mirror in mirrors:
+        threading.Thread(target=mirror.run, daemon=True).start()
+    while True:
+        changed.wait(_ANYWAY_S)
+        time.sleep(_SETTLE_S)
+        changed.clear()
+        known = [found for mirror in mirrors if (found := mirror.objects()) is not None]
+        if len(known) == len(mirrors):
+            try:
+                act(known)
+            except _BROKEN:
+                traceback.print_exc()
