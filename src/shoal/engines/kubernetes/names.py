@@ -47,6 +47,7 @@ class Role(StrEnum):
     CONTROLLER = "controller"
     BROKER = "broker"
     STATE = "state"
+    VOLUME = "volume"
     SECRET = "secret"
     FLEET = "fleet"  # of the whole: policies, namespace
 

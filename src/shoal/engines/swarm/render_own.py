@@ -134,7 +134,7 @@ def render_broker(own: Own, node: str | None) -> Spec:
         own,
         Role.BROKER,
         names.BROKER_HOST,
-        ["python3", "-m", "shoal.engines.swarm.broker", BROKER_FILE],
+        ["python3", "-m", "shoal.engines.nats_server", BROKER_FILE],
         secrets=("nats.conf",),
         mounts=[_volume(own, "broker")],
         grace_s=30.0,

@@ -1,4 +1,4 @@
-"""`python -m shoal.engines.swarm.broker FILE`: nats-server of the wheel, found wherever this Python has it."""
+"""`python -m shoal.engines.nats_server FILE`: nats-server of the wheel, found wherever this Python has it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,285 @@
+"""The engine on Kubernetes: replicas are pods of Deployments and StatefulSets, which Kubernetes places, starts and
+replaces.
+
+Nothing of a fleet is remembered here but what the API server can be asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+
+from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.observed import Observed, Phase
+from shoal.core.signals import Usage
+from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
+from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD, SECRET, SERVICE, STATEFUL_SET, kind_of
+from shoal.engines.kubernetes.capabilities import CAPABILITIES
+from shoal.engines.kubernetes.exec import open_command
+from shoal.engines.kubernetes.inventory import Inventory
+from shoal.engines.kubernetes.logs import Logs, last_words
+from shoal.engines.kubernetes.names import Role, labels_of, object_name
+from shoal.engines.kubernetes.own_pods import troubles_of
+from shoal.engines.kubernetes.read import failed_starts, replica_id, stateful_counts
+from shoal.engines.kubernetes.render import (
+    Settings,
+    read_template,
+    render_governing,
+    render_revision,
+    render_run,
+    render_stateful,
+    revision_name,
+)
+from shoal.engines.kubernetes.render_pod import CONTAINER, Object, private_variables
+from shoal.engines.kubernetes.stateful import next_counts
+from shoal.engines.kubernetes.usage import read_usage
+from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
+from shoal.errors import EngineError, EngineUnavailable
+
+RUNS_KEPT = 20
+_AT_ONCE = 16  # agents that are acted upon side by side
+_TOGETHER_S = 0.02  # what comes within this time is looked at once
+_LEAST_COST = "-2147483648"
+
+
+class KubernetesEngine:
+    """Implements `Engine` and `Inspector` for one fleet in its namespace. `run` has to go beside it.
+
+    `mask` takes secrets out of what replicas write; `clock` gives epoch seconds.
+    """
+
+    def __init__(
+        self,
+        kubernetes: Kubernetes,
+        fleet: str,
+        *,
+        mask: Callable[[str], str] = str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.capabilities: Capabilities = CAPABILITIES
+        self.settings = Settings()
+        self._kubernetes, self._fleet, self._mask, self._clock = kubernetes, fleet, mask, clock
+        self._news = asyncio.Event()
+        self._inventory = Inventory(kubernetes, fleet, self._news)
+        self._logs = Logs(kubernetes, fleet)
+        self._last_logs: dict[tuple[str, int], tuple[str, ...]] = {}
+
+    async def run(self) -> None:
+        """Watches the cluster until cancelled."""
+        await self._inventory.run()
+
+    # What control asks.
+
+    async def observe(self) -> Observed:
+        """Every agent; the same object again for one of which nothing changed. Raises EngineUnavailable while the API
+        server is not heard of."""
+        await self._inventory.ready()
+        await self._read_last_words()
+        at = self._clock()
+        agents = self._inventory.agents(self._last_logs)
+        return Observed(at, agents, troubles=troubles_of(self._inventory.pods()))
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yields a moment after the cluster told of a change."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(_TOGETHER_S)
+            self._news.clear()
+            yield
+
+    async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
+        """Carries out the actions of each agent in order, several agents side by side. Raises EngineUnavailable after
+        that, where the API server was away for one of them."""
+        by_agent: dict[str, list[Action]] = {}
+        for action in actions:
+            by_agent.setdefault(action.agent, []).append(action)
+        failures: list[ActionFailure] = []
+        away: list[EngineUnavailable] = []
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def act_on(of_agent: Sequence[Action]) -> None:
+            async with slots:
+                for action in of_agent:
+                    try:
+                        await self._carry_out(action)
+                    except EngineUnavailable as error:
+                        away.append(error)
+                    except EngineError as error:
+                        failures.append(ActionFailure(action, str(error)))
+
+        async with asyncio.TaskGroup() as tasks:
+            for of_agent in by_agent.values():
+                tasks.create_task(act_on(of_agent))
+        if away:
+            raise away[0]
+        return tuple(failures)
+
+    # What people ask.
+
+    async def logs(
+        self, *agents: str, follow: bool = False, since: float | None = None, tail: int | None = None
+    ) -> AsyncGenerator[LogLine]:
+        """What the pods that there are wrote, the oldest first."""
+        now = self._clock()
+        for line in await self._logs.read(agents, since, tail):
+            yield self._masked(line)
+        if follow:
+            async with contextlib.aclosing(self._logs.follow(agents, now)) as lines:
+                async for line in lines:
+                    yield self._masked(line)
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """By replica id, from metrics.k8s.io; nothing where the cluster does not have that."""
+        return await read_usage(self._kubernetes, self._fleet, self._inventory.pods())
+
+    @contextlib.asynccontextmanager
+    async def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AsyncGenerator[Command]:
+        """By the API server, in the pod's container."""
+        pods, _ = await self._kubernetes.list(POD, {names.FLEET: self._fleet})
+        running = [
+            pod["metadata"]["name"]
+            for pod in pods
+            if replica in (replica_id(pod), labels_of(pod).get(names.RUN)) and pod["status"].get("phase") == "Running"
+        ]
+        if not running:
+            raise not_running(replica)
+        async with open_command(self._kubernetes, running[-1], CONTAINER, argv, tty=tty) as command:
+            yield command
+
+    # Within.
+
+    def _masked(self, line: LogLine) -> LogLine:
+        return LogLine(line.replica, line.agent, self._mask(line.text), line.stream, line.at)
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case EnsureRevision():
+                await self._ensure(action)
+            case Scale():
+                await self._scale(action)
+            case RunJob():
+                await self._run(action)
+            case Remove():
+                await self._remove(action)
+
+    async def _ensure(self, action: EnsureRevision) -> None:
+        """Makes what the revision is. One that is there stays as it is: another one would restart replicas."""
+        name = revision_name(action.agent, action.revision)
+        if self._inventory.item(DEPLOYMENT, name) or self._inventory.item(CONFIG_MAP, name):
+            return
+        digest = hashlib.sha256(repr(sorted(action.environment.items())).encode()).hexdigest()[:10]
+        private = private_variables(action.agent, action.environment, digest)
+        for item in render_revision(self._fleet, action, private, self.settings):
+            await self._make(item)
+
+    async def _make(self, item: Object) -> None:
+        """Unless it is there."""
+        kind = kind_of(item)
+        try:
+            made = await self._kubernetes.create(kind, item)
+        except KubernetesError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            return
+        if kind in (DEPLOYMENT, CONFIG_MAP, STATEFUL_SET, JOB):
+            self._inventory.put(kind, made)
+
+    async def _scale(self, action: Scale) -> None:
+        name = revision_name(action.agent, action.revision)
+        if self._inventory.item(CONFIG_MAP, name) is not None:
+            await self._scale_stateful(action)
+            return
+        deployment = self._inventory.item(DEPLOYMENT, name)
+        if deployment is None:
+            raise EngineError(f"agents.{action.agent}: revision {action.revision} is not known; ensure it first")
+        async with asyncio.TaskGroup() as tasks:
+            for victim in action.victims:
+                tasks.create_task(self._condemn(victim))
+        if deployment["spec"].get("replicas", 1) != action.count:
+            changed = await self._kubernetes.patch(DEPLOYMENT, name, {"spec": {"replicas": action.count}})
+            self._inventory.put(DEPLOYMENT, changed)
+
+    async def _condemn(self, pod: str) -> None:
+        """Of the pods of a Deployment the one of the least cost goes first."""
+        with contextlib.suppress(KubernetesError):  # gone already
+            await self._kubernetes.patch(POD, pod, {"metadata": {"annotations": {names.DELETION_COST: _LEAST_COST}}})
+
+    async def _scale_stateful(self, action: Scale) -> None:
+        there = self._inventory.item(STATEFUL_SET, action.agent)
+        counts = next_counts(stateful_counts(there) if there is not None else {}, action)
+        templates: dict[str, Object] = {}
+        for revision, _ in counts:
+            kept = self._inventory.item(CONFIG_MAP, revision_name(action.agent, revision))
+            if kept is None:
+                raise EngineError(f"agents.{action.agent}: revision {revision} is not known; ensure it first")
+            templates[revision] = read_template(kept)
+        if there is None:
+            ports = templates[counts[-1][0]]["pod"]["spec"]["containers"][0].get("ports")
+            await self._kubernetes.apply(
+                SERVICE,
+                render_governing(self._fleet, action.agent, ports[0]["containerPort"] if ports else None),
+                force=True,
+            )
+        wanted = render_stateful(self._fleet, action.agent, templates, counts)
+        self._inventory.put(STATEFUL_SET, await self._kubernetes.apply(STATEFUL_SET, wanted, force=True))
+
+    async def _run(self, action: RunJob) -> None:
+        if self._inventory.item(JOB, object_name(action.run_id)) is not None:
+            return
+        kept = self._inventory.item(CONFIG_MAP, revision_name(action.agent, action.revision))
+        if kept is None:
+            raise EngineError(f"agents.{action.agent}: revision {action.revision} is not known; ensure it first")
+        await self._make(render_run(self._fleet, read_template(kept), action, self._clock()))
+        await self._forget_old_runs(action.agent)
+
+    async def _forget_old_runs(self, agent: str) -> None:
+        known = self._inventory.agents(self._last_logs).get(agent)
+        ended = [run for run in known.runs if run.phase in (Phase.SUCCEEDED, Phase.FAILED)] if known else []
+        for run in ended[: max(0, len(ended) - RUNS_KEPT + 1)]:
+            await self._kubernetes.delete(JOB, object_name(run.run_id))
+
+    async def _remove(self, action: Remove) -> None:
+        parts = self._inventory.parts(action.agent)
+        if action.revision is not None:
+            name = revision_name(action.agent, action.revision)
+            for kind in (DEPLOYMENT, CONFIG_MAP):
+                if self._inventory.item(kind, name) is not None:
+                    await self._kubernetes.delete(kind, name)
+                    self._inventory.drop(kind, name)
+            return
+        for kind, items in (
+            (DEPLOYMENT, parts.deployments),
+            (STATEFUL_SET, parts.stateful_sets),
+            (JOB, parts.jobs),
+            (CONFIG_MAP, parts.templates),
+        ):
+            for item in items:
+                await self._kubernetes.delete(kind, item["metadata"]["name"])
+        if parts.stateful_sets:
+            await self._kubernetes.delete(SERVICE, action.agent)
+        ours = {names.FLEET: self._fleet, names.ROLE: Role.SECRET.value, names.AGENT: action.agent}
+        secrets, _ = await self._kubernetes.list(SECRET, ours)
+        for secret in secrets:
+            await self._kubernetes.delete(SECRET, secret["metadata"]["name"])
+
+    async def _read_last_words(self) -> None:
+        """Of each container that failed, once for each time."""
+        wanted = [each for each in failed_starts(self._inventory.dirty_pods()) if each not in self._last_logs]
+        if not wanted:
+            return
+        there = {pod["metadata"]["name"]: labels_of(pod).get(names.AGENT, "") for pod in self._inventory.pods()}
+        self._last_logs = {key: lines for key, lines in self._last_logs.items() if key[0] in there}
+
+        async def read(pod: str, restarts: int) -> None:
+            lines = await last_words(self._kubernetes, pod, CONTAINER)
+            if lines is not None:
+                self._last_logs[pod, restarts] = tuple(map(self._mask, lines))
+                self._inventory.touch(there[pod])
+
+        async with asyncio.TaskGroup() as tasks:
+            for pod, restarts in wanted:
+                tasks.create_task(read(pod, restarts))

@@ -1,0 +1,25 @@
+"""What of Shoal's own in the cluster does not run, and why: read from its pods. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shoal.core.observed import Phase
+from shoal.engines.kubernetes.names import Role, role_of
+from shoal.engines.kubernetes.read import phase_of
+
+_CALLED: Mapping[str, str] = {Role.GATEWAY: "gateway", Role.BROKER: "broker"}
+
+
+def troubles_of(pods: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A line for each of them and reason. One that runs is none, and one that is merely on its way neither."""
+    found: dict[tuple[str, str], None] = {}
+    for pod in pods:
+        called = _CALLED.get(role_of(pod))
+        if called is None:
+            continue
+        phase, reason = phase_of(pod)
+        if phase in (Phase.PENDING, Phase.BACKOFF) and reason:
+            found[called, reason] = None
+    return tuple(f"the {called} does not run: {reason}" for called, reason in sorted(found))

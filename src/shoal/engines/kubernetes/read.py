@@ -1,0 +1,284 @@
+"""What Kubernetes shows of one agent, read as what control knows: its objects in, an agent out. Pure.
+
+A replica is a pod. Its container may be started again in place, which keeps its id; the last of these is told with its
+reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
+from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.api.refusals import remedy_for
+from shoal.engines.kubernetes.names import Role, labels_of, role_of
+from shoal.engines.kubernetes.render import COUNTS
+
+Object = Mapping[str, Any]
+_NONE: Mapping[str, Any] = {}
+
+_BAD_WAITS = frozenset(
+    (
+        "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
+        "CreateContainerError", "RunContainerError",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The objects of one agent. `last_logs` are by pod and restart."""
+
+    deployments: Sequence[Object] = ()
+    stateful_sets: Sequence[Object] = ()
+    templates: Sequence[Object] = ()
+    jobs: Sequence[Object] = ()
+    pods: Sequence[Object] = ()
+    last_logs: Mapping[tuple[str, int], tuple[str, ...]] = field(default_factory=dict[tuple[str, int], tuple[str, ...]])
+
+
+def read_agent(agent: str, parts: Parts) -> AgentObserved:
+    """The agent with what it is set to have, its replicas and its runs."""
+    counts: dict[str, int] = {labels_of(each)[names.REVISION]: 0 for each in parts.templates}
+    for item in parts.deployments:
+        counts[labels_of(item)[names.REVISION]] = int(item["spec"].get("replicas", 1))
+    for item in parts.stateful_sets:
+        counts |= stateful_counts(item)
+    replicas = [
+        replica
+        for pod in parts.pods
+        if role_of(pod) in (Role.REVISION, Role.STATEFUL) and (replica := _replica(agent, pod, parts)) is not None
+    ]
+    for item in (*parts.deployments, *parts.stateful_sets):
+        replicas += _not_made(agent, item, replicas)
+    runs = [_run(agent, job, parts) for job in parts.jobs]
+    return AgentObserved(
+        agent,
+        dict(sorted(counts.items())),
+        tuple(sorted(replicas, key=lambda r: (r.created_at, r.id))),
+        tuple(sorted(runs, key=lambda run: (run.started_at or 0.0, run.run_id))),
+    )
+
+
+def stateful_counts(item: Object) -> dict[str, int]:
+    """By revision, the lowest ordinals first. Where somebody set another number of replicas, the last has the rest."""
+    counts: dict[str, int] = json.loads(_annotations(item).get(COUNTS, "{}"))
+    others = list(counts)[:-1]
+    if counts:
+        counts[list(counts)[-1]] = max(0, int(item["spec"].get("replicas", 1)) - sum(counts[each] for each in others))
+    return counts
+
+
+def failed_starts(pods: Iterable[Object]) -> list[tuple[str, int]]:
+    """Pods, each with its number of restarts, whose last words are worth to be read."""
+    found: list[tuple[str, int]] = []
+    for pod in pods:
+        status = _container(pod)
+        ended = (status.get("lastState") or _NONE).get("terminated") or (status.get("state") or _NONE).get("terminated")
+        if ended is not None and ended.get("exitCode"):
+            found.append((pod["metadata"]["name"], int(status.get("restartCount", 0))))
+    return found
+
+
+def replica_id(pod: Object) -> str:
+    """The same as SHOAL_REPLICA in its container."""
+    metadata = pod["metadata"]
+    return f"{metadata['name']}.{metadata['uid']}" if role_of(pod) == Role.STATEFUL else metadata["name"]
+
+
+def epoch_s(text: str | None) -> float | None:
+    """Kubernetes' times as epoch seconds."""
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def condition(item: Object, kind: str) -> Mapping[str, Any]:
+    """One of an object's conditions; empty where it has none."""
+    conditions: Sequence[Mapping[str, Any]] = (item.get("status") or _NONE).get("conditions") or ()
+    return next((each for each in conditions if each["type"] == kind), _NONE)
+
+
+def _replica(agent: str, pod: Object, parts: Parts) -> Replica | None:
+    """`None` for one that has ended for good: another one takes its place."""
+    metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or _NONE
+    if status.get("phase") in ("Failed", "Succeeded"):
+        return None
+    container = _container(pod)
+    phase, reason = phase_of(pod)
+    restarts = int(container.get("restartCount", 0))
+    ended = (container.get("lastState") or _NONE).get("terminated") or _NONE
+    ready = condition(pod, "Ready")
+    is_ready = ready.get("status") == "True" and phase is Phase.RUNNING
+    started = phase in (Phase.RUNNING, Phase.STOPPING)
+    address = status.get("podIP")
+    ports = spec["containers"][0].get("ports")
+    running = (container.get("state") or _NONE).get("running") or _NONE
+    ordinal = labels_of(pod).get("apps.kubernetes.io/pod-index") if role_of(pod) == Role.STATEFUL else None
+    return Replica(
+        id=replica_id(pod),
+        agent=agent,
+        revision=labels_of(pod)[names.REVISION],
+        phase=phase,
+        ready=is_ready,
+        host=address if started else None,
+        port=int(ports[0]["containerPort"]) if ports and started and address else None,
+        source=address,
+        node=spec.get("nodeName"),
+        ordinal=int(ordinal) if ordinal is not None else None,
+        created_at=epoch_s(metadata["creationTimestamp"]) or 0.0,
+        started_at=epoch_s(running.get("startedAt")) if phase is Phase.RUNNING else None,
+        ready_at=epoch_s(ready.get("lastTransitionTime")) if is_ready else None,
+        restarts=restarts,
+        exit_code=ended.get("exitCode"),
+        reason=reason,
+        last_log=parts.last_logs.get((metadata["name"], restarts), ()),
+    )
+
+
+def phase_of(pod: Object) -> tuple[Phase, str]:
+    """Where a pod is in its life, and what is to be said of that."""
+    container = _container(pod)
+    state = container.get("state") or _NONE
+    ended = (container.get("lastState") or _NONE).get("terminated") or _NONE
+    if pod["metadata"].get("deletionTimestamp"):
+        return Phase.STOPPING, ""
+    if "terminated" in state:
+        return Phase.BACKOFF, why_ended(state["terminated"])
+    if "running" in state:
+        ready = condition(pod, "Ready")
+        if ready.get("reason") == "NodeLost" or pod["status"].get("reason") == "NodeLost":
+            return Phase.RUNNING, "its node does not answer"
+        reason = "" if ready.get("status") == "True" else _not_ready(container)
+        return Phase.RUNNING, _again(ended, reason)
+    waiting = state.get("waiting") or _NONE
+    if waiting.get("reason") == "CrashLoopBackOff" or (ended and waiting.get("reason") not in _BAD_WAITS):
+        return Phase.BACKOFF, why_ended(ended) if ended else "it ends again and again"
+    return Phase.PENDING, _again(ended, _why_pending(pod, waiting))
+
+
+def _not_ready(container: Object) -> str:
+    return "not ready yet" if container.get("started") is not True else "its health check fails"
+
+
+def _again(ended: Object, reason: str) -> str:
+    """Of one that was started again how it ended comes first: what a crash loop is at the moment matters less than what
+    it does."""
+    if not ended:
+        return reason
+    return f"{why_ended(ended)}; started again" + (f", {reason}" if reason else "")
+
+
+def _why_pending(pod: Object, waiting: Object) -> str:
+    """Why it does not run yet: what is in its way, or where it is on its way."""
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return str(scheduled.get("message") or "not placed on a node yet")
+    reason = str(waiting.get("reason", ""))
+    if reason in _BAD_WAITS:
+        said = str(waiting.get("message") or "")
+        return f"{reason}: {said}{_image_remedy(reason)}" if said else f"{reason}{_image_remedy(reason)}"
+    return "its container is being made" if reason == "ContainerCreating" else ""
+
+
+def _image_remedy(reason: str) -> str:
+    if "Image" not in reason:
+        return ""
+    return (
+        " (push the image to a registry that every node reaches, and name its password under `registries` if it asks "
+        "for one)"
+    )
+
+
+def why_ended(ended: Object) -> str:
+    """How a container ended, in words: codes above 128 are 128 + signal."""
+    code = int(ended.get("exitCode", 0))
+    reason = str(ended.get("reason") or "")
+    if reason == "OOMKilled":
+        return f"killed for its memory (exit code {code}): it needs more than `resources.memory`"
+    if reason in ("StartError", "ContainerCannotRun"):
+        return f"it can't be started: {ended.get('message') or reason}"
+    if code == 137:
+        return "killed by SIGKILL (exit code 137): by itself, or as it did not answer"
+    return f"exit code {code}"
+
+
+def _not_made(agent: str, item: Object, replicas: Sequence[Replica]) -> list[Replica]:
+    """Replicas that Kubernetes can't even make a pod of, with what it says."""
+    failure = condition(item, "ReplicaFailure")
+    if failure.get("status") != "True":
+        return []
+    revision = labels_of(item).get(names.REVISION, "")
+    there = sum(each.revision == revision and each.phase is not Phase.STOPPING for each in replicas)
+    said = str(failure.get("message") or failure.get("reason") or "its pods can't be made")
+    remedy = remedy_for(said)
+    reason = f"{said} ({remedy})" if remedy else said
+    return [
+        Replica(f"{item['metadata']['name']}-unmade-{number}", agent, revision, Phase.PENDING, reason=reason)
+        for number in range(there, int(item["spec"].get("replicas", 0)))
+    ]
+
+
+def _run(agent: str, job: Object, parts: Parts) -> JobRun:
+    labels, status = labels_of(job), job.get("status") or _NONE
+    pods = sorted(
+        (pod for pod in parts.pods if labels_of(pod).get(names.RUN) == labels[names.RUN]),
+        key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]),
+    )
+    last = pods[-1] if pods else None
+    failed = int(status.get("failed", 0))
+    phase, finished_at, reason, exit_code, source = Phase.PENDING, None, "", None, None
+    ended = _terminated(last) if last is not None else _NONE
+    if condition(job, "Complete").get("status") == "True":
+        phase, exit_code = Phase.SUCCEEDED, 0
+        finished_at = epoch_s(status.get("completionTime"))
+    elif condition(job, "Failed").get("status") == "True":
+        over = condition(job, "Failed")
+        phase, finished_at = Phase.FAILED, epoch_s(over.get("lastTransitionTime"))
+        reason, exit_code = _why_failed(last, ended, over), ended.get("exitCode")
+    elif last is not None:
+        pod_phase = (last.get("status") or _NONE).get("phase")
+        if pod_phase == "Failed":
+            phase, reason, exit_code = Phase.BACKOFF, _why_failed(last, ended, _NONE), ended.get("exitCode")
+        else:
+            replica_phase, reason = phase_of(last)
+            phase = Phase.RUNNING if replica_phase in (Phase.RUNNING, Phase.STOPPING) else Phase.PENDING
+            source = (last.get("status") or _NONE).get("podIP")
+    annotations = _annotations(job)
+    return JobRun(
+        run_id=labels[names.RUN],
+        agent=agent,
+        revision=labels[names.REVISION],
+        phase=phase,
+        attempt=max(1, failed + (phase not in (Phase.FAILED, Phase.BACKOFF))),
+        started_at=float(annotations.get(names.STARTED) or 0.0) or epoch_s(job["metadata"]["creationTimestamp"]),
+        finished_at=finished_at,
+        exit_code=exit_code,
+        reason=reason,
+        source=source,
+    )
+
+
+def _why_failed(pod: Object | None, ended: Object, over: Object) -> str:
+    status: Mapping[str, Any] = ((pod or _NONE).get("status")) or _NONE
+    if status.get("reason") == "DeadlineExceeded" and pod is not None:
+        return f"ended after its timeout of {pod['spec'].get('activeDeadlineSeconds')}s"
+    if ended:
+        return why_ended(ended)
+    return str(status.get("message") or over.get("message") or "")
+
+
+def _terminated(pod: Object) -> Mapping[str, Any]:
+    return (_container(pod).get("state") or _NONE).get("terminated") or _NONE
+
+
+def _container(pod: Object) -> Mapping[str, Any]:
+    """The status of the agent's container."""
+    statuses: Sequence[Mapping[str, Any]] = (pod.get("status") or _NONE).get("containerStatuses") or ()
+    return statuses[0] if statuses else _NONE
+
+
+def _annotations(item: Object) -> Mapping[str, str]:
+    return item["metadata"].get("annotations") or {}

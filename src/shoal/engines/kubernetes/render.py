@@ -1,0 +1,193 @@
+"""Agents as objects of Kubernetes, and nothing that acts.
+
+A revision of a stateless agent is a Deployment. A stateful agent is one StatefulSet over all its revisions, and runs of
+a job are Jobs: of these a ConfigMap keeps what a revision's are made from.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shoal.core.action import EnsureRevision, RunJob
+from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.names import Role, fleet_labels, object_name
+from shoal.engines.kubernetes.render_pod import Object, PrivateVariable, claim_name, render_pod
+from shoal.spec.model import Kind
+from shoal.spec.volumes import parse_volume
+
+COUNTS = "shoal.dev/counts"  # of a StatefulSet: how many of each revision, the lowest ordinals first
+_TEMPLATE = "template.json"
+_PROGRESS_S = 2**31 - 1  # whether a rollout goes on is Shoal's to say
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the file says of all agents: the secrets that images are pulled with, and what claims ask for."""
+
+    pulls: Sequence[str] = ()
+    storage_class: str | None = None
+    storage: str = "10Gi"
+
+
+def revision_name(agent: str, revision: str) -> str:
+    """Of the Deployment or the template of one."""
+    return object_name(agent, revision)
+
+
+def role_of_pods(action: EnsureRevision) -> Role:
+    template = action.template
+    if template.kind is Kind.JOB:
+        return Role.RUN
+    return Role.STATEFUL if template.stateful else Role.REVISION
+
+
+def render_revision(
+    fleet: str, action: EnsureRevision, private: Sequence[PrivateVariable], settings: Settings
+) -> list[Object]:
+    """What makes a revision known, with no replica: the Deployment or the template, and the Secret and the claims that
+    its pods refer to. Raises EngineError."""
+    role = role_of_pods(action)
+    pod = render_pod(fleet, action, role, private, settings.pulls)
+    found = _wiring_secret(fleet, action.agent, private)
+    if role is Role.REVISION:
+        found += [_claim(fleet, name, settings) for name in _claims(action)]
+        return [*found, _deployment(fleet, action, pod)]
+    claims = [_claim(fleet, name, settings) for name in _claims(action)] if role is Role.STATEFUL else []
+    if role is Role.RUN:
+        found += [_claim(fleet, name, settings) for name in _claims(action)]
+    labels = fleet_labels(fleet, Role.TEMPLATE, agent=action.agent, revision=action.revision)
+    template = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": revision_name(action.agent, action.revision), "labels": labels},
+        "data": {_TEMPLATE: json.dumps({"role": role.value, "pod": pod, "claims": claims}, sort_keys=True)},
+    }
+    return [*found, template]
+
+
+def read_template(item: Mapping[str, Any]) -> Object:
+    """What the ConfigMap of a revision keeps: `role`, `pod`, `claims`."""
+    return json.loads(item["data"][_TEMPLATE])
+
+
+def _deployment(fleet: str, action: EnsureRevision, pod: Object) -> Object:
+    labels = fleet_labels(fleet, Role.REVISION, agent=action.agent, revision=action.revision)
+    own = {names.AGENT: action.agent, names.REVISION: action.revision}
+    port = {names.PORT: str(action.template.port)} if action.template.port is not None else {}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": revision_name(action.agent, action.revision), "labels": labels, "annotations": port},
+        "spec": {
+            "replicas": 0,
+            "revisionHistoryLimit": 0,
+            "progressDeadlineSeconds": _PROGRESS_S,
+            "selector": {"matchLabels": own},
+            "strategy": {"type": "Recreate"},  # its pods never change: another version is another Deployment
+            "template": pod,
+        },
+    }
+
+
+def render_stateful(
+    fleet: str, agent: str, templates: Mapping[str, Object], counts: Sequence[tuple[str, int]]
+) -> Object:
+    """The StatefulSet with `counts` of revisions, the lowest ordinals first, at most two; `templates`
+    are what the ConfigMaps keep. The last one is what is rolled out: with a partition, the ordinals below keep what
+    they were."""
+    newest = templates[counts[-1][0]]
+    own = {names.AGENT: agent, names.ROLE: Role.STATEFUL.value}
+    pod = copy.deepcopy(newest["pod"])
+    kept = dict(counts)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {
+            "name": agent,
+            "labels": fleet_labels(fleet, Role.STATEFUL, agent=agent),
+            "annotations": {COUNTS: json.dumps(kept)},
+        },
+        "spec": {
+            "replicas": sum(count for _, count in counts),
+            "serviceName": agent,
+            "podManagementPolicy": "Parallel",
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": own},
+            "updateStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"partition": sum(count for _, count in counts[:-1])},
+            },
+            "template": pod,
+            "volumeClaimTemplates": newest["claims"],
+        },
+    }
+
+
+def render_governing(fleet: str, agent: str, port: int | None) -> Object:
+    """The headless Service by which the replicas of a stateful agent have names of their own."""
+    ports = {"ports": [{"name": "agent", "port": port}]} if port is not None else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": agent, "labels": fleet_labels(fleet, Role.STATEFUL, agent=agent)},
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {names.AGENT: agent, names.ROLE: Role.STATEFUL.value},
+            **ports,
+        },
+    }
+
+
+def render_run(fleet: str, template: Object, action: RunJob, started_at: float) -> Object:
+    """One run of a job. Its attempts are Kubernetes'; each may last as long as the file says."""
+    labels = fleet_labels(fleet, Role.RUN, agent=action.agent, revision=action.revision, run=action.run_id)
+    pod = copy.deepcopy(template["pod"])
+    pod["metadata"]["labels"] |= {names.RUN: action.run_id}
+    pod["spec"]["restartPolicy"] = "Never"
+    if action.timeout_s is not None:
+        pod["spec"]["activeDeadlineSeconds"] = max(1, round(action.timeout_s))
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": object_name(action.run_id),
+            "labels": labels,
+            "annotations": {names.STARTED: f"{started_at:.3f}", names.RETRIES: str(action.retries)},
+        },
+        "spec": {"backoffLimit": action.retries, "completions": 1, "parallelism": 1, "template": pod},
+    }
+
+
+def _claims(action: EnsureRevision) -> list[str]:
+    volumes = [parse_volume(text) for text in action.template.volumes]
+    return list(dict.fromkeys(claim_name(volume.source) for volume in volumes if not volume.bound))
+
+
+def _claim(fleet: str, name: str, settings: Settings) -> Object:
+    spec: Object = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": settings.storage}}}
+    if settings.storage_class is not None:
+        spec["storageClassName"] = settings.storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "labels": fleet_labels(fleet, Role.VOLUME)},
+        "spec": spec,
+    }
+
+
+def _wiring_secret(fleet: str, agent: str, private: Sequence[PrivateVariable]) -> list[Object]:
+    if not private:
+        return []
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": private[0].secret, "labels": fleet_labels(fleet, Role.SECRET, agent=agent)},
+            "stringData": {each.name: each.value for each in private},
+        }
+    ]
