@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
@@ -32,6 +33,7 @@ class FakeDocker(Docker):
         self.before_write: Callable[[], None] = lambda: None
         self.away: Exception | None = None
         self.writes = 0
+        self.now = 1767225600.0  # by which things are stamped: epoch seconds
         self._index = count(1)
 
     async def service(self, name: str) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class FakeDocker(Docker):
         self.kept[kind][name] = {
             "ID": f"id{index}",
             "Version": {"Index": index},
-            "CreatedAt": "2026-01-01T00:00:00.123456789Z",
+            "CreatedAt": f"{datetime.fromtimestamp(self.now, UTC):%Y-%m-%dT%H:%M:%S}.123456789Z",
             "Spec": copy.deepcopy(dict(spec)),
         }
         return f"id{index}"

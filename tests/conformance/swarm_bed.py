@@ -14,9 +14,10 @@ import aiohttp
 from shoal.api.client import Client
 from shoal.api.views import ReplicaView
 from shoal.cli.contexts import FleetContext, load_context, remote_client, save_context
+from shoal.control.document_store import DocumentStore
 from shoal.control.store import SecretRecord
 from shoal.control.swarm_contents import SwarmContents, named_digests
-from shoal.control.swarm_store import SwarmStore
+from shoal.control.swarm_keeper import SwarmKeeper
 from shoal.engines.swarm.capabilities import CAPABILITIES
 from shoal.engines.swarm.docker import Docker
 from shoal.engines.swarm.install import Keys, install
@@ -76,7 +77,7 @@ class SwarmBed(FleetBed):
             for name, value in secrets.items():
                 records[name] = SecretRecord(await contents.put(name, value), time.time(), "the test")
         async with Docker(self.swarm.endpoint) as docker:
-            store = SwarmStore(docker, self.fleet)
+            store = DocumentStore(SwarmKeeper(docker, self.fleet))
             stored = await store.read_fleet()
             await store.write_fleet(
                 fleet,

@@ -15,7 +15,8 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from shoal.api.client import Client
 from shoal.cli.contexts import FleetContext, load_context, remote_client, save_context
-from shoal.control.swarm_store import SwarmStore
+from shoal.control.document_store import DocumentStore
+from shoal.control.swarm_keeper import SwarmKeeper
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker
 from shoal.engines.swarm.install import Keys, install
@@ -48,7 +49,7 @@ async def running(swarm: Swarm, environ: dict[str, str]) -> AsyncGenerator[tuple
         try:
             await install(docker, FLEET, swarm.shoal_image, ADMIN_PORT, keys, ())
             await docker.update_service(own_name(FLEET, Role.CONTROLLER.value), _with_short_lives)
-            await SwarmStore(docker, FLEET).write_fleet(
+            await DocumentStore(SwarmKeeper(docker, FLEET)).write_fleet(
                 fleet, directory="/", by="test", at=time.time(), expected_generation=0
             )
             person = authority.issue("client", "ann", now=time.time(), ttl_s=3600)

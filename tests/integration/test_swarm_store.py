@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from shoal.control.document_store import DocumentStore
 from shoal.control.store import Store
-from shoal.control.swarm_store import SwarmStore
+from shoal.control.swarm_keeper import SwarmKeeper
 from shoal.engines.swarm.docker import Docker
 from shoal.engines.swarm.names import FLEET
 from tests.store_contract import StoreContract
@@ -21,7 +22,7 @@ class TestSwarmStore(StoreContract):
     async def store(self, swarm: Swarm) -> AsyncIterator[Store]:
         async with Docker(swarm.endpoint) as docker:
             try:
-                yield SwarmStore(docker, "f")
+                yield DocumentStore(SwarmKeeper(docker, "f"))
             finally:
                 for service in await docker.services({FLEET: "f"}):
                     await docker.remove_service(service["ID"])

@@ -19,10 +19,12 @@ from shoal.api.controller import open_queues
 from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller
+from shoal.control.document_store import DocumentStore
+from shoal.control.lease import Lease
 from shoal.control.parts import Parts
 from shoal.control.registries import Registries
-from shoal.control.swarm_lease import Lease
-from shoal.control.swarm_store import SwarmStore
+from shoal.control.swarm_keeper import SwarmKeeper
+from shoal.control.swarm_lease import SwarmLease
 from shoal.core.action import Action, ActionFailure
 from shoal.core.masking import Mask
 from shoal.core.observed import Observed
@@ -67,7 +69,7 @@ async def run_swarm_controller(fleet: str, *, certificate_s: float) -> None:
     identity = authority.issue("controller", holder, now=time.time(), ttl_s=certificate_s)
     credentials = Credentials(identity)
     async with Docker(find_endpoint(None, {})) as docker, asyncio.TaskGroup() as tasks:
-        lease = Lease(docker, fleet, holder, gone=lambda task: _has_ended(docker, task))
+        lease = Lease(SwarmLease(docker, fleet), holder, gone=lambda task: _has_ended(docker, task))
         await lease.acquire()
         beside = [tasks.create_task(lease.keep()), tasks.create_task(keep_issued(credentials, authority))]
         remote = Remote(
@@ -104,7 +106,7 @@ async def _control(
                 inspector=engine,
                 platform=SwarmPlatform(docker, own, Path(SEED_FILE).read_bytes(), images),
                 gateways=gateways,
-                store=SwarmStore(docker, fleet),
+                store=DocumentStore(SwarmKeeper(docker, fleet)),
                 open_queues=open_queues,
                 open_outside=RabbitMqQueues,
                 read_secret=lambda use: _read_secret(fleet, use),

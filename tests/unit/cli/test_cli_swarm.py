@@ -17,8 +17,9 @@ from shoal.cli.local.place import LocalPlace
 from shoal.cli.options import Common
 from shoal.cli.swarm import installation
 from shoal.cli.swarm.place import SwarmPlace
+from shoal.control.document_store import DocumentStore
 from shoal.control.store import StoredFleet
-from shoal.control.swarm_store import SwarmStore
+from shoal.control.swarm_keeper import SwarmKeeper
 from shoal.engines.swarm.docker import Docker, DockerUnavailable
 from shoal.spec.model import Fleet
 from tests.fake_docker import FakeDocker
@@ -51,7 +52,7 @@ class Swarm:
         self.docker.in_use.clear()
 
     async def stored(self) -> StoredFleet:
-        found = await SwarmStore(self.docker, "warehouse").read_fleet()
+        found = await DocumentStore(SwarmKeeper(self.docker, "warehouse")).read_fleet()
         assert found is not None
         return found
 
@@ -121,7 +122,7 @@ def test_down_without_a_controller(swarm: Swarm, run: Run) -> None:
 
     async def put() -> None:
         fleet = Fleet.model_validate({"fleet": "warehouse", "agents": {"web": {"command": "x", "port": 1}}})
-        store = SwarmStore(swarm.docker, "warehouse")
+        store = DocumentStore(SwarmKeeper(swarm.docker, "warehouse"))
         await store.write_fleet(fleet, directory="/", by="a", at=0, expected_generation=0)
         await swarm.docker.create_service(
             {"Name": "warehouse_web_1", "Labels": {"shoal.fleet": "warehouse", "shoal.role": "revision"}}
@@ -143,7 +144,7 @@ def test_what_secrets_held_is_gone_after_down(swarm: Swarm, reached: FakeControl
     assert run("up", "-d", "-e", "staging").code == 0
     (kept,) = [name for name, each in swarm.docker.kept["secrets"].items() if "shoal.digest" in each["Spec"]["Labels"]]
     swarm.docker.in_use.add(kept)
-    store = SwarmStore(swarm.docker, "warehouse")
+    store = DocumentStore(SwarmKeeper(swarm.docker, "warehouse"))
     asyncio.run(store.write_fleet(None, directory="/", by="down", at=0, expected_generation=1))  # as a controller does
     assert run("down", "-e", "staging").code == 0
     assert kept not in swarm.docker.kept["secrets"]

@@ -10,25 +10,31 @@ from pathlib import Path
 
 import pytest
 
+from shoal.control.document_store import DocumentStore
+from shoal.control.kubernetes_keeper import KubernetesKeeper
 from shoal.control.memory_store import MemoryStore
 from shoal.control.sqlite_store import SqliteStore, check_file, open_store
 from shoal.control.store import Store
-from shoal.control.swarm_store import SwarmStore
+from shoal.control.swarm_keeper import SwarmKeeper
 from shoal.errors import NewerState, StoreError
 from tests.fake_docker import FakeDocker
+from tests.fake_kubernetes import FakeKubernetes
 from tests.store_contract import StoreContract, put, put_version, versions
 
 
 class TestStores(StoreContract):
     """On each of them."""
 
-    @pytest.fixture(params=["memory", "sqlite", "swarm"])
+    @pytest.fixture(params=["memory", "sqlite", "swarm", "kubernetes"])
     async def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
         if request.param == "memory":
             yield MemoryStore()
             return
         if request.param == "swarm":
-            yield SwarmStore(FakeDocker(), "f")
+            yield DocumentStore(SwarmKeeper(FakeDocker(), "f"))
+            return
+        if request.param == "kubernetes":
+            yield DocumentStore(KubernetesKeeper(FakeKubernetes(), "f"))
             return
         async with open_store(tmp_path / "state.db") as opened:
             yield opened

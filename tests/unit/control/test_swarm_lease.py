@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.control.swarm_lease import LEASE, TERM_S, Lease
+from shoal.control.lease import TERM_S, Lease
+from shoal.control.swarm_lease import LEASE, SwarmLease
 from shoal.errors import Conflict, EngineUnavailable
 from tests.fake_docker import FakeDocker
 
@@ -52,7 +53,7 @@ async def nobody_knows(_: str) -> bool:
 
 
 def lease(swarm: FakeDocker, time: Time, holder: str, gone: Callable[[str], Awaitable[bool]] = nobody_knows) -> Lease:
-    return Lease(swarm, "f", holder, gone=gone, now=time.read, sleep=time.sleep)
+    return Lease(SwarmLease(swarm, "f"), holder, gone=gone, now=time.read, sleep=time.sleep)
 
 
 async def test_who_comes_first_acts() -> None:
@@ -145,7 +146,13 @@ async def test_never_two(delays: list[tuple[float, float, bool, bool]], count: i
     await swarm.create_service(STATE)
     drawn = itertools.cycle(delays)
     leases = [
-        Lease(Slow(swarm, time, lambda: next(drawn)), "f", f"c{n}", gone=nobody_knows, now=time.read, sleep=time.sleep)  # type: ignore[arg-type]
+        Lease(
+            SwarmLease(Slow(swarm, time, lambda: next(drawn)), "f"),  # type: ignore[arg-type]
+            f"c{n}",
+            gone=nobody_knows,
+            now=time.read,
+            sleep=time.sleep,
+        )
         for n in range(count)
     ]
     most = 0

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from shoal.control.document_store import DocumentStore
 from shoal.control.store import SecretRecord
-from shoal.control.swarm_store import SwarmStore
+from shoal.control.swarm_keeper import SwarmKeeper
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 from shoal.errors import Conflict, NewerState
@@ -15,14 +16,13 @@ from shoal.spec.model import Fleet
 from tests.fake_docker import FakeDocker
 
 FLEET = Fleet.model_validate({"fleet": "f", "agents": {"a": {"command": "serve", "port": 80}}})
-MEANWHILE_S = 1767225600.0 + 60  # a minute after whatever the fake made
 
 
-def store(swarm: FakeDocker, at: float = MEANWHILE_S) -> SwarmStore:
-    return SwarmStore(swarm, "f", clock=lambda: at)
+def store(swarm: FakeDocker) -> DocumentStore:
+    return DocumentStore(SwarmKeeper(swarm, "f"))
 
 
-async def put(kept: SwarmStore, fleet: Fleet = FLEET, expected: int = 0) -> None:
+async def put(kept: DocumentStore, fleet: Fleet = FLEET, expected: int = 0) -> None:
     await kept.write_fleet(fleet, directory="/p", by="ann", at=1.0, expected_generation=expected)
 
 
@@ -83,9 +83,11 @@ async def test_large_documents_are_configs() -> None:
     assert stored is not None and stored.fleet == large(1)
     left = {"shoal.fleet": "f", "shoal.role": "state"}
     await swarm.create_config("f_shoal-fleet_left-behind", b"", left)
+    swarm.now += 60
     await put(store(swarm), large(2), expected=1)
     assert "f_shoal-fleet_left-behind" in swarm.kept["configs"] and not before & set(swarm.kept["configs"])
-    await put(store(swarm, MEANWHILE_S + 3600), large(3), expected=2)
+    swarm.now += 3600
+    await put(store(swarm), large(3), expected=2)
     assert "f_shoal-fleet_left-behind" not in swarm.kept["configs"]
 
 
@@ -148,3 +150,21 @@ async def test_a_thousand_agents_fit() -> None:
     await kept.write({"agent-7": AgentRecord(desired=4)}, decisions[35:36])
     assert len(await store(swarm).read_decisions("agent-7")) == 6
     assert len(before - set(swarm.kept["configs"])) <= 2  # of all documents only those that it is in
+
+
+async def test_what_the_first_shoal_stored_is_read() -> None:
+    """Where a fleet's state is on a Swarm, and how, stays: it outlives every version."""
+    swarm = FakeDocker()
+    records = (
+        "z:eJxFjEEKgDAMBP+y59685StFJNgUhdCWptWD+HcVFG877DAHGHQgiK1VAmhwKGsCpa7q0IuB/OgQ8p7eqWxtirc9cfs8mxcJXQUEONSsmvt/Nq7"
+        "taUdWk5ulbg/68TwveY4q7g=="
+    )
+    labels = {"shoal.fleet": "f", "shoal.role": "state", "shoal.schema": "1", "shoal.document.records": records}
+    await swarm.create_service({"Name": "f_shoal-state", "Labels": {**labels, "shoal.lease": "c 7"}})
+    assert await store(swarm).read_records() == {"a": AgentRecord(desired=3)}
+    await put(store(swarm), large(1))
+    written = swarm.kept["services"]["f_shoal-state"]["Spec"]["Labels"]
+    assert written.items() >= {**labels, "shoal.lease": "c 7"}.items()
+    assert written["shoal.document.fleet"].split(",") == [
+        name for name in swarm.kept["configs"] if name.startswith("f_shoal-fleet_")
+    ]

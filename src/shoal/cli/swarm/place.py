@@ -76,10 +76,11 @@ class SwarmPlace:
 
     @asynccontextmanager
     async def store(self, *, make: bool = False) -> AsyncGenerator[Store]:
-        from shoal.control.swarm_store import SwarmStore
+        from shoal.control.document_store import DocumentStore
+        from shoal.control.swarm_keeper import SwarmKeeper
 
         async with self.docker() as docker:  # the first write makes it, whoever writes
-            yield SwarmStore(docker, self.fleet)
+            yield DocumentStore(SwarmKeeper(docker, self.fleet))
 
     async def contents(self, *, make: bool = False) -> SwarmContents:
         from shoal.control.swarm_contents import SwarmContents

@@ -24,6 +24,8 @@ NO_LABELS: Mapping[str, str] = {}
 
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
 _WATCH_S = 300  # then the server ends it, and another one goes on from there
@@ -71,12 +73,14 @@ class Kubernetes:
         *,
         params: Mapping[str, str] | None = None,
         json: object = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
         asked: str = "",
     ) -> Any:
         """The answer's JSON. `asked` says in words what it was about."""
         for attempt in range(_TRIES):
-            async with self._open(method, path, params=params, json=json, content_type=content_type) as answer:
+            asking = self._open(method, path, params=params, json=json, content_type=content_type, accept=accept)
+            async with asking as answer:
                 body = await answer.read()
                 if answer.status < 400:
                     return json_format.loads(body) if body else None
@@ -118,6 +122,14 @@ class Kubernetes:
         for item in items:
             item["kind"], item["apiVersion"] = kind.name, kind.api_version
         return items, str(told["metadata"].get("resourceVersion", ""))
+
+    async def list_metadata(self, kind: Kind, labels: Mapping[str, str]) -> list[JSON]:
+        """All of a kind, of each its `metadata` alone: for what is large, or nobody's to read."""
+        told = await self.request(
+            "GET", kind.path(self.namespace), params={"labelSelector": _selector(labels)}, accept=_METADATA,
+            asked=f"list {kind.plural}",
+        )  # fmt: skip
+        return told["items"]
 
     async def watch(
         self, kind: Kind, labels: Mapping[str, str], version: str
@@ -242,7 +254,8 @@ class Kubernetes:
         *,
         params: Mapping[str, str] | None = None,
         json: object = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
         timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109 - aiohttp's, of several parts
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """The answer, its head read; once more where the credentials were refused and others can be had."""
@@ -250,7 +263,7 @@ class Kubernetes:
             raise RuntimeError("the client of Kubernetes was not entered")
         data = None if json is None else json_format.dumps(json, separators=(",", ":")).encode()
         for again in (True, False):
-            headers = await self._headers()
+            headers = {"Accept": accept, **await self._headers()}
             if data is not None:
                 headers["Content-Type"] = content_type
             asking = self._session.request(
@@ -276,11 +289,8 @@ class Kubernetes:
                     return
 
     async def _headers(self) -> dict[str, str]:
-        headers = {"Accept": "application/json"}
         token = await self.access.credentials.authorization(self.access.tls)
-        if token is not None:
-            headers["Authorization"] = token
-        return headers
+        return {} if token is None else {"Authorization": token}
 
     def _unavailable(self, error: BaseException) -> EngineError:
         where = f"Kubernetes at {self.access.server}"

@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from shoal.errors import Conflict, EngineError, EngineUnavailable
 
+ALREADY_EXISTS = "AlreadyExists"  # a reason
+
 
 class KubernetesError(EngineError):
     """The API server refused. `status` is HTTP's, `reason` the API's word for it (`Forbidden`), `said` its message."""

@@ -1,8 +1,9 @@
-"""The store of a fleet on Docker Swarm: a service without replicas, whose version index is compare-and-set.
+"""The store of a fleet as documents: one small root, which is compare-and-set, and what it names.
 
-Its labels hold small documents themselves, and of large ones the names of the configs that do; those are named by their
-content and never change. A writer that dies between the two leaves configs that nobody names: a later write removes
-them. Nothing here needs a volume, so the controller may run on whichever manager.
+The root holds small documents themselves, and of large ones the names of the parts that do; those are named by their
+content and never change. A writer that dies between the two leaves parts that nobody names: a later write removes them.
+Where root and parts are kept is a keeper's to know, one for each engine. Nothing here needs a volume, so the controller
+may run on whichever machine.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ import asyncio
 import base64
 import hashlib
 import random
-import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,40 +24,72 @@ from shoal.control.memory_store import Kept, MemoryStore
 from shoal.control.store import DECISIONS_KEPT, History, SecretRecord, StoredFleet
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
-from shoal.engines.swarm.docker import DockerError
-from shoal.engines.swarm.names import FLEET, Role, fleet_labels, object_name, own_name
 from shoal.errors import Conflict, NewerState, StoreError
 from shoal.spec.model import Fleet
 
 SCHEMA_VERSION = 1
-_SCHEMA = "shoal.schema"
-_DOCUMENT = "shoal.document."
-_INLINE_BYTES = 4 * 1024  # of each document: all labels are copied with every write of the service
-_CONFIG_BYTES = 400 * 1024  # Docker takes half a megabyte, older ones no more
+_INLINE_BYTES = 4 * 1024  # of each document: the whole root is copied with every write
+_PART_BYTES = 400 * 1024  # Docker takes half a megabyte, older ones no more, Kubernetes one of them
 _ORPHAN_S = 600.0  # somebody may be about to name a younger one
 _TRIES = 30
 _LONGEST_WAIT_S = 0.5
-_NO_LABELS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What the keeper has of a root: the state's version, by document what is said of it, and by `found`, which is the
+    keeper's own, which of the root's versions that was."""
+
+    schema: str
+    documents: Mapping[str, str]
+    found: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`made_at` is by the clock of whoever keeps it: epoch seconds, to be compared among parts alone."""
+
+    name: str
+    made_at: float
 
 
 class Keeper(Protocol):
-    """What it takes of `Docker` to keep the state: services and configs."""
+    """Where one fleet's root and parts are. Methods raise EngineError where that can't be asked."""
 
-    async def service(self, name: str) -> dict[str, Any]: ...
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        ...
 
-    async def create_service(self, spec: Mapping[str, Any]) -> str: ...
+    async def read(self) -> Root | None:
+        """`None` where there is none. Raises StoreError where there is somebody else's."""
+        ...
 
-    async def write_service(self, service_id: str, version: int, spec: Mapping[str, Any]) -> None: ...
+    async def make(self, schema: str) -> Root:
+        """An empty one; of several at once one makes it."""
+        ...
 
-    async def update_service(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> bool: ...
+    async def write(self, root: Root, documents: Mapping[str, str]) -> None:
+        """Raises Conflict where somebody wrote it after `root` was read."""
+        ...
 
-    async def config(self, name: str) -> dict[str, Any]: ...
+    async def part(self, name: str) -> bytes | None:
+        """`None` where it is gone."""
+        ...
 
-    async def configs(self, labels: Mapping[str, str]) -> list[dict[str, Any]]: ...
+    async def put_part(self, document: str, digest: str, content: bytes) -> str:
+        """Its name, which no other content has; there may be one already."""
+        ...
 
-    async def create_config(self, name: str, data: bytes, labels: Mapping[str, str]) -> str: ...
+    async def parts(self) -> Sequence[Part]: ...
 
-    async def remove_config(self, name: str) -> None: ...
+    async def remove_part(self, name: str) -> None:
+        """Gone already is fine."""
+        ...
+
+
+class _PartGoneError(Exception):
+    """Another one took its place since the root was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +115,12 @@ _KINDS: Mapping[str, TypeAdapter[Any]] = {
 _EMPTY: Mapping[str, Callable[[], Any]] = {"fleet": _Stored, "history": _Past}
 
 
-class SwarmStore:
-    """See `shoal.control.store.Store`. Methods raise EngineError where Swarm can't be asked, too."""
+class DocumentStore:
+    """See `shoal.control.store.Store`. Methods raise EngineError where the keeper's engine can't be asked, too."""
 
-    def __init__(self, docker: Keeper, fleet: str, clock: Callable[[], float] = time.time) -> None:
-        self._docker, self._fleet, self._clock = docker, fleet, clock
-        self._name = own_name(fleet, Role.STATE.value)
-        self._read: dict[str, tuple[str, Any]] = {}  # by document: what its label said, and what it held
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._read: dict[str, tuple[str, Any]] = {}  # by document: what the root said of it, and what it held
 
     async def read_fleet(self) -> StoredFleet | None:
         return await MemoryStore(await self._load("fleet")).read_fleet()
@@ -163,47 +193,45 @@ class SwarmStore:
 
     # Documents.
 
-    async def _load(self, *documents: str, labels: Mapping[str, str] | None = None) -> Kept:
+    async def _load(self, *documents: str) -> Kept:
         """What these documents hold; the others are empty."""
         for _ in range(_TRIES):
-            service = None if labels is not None else await self._service()
-            told = labels if labels is not None else (service["Spec"]["Labels"] if service else _NO_LABELS)
-            self._check_schema(told)
             try:
-                return _kept({name: await self._document(name, told.get(_DOCUMENT + name, "")) for name in documents})
-            except DockerError as error:
-                if error.status != 404 or labels is not None:
-                    raise
-                # another one took its place since the labels were read
-        raise StoreError(f"{self._name}: a part of the state is gone from the Swarm; `shoal up` starts with what runs")
+                return await self._load_from(await self._keeper.read(), *documents)
+            except _PartGoneError:
+                continue
+        raise StoreError(f"{self._keeper.where}: a part of the state is gone; `shoal up` starts with what runs")
+
+    async def _load_from(self, root: Root | None, *documents: str) -> Kept:
+        told: Mapping[str, str] = {} if root is None else root.documents
+        if root is not None:
+            self._check_schema(root.schema)
+        return _kept({name: await self._document(name, told.get(name, "")) for name in documents})
 
     async def _change(self, work: Callable[[MemoryStore], Awaitable[None]], *documents: str) -> None:
         """Does the work on these documents and writes what came of it, as often as somebody else was first. Raises
         what the work raises."""
         for attempt in range(_TRIES):
-            service = await self._service() or await self._make()
-            labels = service["Spec"]["Labels"]
+            root = await self._keeper.read() or await self._keeper.make(str(SCHEMA_VERSION))
             try:
-                kept = await self._load(*documents, labels=labels)
-            except DockerError as error:
-                if error.status != 404:
-                    raise
+                kept = await self._load_from(root, *documents)
+            except _PartGoneError:
                 continue
             await work(MemoryStore(kept))
             new = {name: await self._put(name, _part(kept, name)) for name in documents}
-            spec = {**service["Spec"], "Labels": {**labels, **{_DOCUMENT + name: told for name, told in new.items()}}}
-            if spec["Labels"] == labels:
+            told = {**root.documents, **new}
+            if told == root.documents:
                 return
             try:
-                await self._docker.write_service(service["ID"], service["Version"]["Index"], spec)
+                await self._keeper.write(root, told)
             except Conflict:
                 await asyncio.sleep(random.uniform(0, min(_LONGEST_WAIT_S, 0.01 * 2**attempt)))
                 continue
-            for name, told in new.items():
-                self._read[name] = (told, _part(kept, name))
-            await self._tidy(spec["Labels"], replaced={labels.get(_DOCUMENT + name, "") for name in new})
+            for name, said in new.items():
+                self._read[name] = (said, _part(kept, name))
+            await self._tidy(told, replaced=[root.documents.get(name, "") for name in new])
             return
-        raise StoreError(f"{self._name}: {_TRIES} others in a row wrote the state first; try it again")
+        raise StoreError(f"{self._keeper.where}: {_TRIES} others in a row wrote the state first; try it again")
 
     async def _document(self, name: str, told: str) -> Any:
         if not told:
@@ -215,7 +243,8 @@ class SwarmStore:
             value = _KINDS[name].validate_json(zlib.decompress(await self._fetch(told)))
         except (ValidationError, ValueError, zlib.error) as error:
             raise StoreError(
-                f"{self._name}: this Shoal can't read what is stored as {name}: {error}; use the one that wrote it"
+                f"{self._keeper.where}: this Shoal can't read what is stored as {name}: {error}; use the one that "
+                "wrote it"
             ) from error
         self._read[name] = (told, value)
         return value
@@ -223,67 +252,46 @@ class SwarmStore:
     async def _fetch(self, told: str) -> bytes:
         if told.startswith("z:"):
             return base64.b64decode(told[2:])
-        parts = [await self._docker.config(name) for name in told.split(",")]
-        return b"".join(base64.b64decode(part["Spec"]["Data"]) for part in parts)
+        contents: list[bytes] = []
+        for name in told.split(","):
+            content = await self._keeper.part(name)
+            if content is None:
+                raise _PartGoneError
+            contents.append(content)
+        return b"".join(contents)
 
     async def _put(self, name: str, value: Any) -> str:
-        """What the label says of a document: itself, or the configs that hold it."""
+        """What the root says of a document: itself, or the parts that hold it."""
         content = zlib.compress(_KINDS[name].dump_json(value, by_alias=True), 6)
         if len(content) <= _INLINE_BYTES:
             return f"z:{base64.b64encode(content).decode()}"
         named: list[str] = []
-        for start in range(0, len(content), _CONFIG_BYTES):
-            part = content[start : start + _CONFIG_BYTES]
-            config = object_name(self._fleet, f"shoal-{name}", hashlib.sha256(part).hexdigest()[:16])
-            await self._docker.create_config(config, part, fleet_labels(self._fleet, Role.STATE))
-            named.append(config)
+        for start in range(0, len(content), _PART_BYTES):
+            part = content[start : start + _PART_BYTES]
+            named.append(await self._keeper.put_part(name, hashlib.sha256(part).hexdigest()[:16], part))
         return ",".join(named)
 
-    async def _tidy(self, labels: Mapping[str, str], replaced: set[str]) -> None:
-        """Removes the configs that were replaced, and those that somebody left behind."""
-        named = {name for key, told in labels.items() if key.startswith(_DOCUMENT) for name in told.split(",")}
-        old = {name for told in replaced if told and not told.startswith("z:") for name in told.split(",")}
+    async def _tidy(self, documents: Mapping[str, str], replaced: Sequence[str]) -> None:
+        """Removes the parts that were replaced, and those that somebody left behind."""
+        named, old = _parts_in(documents.values()), _parts_in(replaced)
         if not old:
             return
-        for config in await self._docker.configs(fleet_labels(self._fleet, Role.STATE)):
-            name = config["Spec"]["Name"]
-            age_s = self._clock() - datetime.fromisoformat(config["CreatedAt"].replace("Z", "+00:00")).timestamp()
-            if name not in named and (name in old or age_s > _ORPHAN_S):
-                await self._docker.remove_config(config["ID"])
+        parts = await self._keeper.parts()
+        newest = max((part.made_at for part in parts), default=0.0)
+        for part in parts:
+            if part.name not in named and (part.name in old or newest - part.made_at > _ORPHAN_S):
+                await self._keeper.remove_part(part.name)
 
-    # The service.
-
-    async def _service(self) -> dict[str, Any] | None:
-        try:
-            return await self._docker.service(self._name)
-        except DockerError as error:
-            if error.status == 404:
-                return None
-            raise
-
-    async def _make(self) -> dict[str, Any]:
-        """Of several at once one makes it."""
-        labels = {**fleet_labels(self._fleet, Role.STATE), _SCHEMA: str(SCHEMA_VERSION)}
-        spec = {
-            "Name": self._name,
-            "Labels": labels,
-            "Mode": {"Replicated": {"Replicas": 0}},
-            "TaskTemplate": {"ContainerSpec": {"Image": "shoal-state", "Labels": {FLEET: self._fleet}}},
-        }
-        try:
-            await self._docker.create_service(spec)
-        except DockerError as error:
-            if error.status != 409:
-                raise
-        return await self._docker.service(self._name)
-
-    def _check_schema(self, labels: Mapping[str, str]) -> None:
-        found = labels.get(_SCHEMA, str(SCHEMA_VERSION))
+    def _check_schema(self, found: str) -> None:
         if not found.isdigit() or int(found) > SCHEMA_VERSION:
             raise NewerState(
-                f"{self._name}: written by a newer Shoal (state version {found}, this one knows {SCHEMA_VERSION}); use "
-                "that Shoal"
+                f"{self._keeper.where}: written by a newer Shoal (state version {found}, this one knows "
+                f"{SCHEMA_VERSION}); use that Shoal"
             )
+
+
+def _parts_in(documents: Iterable[str]) -> set[str]:
+    return {name for told in documents if told and not told.startswith("z:") for name in told.split(",")}
 
 
 def _kept(documents: Mapping[str, Any]) -> Kept:

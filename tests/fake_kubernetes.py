@@ -1,0 +1,136 @@
+"""A Kubernetes of values: objects of one namespace, with the refusals of a real one, and nothing that acts on them."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from shoal.engines.kubernetes.api import Access, Kind, Kubernetes
+from shoal.engines.kubernetes.api.credentials import StaticToken
+from shoal.engines.kubernetes.api.refusals import refusal
+
+SERVER = "fake://kubernetes"
+LARGEST_BYTES = 1 << 20  # of all that a ConfigMap or Secret holds
+NO_LABELS: Mapping[str, str] = {}
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+
+
+class FakeKubernetes(Kubernetes):
+    """Each write takes the next version, as etcd's revisions do.
+
+    `before_write` is called before each replacement, as somebody else's chance; `away` makes every call fail; `writes`
+    counts the objects that were replaced; `now` is what things are stamped by (epoch seconds).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Access(SERVER, None, StaticToken(None)), "f")
+        self.kept: dict[str, dict[str, dict[str, Any]]] = {}  # by kind and name
+        self.before_write: Callable[[], None] = lambda: None
+        self.away: Exception | None = None
+        self.writes = 0
+        self.now = 1767225600.0
+        self._versions = count(1)
+
+    def of(self, kind: Kind) -> dict[str, dict[str, Any]]:
+        """The objects of a kind, by name."""
+        return self.kept.setdefault(kind.name, {})
+
+    async def get(self, kind: Kind, name: str) -> dict[str, Any]:
+        return copy.deepcopy(self._find(kind, name, "get"))
+
+    async def list(
+        self, kind: Kind, labels: Mapping[str, str] = NO_LABELS, *, fields: str = ""
+    ) -> tuple[list[dict[str, Any]], str]:
+        assert not fields
+        return self._select(kind, labels), str(next(self._versions))
+
+    async def list_metadata(self, kind: Kind, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        return [{"metadata": each["metadata"]} for each in self._select(kind, labels)]
+
+    async def create(self, kind: Kind, item: Mapping[str, Any]) -> dict[str, Any]:
+        name = item["metadata"]["name"]
+        self._answer()
+        _check(kind, item)
+        if name in self.of(kind):
+            raise _refused(f"create {kind.name} {name}", 409, "AlreadyExists", f'{kind.plural} "{name}" already exists')
+        stamped = f"{datetime.fromtimestamp(self.now, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        made = copy.deepcopy(dict(item))
+        made["metadata"] |= {"creationTimestamp": stamped, "resourceVersion": str(next(self._versions))}
+        self.of(kind)[name] = made
+        return copy.deepcopy(made)
+
+    async def replace(self, kind: Kind, item: Mapping[str, Any]) -> dict[str, Any]:
+        name = item["metadata"]["name"]
+        self.before_write()
+        found = self._find(kind, name, "update")
+        _check(kind, item)
+        if found.get("immutable") and any(found.get(key) != item.get(key) for key in ("data", "binaryData")):
+            raise _refused(f"update {kind.name} {name}", 422, "Invalid", "field is immutable when `immutable` is set")
+        if found["metadata"]["resourceVersion"] != item["metadata"].get("resourceVersion"):
+            said = f'Operation cannot be fulfilled on {kind.plural} "{name}": the object has been modified'
+            raise _refused(f"update {kind.name} {name}", 409, "Conflict", said)
+        self.writes += 1
+        return self._write(kind, item)
+
+    async def patch(self, kind: Kind, name: str, change: Mapping[str, Any], sub: str | None = None) -> dict[str, Any]:
+        assert sub is None and set(change) == {"metadata"}
+        patched = copy.deepcopy(self._find(kind, name, "patch"))
+        for key, value in change["metadata"].items():
+            patched["metadata"][key] = {**patched["metadata"].get(key, {}), **value}
+        return self._write(kind, patched)
+
+    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> None:
+        self._answer()
+        self.of(kind).pop(name, None)
+
+    def _write(self, kind: Kind, item: Mapping[str, Any]) -> dict[str, Any]:
+        written = copy.deepcopy(dict(item))
+        written["metadata"]["resourceVersion"] = str(next(self._versions))
+        self.of(kind)[written["metadata"]["name"]] = written
+        return copy.deepcopy(written)
+
+    def _find(self, kind: Kind, name: str, verb: str) -> dict[str, Any]:
+        self._answer()
+        if name not in self.of(kind):
+            raise _refused(f"{verb} {kind.name} {name}", 404, "NotFound", f'{kind.plural} "{name}" not found')
+        return self.of(kind)[name]
+
+    def _select(self, kind: Kind, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        self._answer()
+        found = self.of(kind).values()
+        return [copy.deepcopy(each) for each in found if labels.items() <= each["metadata"]["labels"].items()]
+
+    def _answer(self) -> None:
+        if self.away is not None:
+            raise self.away
+
+
+def _check(kind: Kind, item: Mapping[str, Any]) -> None:
+    """What every object has to be."""
+    about = item["metadata"]
+    assert (item["kind"], item["apiVersion"]) == (kind.name, kind.api_version)
+    assert _NAME.fullmatch(about["name"]), about["name"]
+    for value in about.get("labels", {}).values():
+        assert _LABEL.fullmatch(value), value
+    if kind.name not in {"ConfigMap", "Secret"}:
+        return
+    encoded = dict(item.get("binaryData") or {}) | dict(item["data"] if kind.name == "Secret" else {})
+    plain = dict(item.get("data") or {}) if kind.name == "ConfigMap" else {}
+    for key in (*encoded, *plain):
+        assert _KEY.fullmatch(key), key
+    held = [base64.b64decode(value, validate=True) for value in encoded.values()]
+    held += [value.encode() for value in plain.values()]
+    if sum(map(len, held)) > LARGEST_BYTES:
+        raise _refused(f"write {kind.name} {about['name']}", 422, "Invalid", "Too long: may not be more than 1048576")
+
+
+def _refused(asked: str, status: int, reason: str, said: str) -> Exception:
+    return refusal(SERVER, asked, status, {"reason": reason, "message": said})
