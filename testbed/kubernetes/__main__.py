@@ -25,13 +25,16 @@ def _node_verbs(bed: KubeBed) -> NodeVerbs:
 def main() -> int:
     try:
         bed = environment.bed_from_environment()
-        return _do(bed, _parser(bed).parse_args())
+        words, passed_on = sys.argv[1:], list[str]()
+        if words[:1] == ["kubectl"]:  # whose own options come first: `kubectl -n shop get pods`
+            words, passed_on = words[:1], words[1:]
+        return _do(bed, _parser(bed).parse_args(words), passed_on)
     except BedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def _do(bed: KubeBed, arguments: argparse.Namespace) -> int:
+def _do(bed: KubeBed, arguments: argparse.Namespace, passed_on: list[str]) -> int:
     verb: str = arguments.verb
     if verb == "status":
         states = life.status(bed) if bed.kube_shape.read() is not None else []
@@ -41,9 +44,9 @@ def _do(bed: KubeBed, arguments: argparse.Namespace) -> int:
         print(f"export KUBECONFIG={bed.kubeconfig}")
         return 0
     if verb in ("kubectl", "sh"):
-        command = _kubectl(bed) if verb == "kubectl" else machine.inside(bed.node_named(arguments.command.pop(0)), [])
-        words = [*command, *(arguments.command or ([] if verb == "kubectl" else ["sh"]))]
-        os.execvp(words[0], words)
+        inside = verb == "sh" and machine.inside(bed.node_named(arguments.node), arguments.command or ["sh"])
+        command = inside or [*_kubectl(bed), *passed_on]
+        os.execvp(command[0], command)
     started = time.monotonic()
     with held(bed):
         _change(bed, verb, arguments)
@@ -103,8 +106,10 @@ def _parser(bed: KubeBed) -> argparse.ArgumentParser:
     for verb, text in (("stop", "ends a part of the control plane, or an agent of the bed"), ("run", "runs it again")):
         verbs.add_parser(verb, help=text).add_argument("part", choices=(*control_plane.PARTS, *agents.AGENTS))
     verbs.add_parser("env", help="the line for a shell that KUBECONFIG is the bed's by")
-    for verb, text in (("kubectl", "Kubernetes' command line on the bed"), ("sh", "NODE and a command inside it")):
-        verbs.add_parser(verb, help=text).add_argument("command", nargs=argparse.REMAINDER)
+    verbs.add_parser("kubectl", help="Kubernetes' command line on the bed", add_help=False)
+    inside = verbs.add_parser("sh", help="a command, or a shell, in a node's namespaces")
+    inside.add_argument("node")
+    inside.add_argument("command", nargs=argparse.REMAINDER)
     return parser
 
 

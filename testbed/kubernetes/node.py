@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed.archive import Image, render_image, write_archive
+from testbed.archive import Image, write_archive
 from testbed.commands import BedError, launch, on_each, run, until
 from testbed.debian_root import make_root
 from testbed.kubernetes.bed import DNS_ADDRESS, KubeBed, kubeconfig_of, pods_of
-from testbed.layers import LayerCache, key_of
+from testbed.kubernetes.pod_images import PAUSE, node_images
 from testbed.swarm import cgroups, network
 from testbed.swarm import node as machine
 from testbed.swarm.bed import Node
@@ -23,8 +23,6 @@ _PACKAGES = (
     *("containerd", "runc", "containernetworking-plugins", "iptables", "nftables", "iproute2", "conntrack", "procps"),
 )
 _SUITE = "sid"
-_PAUSE = "shoal-testbed/pause:1"
-_PAUSES = "trap 'exit 0' TERM INT; while :; do /busybox sleep 86400 & wait $!; done"
 _READY_S = 30.0
 _LOAD_S = 300.0
 _CONTROLLERS = ("memory", "cpuacct", "cpu", "cpuset", "pids", "freezer", "devices", "blkio", "hugetlb", "systemd")
@@ -81,7 +79,7 @@ def start(node: Node, bed: KubeBed, binaries: Path) -> None:
     if not _answers(node):
         _launch(node, "containerd", ["containerd", "--config", str(node.directory / "containerd.toml")])
         until(lambda: _answers(node), f"the containerd of {node.name}", timeout_s=_READY_S)
-    load(node, [_pause(bed)])
+    load(node, node_images(bed, node_root(bed.cache)))
     programs = _give_files(node, bed, binaries)
     settings = ["--config", str(node.directory / "kubelet.json"), "--kubeconfig", str(node.directory / "kubeconfig")]
     labels = f"topology.kubernetes.io/zone=z{(node.number - 1) % 3 + 1}"
@@ -181,19 +179,6 @@ def _make_groups(node: Node) -> list[Path]:
     return list(groups.values())
 
 
-def _pause(bed: KubeBed) -> Image:
-    """What holds a pod's namespaces."""
-    program = node_root(bed.cache) / "usr/bin/busybox"
-
-    def fill(tree: Path) -> None:
-        (tree / "busybox").write_bytes(program.read_bytes())
-        (tree / "busybox").chmod(0o755)
-
-    layer = LayerCache(bed.cache / "layers").get("pause", key_of(files=[program]), fill)
-    config: dict[str, Any] = {"Entrypoint": ["/busybox", "sh", "-c", _PAUSES], "Env": ["PATH=/"]}
-    return render_image(_PAUSE, [layer], config)
-
-
 def _give_files(node: Node, bed: KubeBed, binaries: Path) -> Path:
     """What of the bed the node needs on its own disk, which is all that it sees; the directory of the programs."""
     programs = node.directory / "programs"
@@ -236,7 +221,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.zfs", "io.containerd.nri.v1.nr
 [grpc]
   address = "/run/containerd/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "docker.io/{_PAUSE}"
+  sandbox_image = "docker.io/{PAUSE}"
   disable_apparmor = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 
 from testbed.commands import BedError
-from testbed.kubernetes import binaries
+from testbed.kubernetes import binaries, life
+from testbed.kubernetes.__main__ import main
+from testbed.kubernetes.agents import addons_of
 from testbed.kubernetes.authority import kubeconfig_of, make_keys
 from testbed.kubernetes.bed import KubeBed, KubeShape, pods_of
 from testbed.kubernetes.control_plane import part_of
@@ -80,6 +85,31 @@ def test_every_version_has_its_modules_pinned() -> None:
         replaced = re.findall(r"^\s*k8s\.io/\S+ => k8s\.io/\S+ (\S+)$", text, re.MULTILINE)
         assert len(replaced) > 20 and set(replaced) == {f"v0.{version.partition('.')[2]}"}
         assert (MODULES / version / "go.sum").stat().st_size > 10_000
+
+
+def test_addons_are_whole_but_for_the_beds_address() -> None:
+    """metrics-server is asked at the address where it runs; every object has a name."""
+    text = addons_of(KubeBed("kt", "10.9.8", Path("/nowhere")))
+    objects = list(yaml.safe_load_all(text))
+    assert all(each["apiVersion"] and each["metadata"]["name"] for each in objects) and "$" not in text
+    (slices,) = [each for each in objects if each["kind"] == "EndpointSlice"]
+    assert slices["endpoints"][0]["addresses"] == ["10.9.8.253"]
+
+
+@pytest.mark.parametrize("name", binaries.PROGRAMS)
+def test_every_program_has_its_modules_pinned(name: str) -> None:
+    assert {"go.mod", "go.sum"} < {file.name for file in (MODULES / name).iterdir()}
+
+
+def test_kubectl_has_its_options_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They are its own, though they come before its verb."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(sys, "argv", ["testbed.kubernetes", "kubectl", "-n", "shop", "get", "pods", "--help"])
+    monkeypatch.setattr(os, "execvp", lambda _, words: ran.append(words) or sys.exit(0))
+    monkeypatch.setattr(life, "prepare", lambda bed, version: tmp_path)
+    with pytest.raises(SystemExit):
+        main()
+    assert ran[0][0] == str(tmp_path / "kubectl") and ran[0][3:] == ["-n", "shop", "get", "pods", "--help"]
 
 
 def test_a_daemon_is_found_again_and_ended(tmp_path: Path) -> None:
