@@ -12,7 +12,7 @@ CAPABILITIES = Capabilities(
     runs_images=True,
     table={
         "agents.command": Ability(Support.NATIVE, "argv in a container, no shell"),
-        "agents.image": Ability(Support.NATIVE),
+        "agents.image": Ability(Support.NATIVE, "pulled by a node that does not have it, whatever its tag"),
         "agents.working_dir": Ability(Support.NATIVE, "a path in the container"),
         "agents.user": Ability(Support.NATIVE, "by number; without it nobody (65534), whatever the image says"),
         "agents.cap_add": Ability(Support.NATIVE, "the namespace's Pod Security Standard may refuse it"),
@@ -27,7 +27,7 @@ CAPABILITIES = Capabilities(
         "agents.placement.require": Ability(Support.NATIVE, "labels of nodes; taints of the same key are tolerated"),
         "agents.placement.prefer": Ability(Support.NATIVE),
         "agents.placement.spread": Ability(Support.NATIVE),
-        "agents.placement.max_per_node": Ability(Support.NATIVE, "1 alone; Kubernetes has no other such limit"),
+        "agents.placement.max_per_node": Ability(Support.NATIVE, "by a topology spread constraint"),
         "agents.scale": Ability(Support.BY_SHOAL, "which pods leave is chosen, and they are drained before"),
         "agents.calls": Ability(Support.NATIVE, "network policies, where the cluster enforces them"),
         "agents.depends_on": Ability(Support.BY_SHOAL, "the first start waits for a ready replica of each"),

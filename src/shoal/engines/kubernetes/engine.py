@@ -24,7 +24,7 @@ from shoal.engines.kubernetes.inventory import Inventory
 from shoal.engines.kubernetes.logs import Logs, last_words
 from shoal.engines.kubernetes.names import Role, labels_of, object_name
 from shoal.engines.kubernetes.own_pods import troubles_of
-from shoal.engines.kubernetes.read import failed_starts, replica_id, stateful_counts
+from shoal.engines.kubernetes.read import FailedStart, failed_starts, read_agent, replica_id
 from shoal.engines.kubernetes.render import (
     Settings,
     read_template,
@@ -35,7 +35,7 @@ from shoal.engines.kubernetes.render import (
     revision_name,
 )
 from shoal.engines.kubernetes.render_pod import CONTAINER, Object, private_variables
-from shoal.engines.kubernetes.stateful import next_counts
+from shoal.engines.kubernetes.stateful import Ordinals, read_ordinals, scaled
 from shoal.engines.kubernetes.usage import read_usage
 from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
 from shoal.errors import EngineError, EngineUnavailable
@@ -43,6 +43,7 @@ from shoal.errors import EngineError, EngineUnavailable
 RUNS_KEPT = 20
 _AT_ONCE = 16  # agents that are acted upon side by side
 _TOGETHER_S = 0.02  # what comes within this time is looked at once
+_LAST_WORDS_S = 2.0
 _LEAST_COST = "-2147483648"
 
 
@@ -125,7 +126,7 @@ class KubernetesEngine:
     ) -> AsyncGenerator[LogLine]:
         """What the pods that there are wrote, the oldest first."""
         now = self._clock()
-        for line in await self._logs.read(agents, since, tail):
+        for line in await self._logs.read(agents, since, tail, until=now if follow else None):
             yield self._masked(line)
         if follow:
             async with contextlib.aclosing(self._logs.follow(agents, now)) as lines:
@@ -196,35 +197,53 @@ class KubernetesEngine:
         deployment = self._inventory.item(DEPLOYMENT, name)
         if deployment is None:
             raise EngineError(f"agents.{action.agent}: revision {action.revision} is not known; ensure it first")
-        async with asyncio.TaskGroup() as tasks:
-            for victim in action.victims:
-                tasks.create_task(self._condemn(victim))
+        await self._condemn(action)
         if deployment["spec"].get("replicas", 1) != action.count:
             changed = await self._kubernetes.patch(DEPLOYMENT, name, {"spec": {"replicas": action.count}})
             self._inventory.put(DEPLOYMENT, changed)
 
-    async def _condemn(self, pod: str) -> None:
-        """Of the pods of a Deployment the one of the least cost goes first."""
-        with contextlib.suppress(KubernetesError):  # gone already
-            await self._kubernetes.patch(POD, pod, {"metadata": {"annotations": {names.DELETION_COST: _LEAST_COST}}})
+    async def _condemn(self, action: Scale) -> None:
+        """Of the pods of a Deployment those of the least cost go first. One that was to go and is there still, as
+        another broke meanwhile and went in its place, is not to go next time."""
+        condemned = {
+            pod["metadata"]["name"]
+            for pod in self._inventory.parts(action.agent).pods
+            if names.DELETION_COST in (pod["metadata"].get("annotations") or {})
+            and labels_of(pod)[names.REVISION] == action.revision
+        }
+        costs = dict.fromkeys(condemned.difference(action.victims)) | dict.fromkeys(action.victims, _LEAST_COST)
+        failures: list[EngineError] = []
+
+        async def mark(pod: str, cost: str | None) -> None:
+            try:
+                await self._kubernetes.patch(POD, pod, {"metadata": {"annotations": {names.DELETION_COST: cost}}})
+            except EngineError as error:
+                if not isinstance(error, KubernetesError) or error.status != 404:  # gone already
+                    failures.append(error)
+
+        async with asyncio.TaskGroup() as tasks:
+            for pod, cost in costs.items():
+                tasks.create_task(mark(pod, cost))
+        if failures:
+            raise failures[0]
 
     async def _scale_stateful(self, action: Scale) -> None:
-        there = self._inventory.item(STATEFUL_SET, action.agent)
-        counts = next_counts(stateful_counts(there) if there is not None else {}, action)
-        templates: dict[str, Object] = {}
-        for revision, _ in counts:
-            kept = self._inventory.item(CONFIG_MAP, revision_name(action.agent, revision))
-            if kept is None:
-                raise EngineError(f"agents.{action.agent}: revision {revision} is not known; ensure it first")
-            templates[revision] = read_template(kept)
+        parts = self._inventory.parts(action.agent)
+        there = next(iter(parts.stateful_sets), None)
+        ordinals = scaled(read_ordinals(there, parts.pods) if there is not None else Ordinals(), action)
+        kept = self._inventory.item(CONFIG_MAP, revision_name(action.agent, ordinals.rolled_out))
+        if kept is None:
+            raise EngineError(f"agents.{action.agent}: revision {ordinals.rolled_out} is not known; ensure it first")
+        template = read_template(kept)
         if there is None:
-            ports = templates[counts[-1][0]]["pod"]["spec"]["containers"][0].get("ports")
+            ports = template["pod"]["spec"]["containers"][0].get("ports")
             await self._kubernetes.apply(
                 SERVICE,
                 render_governing(self._fleet, action.agent, ports[0]["containerPort"] if ports else None),
                 force=True,
             )
-        wanted = render_stateful(self._fleet, action.agent, templates, counts)
+        claims = there["spec"].get("volumeClaimTemplates") if there is not None else None
+        wanted = render_stateful(self._fleet, action.agent, template, ordinals, claims)
         self._inventory.put(STATEFUL_SET, await self._kubernetes.apply(STATEFUL_SET, wanted, force=True))
 
     async def _run(self, action: RunJob) -> None:
@@ -237,8 +256,8 @@ class KubernetesEngine:
         await self._forget_old_runs(action.agent)
 
     async def _forget_old_runs(self, agent: str) -> None:
-        known = self._inventory.agents(self._last_logs).get(agent)
-        ended = [run for run in known.runs if run.phase in (Phase.SUCCEEDED, Phase.FAILED)] if known else []
+        runs = read_agent(agent, self._inventory.parts(agent)).runs
+        ended = [run for run in runs if run.phase in (Phase.SUCCEEDED, Phase.FAILED)]
         for run in ended[: max(0, len(ended) - RUNS_KEPT + 1)]:
             await self._kubernetes.delete(JOB, object_name(run.run_id))
 
@@ -259,6 +278,7 @@ class KubernetesEngine:
         ):
             for item in items:
                 await self._kubernetes.delete(kind, item["metadata"]["name"])
+                self._inventory.drop(kind, item["metadata"]["name"])
         if parts.stateful_sets:
             await self._kubernetes.delete(SERVICE, action.agent)
         ours = {names.FLEET: self._fleet, names.ROLE: Role.SECRET.value, names.AGENT: action.agent}
@@ -267,19 +287,25 @@ class KubernetesEngine:
             await self._kubernetes.delete(SECRET, secret["metadata"]["name"])
 
     async def _read_last_words(self) -> None:
-        """Of each container that failed, once for each time."""
-        wanted = [each for each in failed_starts(self._inventory.dirty_pods()) if each not in self._last_logs]
+        """Of each container that failed, once for each time; a kubelet that does not answer soon is not waited for."""
+        wanted = [
+            each
+            for each in failed_starts(self._inventory.dirty_pods())
+            if (each.uid, each.restarts) not in self._last_logs
+        ]
         if not wanted:
             return
-        there = {pod["metadata"]["name"]: labels_of(pod).get(names.AGENT, "") for pod in self._inventory.pods()}
+        there = {pod["metadata"]["uid"]: labels_of(pod).get(names.AGENT, "") for pod in self._inventory.pods()}
         self._last_logs = {key: lines for key, lines in self._last_logs.items() if key[0] in there}
 
-        async def read(pod: str, restarts: int) -> None:
-            lines = await last_words(self._kubernetes, pod, CONTAINER)
-            if lines is not None:
-                self._last_logs[pod, restarts] = tuple(map(self._mask, lines))
-                self._inventory.touch(there[pod])
+        async def read(start: FailedStart) -> None:
+            lines: tuple[str, ...] = ()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    lines = await last_words(self._kubernetes, start.pod, previous=start.previous)
+            self._last_logs[start.uid, start.restarts] = tuple(map(self._mask, lines))
+            self._inventory.touch(there[start.uid])
 
         async with asyncio.TaskGroup() as tasks:
-            for pod, restarts in wanted:
-                tasks.create_task(read(pod, restarts))
+            for start in wanted:
+                tasks.create_task(read(start))

@@ -47,6 +47,7 @@ class PodCommand:
         self._exit_code: int | None = None
 
     async def output(self) -> AsyncGenerator[tuple[str, bytes]]:
+        """Raises EngineError where the connection is lost before the command's end."""
         async for message in self._socket:
             if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
                 continue
@@ -56,6 +57,7 @@ class PodCommand:
             elif channel == _END:
                 self._exit_code = exit_code_of(json.loads(content))
                 return
+        raise EngineError("the connection to the command was lost; it may have ended, and it may go on")
 
     async def write(self, content: bytes) -> None:
         for start in range(0, len(content), _PIECE_BYTES):

@@ -99,8 +99,8 @@ class Inventory:
 
     def put(self, kind: Kind, item: Object) -> None:
         """What a write gave back, before the watch tells of it."""
-        self._informers[kind].items[item["metadata"]["name"]] = item
-        self._index(kind, item)
+        if self._informers[kind].put(item):
+            self._index(kind, item)
 
     def drop(self, kind: Kind, name: str) -> None:
         """What was removed, likewise."""

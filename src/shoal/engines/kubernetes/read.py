@@ -6,7 +6,6 @@ reason.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,10 +15,12 @@ from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api.refusals import remedy_for
 from shoal.engines.kubernetes.names import Role, labels_of, role_of
-from shoal.engines.kubernetes.render import COUNTS
+from shoal.engines.kubernetes.render_pod import CONTAINER
+from shoal.engines.kubernetes.stateful import ordinal_of, read_ordinals
 
 Object = Mapping[str, Any]
 _NONE: Mapping[str, Any] = {}
+_NODE_LOST = "its node does not answer"
 
 _BAD_WAITS = frozenset(
     (
@@ -31,7 +32,7 @@ _BAD_WAITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The objects of one agent. `last_logs` are by pod and restart."""
+    """The objects of one agent. `last_logs` are by the pod's uid and restart."""
 
     deployments: Sequence[Object] = ()
     stateful_sets: Sequence[Object] = ()
@@ -41,17 +42,28 @@ class Parts:
     last_logs: Mapping[tuple[str, int], tuple[str, ...]] = field(default_factory=dict[tuple[str, int], tuple[str, ...]])
 
 
+@dataclass(frozen=True, slots=True)
+class FailedStart:
+    """A container that failed: its pod, how often it was started again by then, and whether another has its place."""
+
+    pod: str
+    uid: str  # of the pod: those of a stateful agent have the same name one after the other
+    restarts: int
+    previous: bool
+
+
 def read_agent(agent: str, parts: Parts) -> AgentObserved:
     """The agent with what it is set to have, its replicas and its runs."""
     counts: dict[str, int] = {labels_of(each)[names.REVISION]: 0 for each in parts.templates}
     for item in parts.deployments:
         counts[labels_of(item)[names.REVISION]] = int(item["spec"].get("replicas", 1))
-    for item in parts.stateful_sets:
-        counts |= stateful_counts(item)
+    ordinals = [read_ordinals(item, parts.pods) for item in parts.stateful_sets]
+    for each in ordinals:
+        counts |= each.counts
     replicas = [
-        replica
+        _replica(agent, pod, parts, stays=all(each.has(pod) for each in ordinals))
         for pod in parts.pods
-        if role_of(pod) in (Role.REVISION, Role.STATEFUL) and (replica := _replica(agent, pod, parts)) is not None
+        if role_of(pod) in (Role.REVISION, Role.STATEFUL) and not _is_over(pod)
     ]
     for item in (*parts.deployments, *parts.stateful_sets):
         replicas += _not_made(agent, item, replicas)
@@ -64,23 +76,20 @@ def read_agent(agent: str, parts: Parts) -> AgentObserved:
     )
 
 
-def stateful_counts(item: Object) -> dict[str, int]:
-    """By revision, the lowest ordinals first. Where somebody set another number of replicas, the last has the rest."""
-    counts: dict[str, int] = json.loads(_annotations(item).get(COUNTS, "{}"))
-    others = list(counts)[:-1]
-    if counts:
-        counts[list(counts)[-1]] = max(0, int(item["spec"].get("replicas", 1)) - sum(counts[each] for each in others))
-    return counts
-
-
-def failed_starts(pods: Iterable[Object]) -> list[tuple[str, int]]:
-    """Pods, each with its number of restarts, whose last words are worth to be read."""
-    found: list[tuple[str, int]] = []
+def failed_starts(pods: Iterable[Object]) -> list[FailedStart]:
+    """The last ones of replicas whose last words are worth to be read."""
+    found: list[FailedStart] = []
     for pod in pods:
+        if role_of(pod) not in (Role.REVISION, Role.STATEFUL):
+            continue
         status = _container(pod)
-        ended = (status.get("lastState") or _NONE).get("terminated") or (status.get("state") or _NONE).get("terminated")
+        now = (status.get("state") or _NONE).get("terminated")
+        ended = now or (status.get("lastState") or _NONE).get("terminated")
         if ended is not None and ended.get("exitCode"):
-            found.append((pod["metadata"]["name"], int(status.get("restartCount", 0))))
+            metadata = pod["metadata"]
+            found.append(
+                FailedStart(metadata["name"], metadata["uid"], int(status.get("restartCount", 0)), now is None)
+            )
     return found
 
 
@@ -101,22 +110,23 @@ def condition(item: Object, kind: str) -> Mapping[str, Any]:
     return next((each for each in conditions if each["type"] == kind), _NONE)
 
 
-def _replica(agent: str, pod: Object, parts: Parts) -> Replica | None:
-    """`None` for one that has ended for good: another one takes its place."""
+def _is_over(pod: Object) -> bool:
+    """Whether it has ended for good: another one takes its place."""
+    return (pod.get("status") or _NONE).get("phase") in ("Failed", "Succeeded")
+
+
+def _replica(agent: str, pod: Object, parts: Parts, *, stays: bool) -> Replica:
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or _NONE
-    if status.get("phase") in ("Failed", "Succeeded"):
-        return None
     container = _container(pod)
-    phase, reason = phase_of(pod)
+    phase, reason = phase_of(pod) if stays else (Phase.STOPPING, "")
     restarts = int(container.get("restartCount", 0))
     ended = (container.get("lastState") or _NONE).get("terminated") or _NONE
     ready = condition(pod, "Ready")
     is_ready = ready.get("status") == "True" and phase is Phase.RUNNING
     started = phase in (Phase.RUNNING, Phase.STOPPING)
     address = status.get("podIP")
-    ports = spec["containers"][0].get("ports")
+    ports = _agents_own(spec["containers"]).get("ports")
     running = (container.get("state") or _NONE).get("running") or _NONE
-    ordinal = labels_of(pod).get("apps.kubernetes.io/pod-index") if role_of(pod) == Role.STATEFUL else None
     return Replica(
         id=replica_id(pod),
         agent=agent,
@@ -127,15 +137,24 @@ def _replica(agent: str, pod: Object, parts: Parts) -> Replica | None:
         port=int(ports[0]["containerPort"]) if ports and started and address else None,
         source=address,
         node=spec.get("nodeName"),
-        ordinal=int(ordinal) if ordinal is not None else None,
+        ordinal=ordinal_of(pod),
         created_at=epoch_s(metadata["creationTimestamp"]) or 0.0,
         started_at=epoch_s(running.get("startedAt")) if phase is Phase.RUNNING else None,
-        ready_at=epoch_s(ready.get("lastTransitionTime")) if is_ready else None,
+        ready_at=_ready_at(ready, running) if phase is Phase.RUNNING else None,
         restarts=restarts,
         exit_code=ended.get("exitCode"),
         reason=reason,
-        last_log=parts.last_logs.get((metadata["name"], restarts), ()),
+        last_log=parts.last_logs.get((metadata["uid"], restarts), ()),
     )
+
+
+def _ready_at(ready: Object, running: Object) -> float | None:
+    """When it became ready. Of one that is not any more Kubernetes tells since when: after its start means that it was,
+    and that the gateway's own check decides, as when all replicas are slow at once, or a kubelet is started again."""
+    changed_at, started_at = epoch_s(ready.get("lastTransitionTime")), epoch_s(running.get("startedAt"))
+    if ready.get("status") == "True" or changed_at is None or started_at is None:
+        return changed_at
+    return started_at if changed_at > started_at else None
 
 
 def phase_of(pod: Object) -> tuple[Phase, str]:
@@ -144,14 +163,12 @@ def phase_of(pod: Object) -> tuple[Phase, str]:
     state = container.get("state") or _NONE
     ended = (container.get("lastState") or _NONE).get("terminated") or _NONE
     if pod["metadata"].get("deletionTimestamp"):
-        return Phase.STOPPING, ""
+        return Phase.STOPPING, _NODE_LOST if _node_lost(pod) else ""
     if "terminated" in state:
         return Phase.BACKOFF, why_ended(state["terminated"])
     if "running" in state:
         ready = condition(pod, "Ready")
-        if ready.get("reason") == "NodeLost" or pod["status"].get("reason") == "NodeLost":
-            return Phase.RUNNING, "its node does not answer"
-        reason = "" if ready.get("status") == "True" else _not_ready(container)
+        reason = "" if ready.get("status") == "True" else _not_ready(pod, container)
         return Phase.RUNNING, _again(ended, reason)
     waiting = state.get("waiting") or _NONE
     if waiting.get("reason") == "CrashLoopBackOff" or (ended and waiting.get("reason") not in _BAD_WAITS):
@@ -159,7 +176,17 @@ def phase_of(pod: Object) -> tuple[Phase, str]:
     return Phase.PENDING, _again(ended, _why_pending(pod, waiting))
 
 
-def _not_ready(container: Object) -> str:
+def _node_lost(pod: Object) -> bool:
+    """Of a node that is not heard of Kubernetes says that its pods are not ready, and leaves what their containers
+    are."""
+    return (
+        condition(pod, "Ready").get("status") == "False" and condition(pod, "ContainersReady").get("status") == "True"
+    )
+
+
+def _not_ready(pod: Object, container: Object) -> str:
+    if _node_lost(pod):
+        return _NODE_LOST
     return "not ready yet" if container.get("started") is not True else "its health check fails"
 
 
@@ -276,8 +303,13 @@ def _terminated(pod: Object) -> Mapping[str, Any]:
 
 def _container(pod: Object) -> Mapping[str, Any]:
     """The status of the agent's container."""
-    statuses: Sequence[Mapping[str, Any]] = (pod.get("status") or _NONE).get("containerStatuses") or ()
-    return statuses[0] if statuses else _NONE
+    return _agents_own((pod.get("status") or _NONE).get("containerStatuses") or ())
+
+
+def _agents_own(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Who runs the cluster may have put others beside it; what Shoal itself runs has one of another name."""
+    first = containers[0] if containers else _NONE
+    return next((each for each in containers if each["name"] == CONTAINER), first)
 
 
 def _annotations(item: Object) -> Mapping[str, str]:

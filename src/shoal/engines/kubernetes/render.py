@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,10 @@ from shoal.core.action import EnsureRevision, RunJob
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.names import Role, fleet_labels, object_name
 from shoal.engines.kubernetes.render_pod import Object, PrivateVariable, claim_name, render_pod
+from shoal.engines.kubernetes.stateful import ORDINALS, Ordinals, render_ordinals
 from shoal.spec.model import Kind
 from shoal.spec.volumes import parse_volume
 
-COUNTS = "shoal.dev/counts"  # of a StatefulSet: how many of each revision, the lowest ordinals first
 _TEMPLATE = "template.json"
 _PROGRESS_S = 2**31 - 1  # whether a rollout goes on is Shoal's to say
 
@@ -94,37 +95,36 @@ def _deployment(fleet: str, action: EnsureRevision, pod: Object) -> Object:
 
 
 def render_stateful(
-    fleet: str, agent: str, templates: Mapping[str, Object], counts: Sequence[tuple[str, int]]
+    fleet: str, agent: str, template: Object, ordinals: Ordinals, claims: Sequence[Object] | None = None
 ) -> Object:
-    """The StatefulSet with `counts` of revisions, the lowest ordinals first, at most two; `templates`
-    are what the ConfigMaps keep. The last one is what is rolled out: with a partition, the ordinals below keep what
-    they were."""
-    newest = templates[counts[-1][0]]
+    """The StatefulSet with these ordinals; `template` is what the ConfigMap of the revision that is rolled out keeps.
+    `claims` are those of the StatefulSet that is there: nobody can change what these ask for."""
     own = {names.AGENT: agent, names.ROLE: Role.STATEFUL.value}
-    pod = copy.deepcopy(newest["pod"])
-    kept = dict(counts)
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": {
             "name": agent,
             "labels": fleet_labels(fleet, Role.STATEFUL, agent=agent),
-            "annotations": {COUNTS: json.dumps(kept)},
+            "annotations": {ORDINALS: render_ordinals(ordinals)},
         },
         "spec": {
-            "replicas": sum(count for _, count in counts),
+            "replicas": len(ordinals.of),
             "serviceName": agent,
             "podManagementPolicy": "Parallel",
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": own},
-            "updateStrategy": {
-                "type": "RollingUpdate",
-                "rollingUpdate": {"partition": sum(count for _, count in counts[:-1])},
-            },
-            "template": pod,
-            "volumeClaimTemplates": newest["claims"],
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": ordinals.partition}},
+            "template": template["pod"],
+            "volumeClaimTemplates": _kept_claims(template["claims"], claims or ()),
         },
     }
+
+
+def _kept_claims(wanted: Sequence[Object], there: Sequence[Object]) -> Sequence[Object]:
+    """What is there where it is for the same volumes: the file may name another size or class by now."""
+    same = {each["metadata"]["name"] for each in wanted} == {each["metadata"]["name"] for each in there}
+    return there if same else wanted
 
 
 def render_governing(fleet: str, agent: str, port: int | None) -> Object:
@@ -150,7 +150,7 @@ def render_run(fleet: str, template: Object, action: RunJob, started_at: float) 
     pod["metadata"]["labels"] |= {names.RUN: action.run_id}
     pod["spec"]["restartPolicy"] = "Never"
     if action.timeout_s is not None:
-        pod["spec"]["activeDeadlineSeconds"] = max(1, round(action.timeout_s))
+        pod["spec"]["activeDeadlineSeconds"] = max(1, math.ceil(action.timeout_s))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

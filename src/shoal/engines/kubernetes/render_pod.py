@@ -6,6 +6,7 @@ privileges, a root file system that is only read, the runtime's seccomp profile,
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from shoal.core.action import EnsureRevision
 from shoal.core.template import Template
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.names import Role, fleet_labels, object_name, secret_name
+from shoal.engines.kubernetes.stateful import POD_INDEX
 from shoal.errors import EngineError
 from shoal.spec.model import Kind
 from shoal.spec.tmpfs import parse_tmpfs
@@ -33,7 +35,7 @@ USES_BROKER = "shoal.dev/uses-broker"
 USES_OUTSIDE = "shoal.dev/uses-outside"
 
 _RUN_TIME_VARIABLE = re.compile(r"\$(?:\{(PORT|SHOAL_[A-Z0-9_]+)\}|(PORT|SHOAL_[A-Z0-9_]+)\b)")
-_ORDINAL_LABEL = "apps.kubernetes.io/pod-index"
+_NODE = "kubernetes.io/hostname"
 _AT_START = "\0"  # of a variable that is known only then
 
 
@@ -87,6 +89,7 @@ def _container(action: EnsureRevision, environment: Sequence[Object], mounts: Se
     container: Object = {
         "name": CONTAINER,
         "image": template.image,
+        "imagePullPolicy": "IfNotPresent",  # whatever the tag: a replica that is started again is what it was
         "env": list(environment),
         "volumeMounts": list(mounts),
         "resources": _resources(template),
@@ -149,7 +152,7 @@ def _identity(role: Role) -> Mapping[str, Object]:
     return {
         "SHOAL_POD_NAME": name,
         "SHOAL_POD_UID": {"valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
-        "SHOAL_ORDINAL": {"valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{_ORDINAL_LABEL}']"}}},
+        "SHOAL_ORDINAL": {"valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{POD_INDEX}']"}}},
         "SHOAL_REPLICA": {"value": "$(SHOAL_POD_NAME).$(SHOAL_POD_UID)"},
     }
 
@@ -159,8 +162,8 @@ def _from_secret(secret: str, key: str) -> Object:
 
 
 def _literal(text: str) -> str:
-    """As it is: Kubernetes would put variables in for `$(NAME)`."""
-    return text.replace("$(", "$$(")
+    """As it is: Kubernetes would put variables in for `$(NAME)`, and one `$` for two."""
+    return text.replace("$", "$$")
 
 
 def _put_in(word: str, template: Template, environment: Mapping[str, str]) -> str:
@@ -219,7 +222,7 @@ def _pod_security(template: Template) -> Object:
             "as 1000:1000, as nobody there looks names up in the image"
         )
     return {
-        "runAsNonRoot": user != "0",
+        "runAsNonRoot": int(user) != 0,
         "runAsUser": int(user),
         "runAsGroup": int(group),
         "fsGroup": int(group),
@@ -230,7 +233,7 @@ def _pod_security(template: Template) -> Object:
 
 def claim_name(volume: str) -> str:
     """Of the claim for a volume of that name."""
-    return volume.replace("_", "-")
+    return f"{volume.replace('_', '-')}-{hashlib.sha256(volume.encode()).hexdigest()[:6]}" if "_" in volume else volume
 
 
 def _volumes(template: Template) -> tuple[list[Object], list[Object]]:
@@ -246,7 +249,7 @@ def _volumes(template: Template) -> tuple[list[Object], list[Object]]:
                     f"agents.{template.agent}.volumes: found {text}; on Kubernetes a directory of the host is one of "
                     "the node that a replica happens to run on, so write its absolute path there, or a volume's name"
                 )
-            name = f"host-{len(volumes)}"
+            name = f"shoal-host-{len(volumes)}"
             volumes.append({"name": name, "hostPath": {"path": volume.source}})
         elif not template.stateful:
             volumes.append({"name": name, "persistentVolumeClaim": {"claimName": name}})
@@ -259,15 +262,23 @@ def _volumes(template: Template) -> tuple[list[Object], list[Object]]:
         in_memory.append(("/dev/shm", template.shm_size_bytes))
     for number, (path, size_bytes) in enumerate(in_memory):
         size = {"sizeLimit": str(size_bytes)} if size_bytes is not None else {}
-        volumes.append({"name": f"memory-{number}", "emptyDir": {"medium": "Memory", **size}})
-        mounts.append({"name": f"memory-{number}", "mountPath": path})
+        volumes.append({"name": f"shoal-memory-{number}", "emptyDir": {"medium": "Memory", **size}})
+        mounts.append({"name": f"shoal-memory-{number}", "mountPath": path})
     if template.secrets:
-        volumes.append({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": _secret_files(template)}})
-        mounts.append({"name": "secrets", "mountPath": SECRETS_DIRECTORY, "readOnly": True})
+        volumes.append(
+            {"name": "shoal-secrets", "projected": {"defaultMode": 0o440, "sources": _secret_files(template)}}
+        )
+        mounts.append({"name": "shoal-secrets", "mountPath": SECRETS_DIRECTORY, "readOnly": True})
     return volumes, mounts
 
 
 def _secret_files(template: Template) -> list[Object]:
+    for use in template.secrets:
+        if not use.digest:
+            raise EngineError(
+                f"the secret {use.name} has no content in this fleet any more; give it one by `shoal secret set "
+                f"{use.name}`, or from its source by `shoal up`"
+            )
     return [
         {"secret": {"name": secret_name(use.name, use.digest), "items": [{"key": use.name, "path": use.name}]}}
         for use in template.secrets
@@ -279,7 +290,7 @@ def _resources(template: Template) -> Object:
     requests: Object = {}
     limits: Object = {}
     if asked.cpu is not None:
-        requests["cpu"] = f"{math.ceil(asked.cpu * 1000)}m"
+        requests["cpu"] = f"{math.ceil(round(asked.cpu * 1000, 3))}m"
     if asked.memory_bytes is not None:
         requests["memory"] = limits["memory"] = str(asked.memory_bytes)
     if asked.gpu:
@@ -289,7 +300,6 @@ def _resources(template: Template) -> Object:
 
 def _placement(template: Template) -> Object:
     wanted = template.placement
-    own = {"matchLabels": {names.AGENT: template.agent}}
     found: Object = {}
     affinity: Object = {}
     if wanted.require:
@@ -301,15 +311,19 @@ def _placement(template: Template) -> Object:
                 for key, value in sorted(wanted.prefer.items())
             ]
         }
-    if wanted.max_per_node == 1:
-        term = {"labelSelector": own, "matchLabelKeys": [names.REVISION], "topologyKey": "kubernetes.io/hostname"}
-        affinity["podAntiAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
     if affinity:
         found["affinity"] = affinity
-    key = wanted.spread or "kubernetes.io/hostname"
+    spread: Object = {"labelSelector": {"matchLabels": {names.AGENT: template.agent}}}
     found["topologySpreadConstraints"] = [
-        {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": own}
+        {"maxSkew": 1, "topologyKey": wanted.spread or _NODE, "whenUnsatisfiable": "ScheduleAnyway", **spread}
     ]
+    if wanted.max_per_node is not None:  # more nodes asked for than there are: then each is compared with none
+        found["topologySpreadConstraints"].append(
+            {
+                "maxSkew": wanted.max_per_node, "minDomains": 2**31 - 1, "topologyKey": _NODE,
+                "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": [names.REVISION], **spread,
+            }
+        )  # fmt: skip
     tolerated = [(GPU, None)] if template.resources.gpu else []
     tolerated += sorted(wanted.require.items())
     if tolerated:  # a node that is kept for what asks for its label is meant

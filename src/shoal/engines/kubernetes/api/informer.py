@@ -1,7 +1,7 @@
 """All objects of a kind as they are now: listed once, and watched from there.
 
-A watch that ends goes on from the last version seen; one whose version is too old for the server is listed again. While
-the server is away what was known stays, and says so.
+A watch that ends goes on from the last version seen; one that fails, or whose version is too old for the server, is
+listed again. While the server is away what was known stays, and says so.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ class Informer:
             try:
                 if not self._version:
                     await self._list()
-                failures = 0
+                    failures = 0
                 await self._watch()
+                await asyncio.sleep(_BACK_OFF_S)  # whoever ends watches as soon as they begin is not flooded
             except EngineError as error:
+                self._version = ""  # a watch on which nothing happens would not tell that it goes on
                 if isinstance(error, KubernetesError) and error.status == 410:
-                    self._version = ""
                     continue
                 failures += 1
                 if self.away is None:
@@ -68,15 +69,25 @@ class Informer:
     async def _watch(self) -> None:
         async with aclosing(self._kubernetes.watch(self._kind, self._labels, self._version)) as events:
             async for what, item in events:
-                if self.away is not None:
-                    self.away = None
-                    self._changed(None)
                 self._version = item["metadata"]["resourceVersion"]
                 if what == "BOOKMARK":
                     continue
-                name = item["metadata"]["name"]
                 if what == "DELETED":
-                    self.items.pop(name, None)
-                else:
-                    self.items[name] = item
-                self._changed(item)
+                    self.items.pop(item["metadata"]["name"], None)
+                    self._changed(item)
+                elif self.put(item):
+                    self._changed(item)
+
+    def put(self, item: Object) -> bool:
+        """Notes an object as a watch or a write gave it, unless a later one is known; says whether it did."""
+        name = item["metadata"]["name"]
+        there = self.items.get(name)
+        if there is not None and _version_of(there) > _version_of(item):
+            return False
+        self.items[name] = item
+        return True
+
+
+def _version_of(item: Object) -> int:
+    """Later ones are greater."""
+    return int(item["metadata"]["resourceVersion"])
