@@ -15,8 +15,8 @@ from shoal.api.client import Client
 from shoal.api.views import ReplicaView
 from shoal.cli.contexts import FleetContext, load_context, remote_client, save_context
 from shoal.control.document_store import DocumentStore
-from shoal.control.store import SecretRecord
-from shoal.control.swarm_contents import SwarmContents, named_digests
+from shoal.control.store import SecretRecord, named_digests
+from shoal.control.swarm_contents import SwarmContents
 from shoal.control.swarm_keeper import SwarmKeeper
 from shoal.engines.swarm.capabilities import CAPABILITIES
 from shoal.engines.swarm.docker import Docker

@@ -135,3 +135,9 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def named_digests(store: Store) -> frozenset[str]:
+    """The HMACs of the contents that the stored fleet or its history names."""
+    kept = (await store.read_secrets()).values()
+    return frozenset(record.digest for record in kept) | (await store.read_history()).digests

@@ -22,7 +22,6 @@ from shoal.engines.swarm.docker import DockerError
 from shoal.engines.swarm.names import DIGEST, Role, fleet_labels, own_name, secret_name
 
 if TYPE_CHECKING:
-    from shoal.control.store import Store
     from shoal.engines.swarm.docker import Docker
 
 KEY = "hmac-key"
@@ -100,12 +99,6 @@ class SwarmContents:
         with suppress(DockerError):  # in use
             await docker.remove_secret(secret["ID"])
             self._known.discard(_named(secret))
-
-
-async def named_digests(store: Store) -> frozenset[str]:
-    """The HMACs of the contents that the stored fleet or its history names."""
-    kept = (await store.read_secrets()).values()
-    return frozenset(record.digest for record in kept) | (await store.read_history()).digests
 
 
 async def _contents(docker: Docker, fleet: str) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ class SwarmPlace:
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
         """The controller is nobody's to end: it stays when this command goes."""
         from shoal.control.secret_contents import KEPT_UNNAMED_S
-        from shoal.control.swarm_contents import named_digests
+        from shoal.control.store import named_digests
 
         async with self.docker() as docker, self.store() as store:
             named = await named_digests(store)

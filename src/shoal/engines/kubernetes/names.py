@@ -20,9 +20,10 @@ AGENT = "shoal.dev/agent"
 REVISION = "shoal.dev/revision"
 RUN = "shoal.dev/run"
 LEADER = "shoal.dev/leader"  # of the controller's pods, the one that acts
-DIGEST = "shoal.dev/digest"  # the HMAC of what a secret of the fleet's agents holds
-SECRET_NAME = "shoal.dev/secret"
 # Annotations.
+DIGEST = "shoal.dev/digest"  # the HMAC of what a secret of the fleet's agents holds; a letter too long for a label
+SECRET_NAME = "shoal.dev/secret"  # as its agents know it
+WANTED = "shoal.dev/wanted"  # when a secret's content was last given: epoch seconds
 CONTENT = "shoal.dev/content"  # the hash of what was applied, by which what is unchanged is known
 PORT = "shoal.dev/port"
 RETRIES = "shoal.dev/retries"
@@ -33,6 +34,7 @@ GATEWAY = "shoal-gateway"
 CONTROLLER = "shoal-controller"
 BROKER = "shoal-broker"
 STATE = "shoal-state"
+KEY = "shoal-key"  # of the HMACs
 
 
 class Role(StrEnum):
@@ -74,8 +76,10 @@ def fleet_labels(fleet: str, role: Role, **more: str) -> dict[str, str]:
 
 
 def secret_name(name: str, digest: str) -> str:
-    """A secret's, by the HMAC of its content, so that another content is another secret."""
-    return object_name(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "secret", digest[:16])
+    """A secret's, by its name and the HMAC of its content, so that another content is another secret, and so is one
+    that differs from it in what names of objects don't have: `KEY_A` from `key-a`."""
+    both = hashlib.sha256(f"{name} {digest}".encode()).hexdigest()
+    return object_name(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "secret", both[:16])
 
 
 def role_of(item: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ def test_secrets_are_files_and_variables() -> None:
     """Each is a file that the container's group may read; a variable comes from the same Secret."""
     pod = pod_of({"port": 80, "secrets": ["PLAIN", {"name": "KEY", "as": "env"}]})
     container = pod["containers"][0]
-    key, plain = "key-0123456789abcdef", "plain-fedcba9876543210"
+    key, plain = (secret_name(name, SECRETS[name]) for name in ("KEY", "PLAIN"))
     assert pod["volumes"][-1] == {
         "name": "shoal-secrets",
         "projected": {
@@ -438,7 +439,8 @@ def test_runs_do_not_change_what_they_are_made_from() -> None:
 
 
 def test_names_end() -> None:
-    """A long one still says whose it is, and two of them differ; a secret of another content is another one."""
+    """A long one still says whose it is, and two of them differ; so do secrets of another content, or another name."""
     first, second = object_name("a" * 40, "b" * 40, "1"), object_name("a" * 40, "b" * 40, "2")
     assert len(first) == len(second) <= LONGEST and first != second and first.startswith("a" * 40)
-    assert secret_name("API_KEY", "0" * 32) == "api-key-0000000000000000" != secret_name("API_KEY", "1" * 32)
+    secrets = {secret_name(*each) for each in (("API_KEY", "0" * 64), ("API_KEY", "1" * 64), ("api-key", "0" * 64))}
+    assert len(secrets) == 3 and all(re.fullmatch("api-key-[0-9a-f]{16}", each) for each in secrets)
