@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test unit lint bench bench-swarm soak lock clean testbed swarm-up swarm-down
+.PHONY: demo test unit lint bench bench-swarm soak lock clean
+.PHONY: testbed test-images swarm-testbed swarm-up swarm-down kube-testbed kube-up kube-down
 
 # requirements.lock is uv's lock file in its form without registry addresses: names, versions, hashes.
 .venv/.installed: requirements.lock pyproject.toml
@@ -20,11 +21,11 @@ lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --group dev --group example pyproject.toml -o requirements.lock
 
-# Most tests wait, and those on a Swarm most of all: they run beside the others.
+# Most tests wait, and those on clusters most of all: they run beside the others.
 test: .venv/.installed lint
-	@log=$$(mktemp); $(BIN)/pytest -m swarm >$$log 2>&1 & swarm=$$!; \
-	$(BIN)/pytest -m "not swarm"; here=$$?; wait $$swarm; there=$$?; \
-	echo "those on a Swarm, at the same time:"; cat $$log; rm $$log; exit $$((here || there))
+	@log=$$(mktemp); $(BIN)/pytest -m "swarm or kubernetes" >$$log 2>&1 & clusters=$$!; \
+	$(BIN)/pytest -m "not swarm and not kubernetes"; here=$$?; wait $$clusters; there=$$?; \
+	echo "those on a Swarm or a Kubernetes, at the same time:"; cat $$log; rm $$log; exit $$((here || there))
 
 unit: .venv/.installed
 	$(BIN)/pytest tests/unit
@@ -35,21 +36,36 @@ lint: .venv/.installed
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
-# What tests on a real Swarm need: root and Debian 12. Nothing is installed but what Debian has in its packages; Docker lies
-# in a directory of its own. See docs/testbed.md.
+# What tests on a real Swarm and a real Kubernetes need: root and Debian 12. Nothing is installed but what Debian has in its
+# packages; Docker and Kubernetes lie in directories of their own. See docs/testbed.md.
 TESTBED_PACKAGES := iproute2 util-linux debian-archive-keyring
-testbed: .venv/.installed
+testbed: swarm-testbed kube-testbed
+
+test-images: .venv/.installed
 	@dpkg --status $(TESTBED_PACKAGES) >/dev/null 2>&1 || { apt-get update && apt-get install -y $(TESTBED_PACKAGES); }
-	$(BIN)/python -m testbed.swarm prepare
 	$(BIN)/python -m testbed.images
 	$(BIN)/python -m testbed.rabbitmq
 
-swarm-up: testbed
+swarm-testbed: test-images
+	$(BIN)/python -m testbed.swarm prepare
+
+kube-testbed: test-images
+	$(BIN)/python -m testbed.kubernetes prepare
+
+swarm-up: swarm-testbed
 	$(BIN)/python -m testbed.swarm up
 	$(BIN)/python -m testbed.swarm load
 
 swarm-down:
 	$(BIN)/python -m testbed.swarm down
+
+# The first time takes ten minutes: Kubernetes is built.
+kube-up: kube-testbed
+	$(BIN)/python -m testbed.kubernetes up
+	$(BIN)/python -m testbed.kubernetes load
+
+kube-down:
+	$(BIN)/python -m testbed.kubernetes down
 
 demo: .venv/.installed
 	$(BIN)/python examples/warehouse/demo.py

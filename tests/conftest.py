@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ("tests.swarm_bed",)
+pytest_plugins = ("tests.swarm_bed", "tests.kubernetes_cluster")
 
 # A shell starts background jobs with SIGINT ignored, which every process started from here would inherit: the tests of
 # Ctrl-C would then wait for ever.
@@ -19,9 +19,10 @@ settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What asks for a Swarm is marked so, and can be left out: `pytest -m "not swarm"`."""
+    """What asks for a Swarm or a Kubernetes is marked so, and can be left out: `pytest -m "not swarm"`."""
     for item in items:
         case = getattr(item, "callspec", None)
         engine = case.params.get("bed") if case is not None else None
-        if engine == "swarm" or "swarm" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.swarm)
+        for need in ("swarm", "kubernetes"):
+            if engine == need or need in getattr(item, "fixturenames", ()):
+                item.add_marker(need)

@@ -22,6 +22,7 @@ from testbed.images import REPOSITORY, build_images
 from testbed.swarm import life, loading
 from testbed.swarm.bed import Bed
 from testbed.swarm.environment import bed_from_environment
+from tests.required import skip_without
 
 BUILD_S = 900
 
@@ -75,9 +76,7 @@ def find_or_skip(environ: Mapping[str, str]) -> Swarm:
 
 def skip(reason: str) -> NoReturn:
     """A test can't run for want of a Swarm."""
-    if "swarm" in os.environ.get("SHOAL_REQUIRE", "").split(","):
-        pytest.fail(f"SHOAL_REQUIRE=swarm, but {reason}", pytrace=False)
-    pytest.skip(reason)
+    skip_without("swarm", reason)
 
 
 def find_swarm(environ: Mapping[str, str]) -> Swarm:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import urllib.error
 import urllib.request
 from collections.abc import Generator
 from typing import Any
@@ -11,19 +12,29 @@ from typing import Any
 from testbed.kubernetes.bed import ADMIN, KubeBed, token_of
 
 Object = dict[str, Any]
+_MOST_SAID = 2000
 _WATCH_S = 240
 _SILENCE_S = 90.0  # a watch has a bookmark about every minute
 
 
+class Refused(OSError):
+    """The API server says no; `code` is HTTP's."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Api:
-    """One bed's. Every method raises OSError where it isn't answered, or refused."""
+    """One bed's. Every method raises OSError where it isn't answered, and Refused where it is, with a no."""
 
     def __init__(self, bed: KubeBed) -> None:
         self._url = bed.api_url
         self._trust = ssl.create_default_context(cafile=str(bed.directory / "keys/ca.crt"))
 
     def get(self, path: str, *, timeout_s: float = 5.0) -> bytes:
-        return self._open("GET", path, None, timeout_s).read()
+        with self._open("GET", path, None, timeout_s) as answer:
+            return answer.read()
 
     def create(self, path: str, wanted: Object) -> None:
         """In the collection at the path."""
@@ -32,9 +43,9 @@ class Api:
     def delete(self, path: str) -> None:
         self._open("DELETE", path, None, timeout_s=5.0).close()
 
-    def list(self, path: str) -> tuple[list[Object], str]:
+    def list(self, path: str, *, timeout_s: float = 5.0) -> tuple[list[Object], str]:
         """All of a collection, and the version that it is of."""
-        found = json.loads(self.get(path, timeout_s=30.0))
+        found = json.loads(self.get(path, timeout_s=timeout_s))
         return found["items"], found["metadata"]["resourceVersion"]
 
     def watch(self, path: str, version: str) -> Generator[Object]:
@@ -51,4 +62,9 @@ class Api:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": "application/json"},
         )
-        return urllib.request.urlopen(request, context=self._trust, timeout=timeout_s)
+        try:
+            return urllib.request.urlopen(request, context=self._trust, timeout=timeout_s)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = error.read(_MOST_SAID).decode(errors="replace")
+            raise Refused(error.code, f"{method} {path}: {error.code}: {said}") from None

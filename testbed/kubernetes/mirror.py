@@ -12,6 +12,7 @@ from typing import NoReturn
 from testbed.kubernetes.api import Api, Object
 
 _AGAIN_S = 0.5
+_LIST_S = 60.0  # thousands of pods on a busy machine
 _SETTLE_S = 0.05  # what changes together is acted on once
 _ANYWAY_S = 5.0  # acted on again without a change: the last time may have failed
 _BROKEN = (OSError, http.client.HTTPException, ValueError, KeyError)
@@ -40,7 +41,7 @@ class Mirror:
                 time.sleep(_AGAIN_S)
 
     def _follow(self) -> None:
-        items, version = self._api.list(self._path)
+        items, version = self._api.list(self._path, timeout_s=_LIST_S)
         with self._lock:
             self._objects = {each["metadata"]["uid"]: _without_history(each) for each in items}
         self._changed.set()

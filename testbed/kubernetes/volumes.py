@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import urllib.error
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from testbed.kubernetes.api import Api, Object
+from testbed.kubernetes.api import Api, Object, Refused
 from testbed.kubernetes.bed import KubeBed
 from testbed.kubernetes.environment import bed_from_environment
 from testbed.kubernetes.mirror import act_on
@@ -77,11 +76,11 @@ def _provide(api: Api, bed: KubeBed, claims: list[Object], volumes: list[Object]
         Path(volume["spec"]["local"]["path"]).mkdir(exist_ok=True)
         try:
             api.create(_VOLUMES, volume)
-        except urllib.error.HTTPError as error:
+        except Refused as error:
             if error.code != 409:  # it is there, and only not seen yet
                 raise
     for name in done_with(volumes):
-        with contextlib.suppress(urllib.error.HTTPError):  # gone before
+        with contextlib.suppress(Refused):  # gone before
             api.delete(f"{_VOLUMES}/{name}")
         shutil.rmtree(bed.volumes / name, ignore_errors=True)
 

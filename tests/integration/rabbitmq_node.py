@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-import pytest
 from queues_broker import a_fleet
 
 from shoal.api.queue_admins import QueueAdmin
@@ -21,6 +19,7 @@ from shoal.sources.rabbitmq import RabbitMqQueues
 from shoal.sources.rabbitmq_admin import RabbitMqAdmin
 from shoal.spec.model import Fleet
 from testbed.rabbitmq import MISSING, RabbitMq, find_rabbitmq
+from tests.required import skip_without
 
 SETTLES_S = 1.0  # the node's figures are fresher than those of others, see `testbed.rabbitmq`
 CREDENTIALS = "shoal:s3cret of shoal"  # of the user with the rights that the documentation asks for, and no more
@@ -29,9 +28,7 @@ CREDENTIALS = "shoal:s3cret of shoal"  # of the user with the rights that the do
 def require_rabbitmq() -> None:
     """Skips where there is none; fails where there must be one."""
     if find_rabbitmq() is None:
-        if "rabbitmq" in os.environ.get("SHOAL_REQUIRE", "").split(","):
-            pytest.fail(f"SHOAL_REQUIRE=rabbitmq, but {MISSING}", pytrace=False)
-        pytest.skip(MISSING)
+        skip_without("rabbitmq", MISSING)
 
 
 def rabbitmq_node(host: str = "127.0.0.1") -> Iterator[RabbitMq]:

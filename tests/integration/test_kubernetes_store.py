@@ -16,6 +16,8 @@ from shoal.errors import StoreError
 from shoal.spec.model import Fleet
 from tests.store_contract import StoreContract
 
+pytestmark = pytest.mark.kubernetes
+
 
 class TestKubernetesStore(StoreContract):
     """See `StoreContract`."""
