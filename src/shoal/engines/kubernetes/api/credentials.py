@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import time
@@ -85,24 +86,26 @@ class ExecPlugin:
     async def authorization(self, tls: ssl.SSLContext | None) -> str | None:
         async with self._lock:
             if time.time() > self._until - _EARLY_S:
-                status = await self._run()
-                self._until = _expiry(status.get("expirationTimestamp"))
-                self._value = f"Bearer {status['token']}" if status.get("token") else None
-                if tls is not None and status.get("clientCertificateData"):
-                    self._take(tls, status)
+                self._take(await self._run(), tls)
             return self._value
 
     def refused(self) -> bool:
         self._until = float("-inf")
         return True
 
-    def _take(self, tls: ssl.SSLContext, status: Mapping[str, str]) -> None:
+    def _take(self, status: Mapping[str, Any], tls: ssl.SSLContext | None) -> None:
         from shoal.engines.kubernetes.api.kubeconfig import load_certificate  # noqa: PLC0415 - they need each other
 
+        token, certificate = status.get("token"), status.get("clientCertificateData")
+        if not token and not certificate:
+            raise EngineError(f"{self._where}: found neither a token nor a certificate in what the plugin printed")
         try:
-            load_certificate(tls, status["clientCertificateData"].encode(), status["clientKeyData"].encode())
-        except (KeyError, ssl.SSLError) as error:
-            raise EngineError(f"{self._where}: the plugin's certificate can't be used: {error}") from error
+            until = _expiry(status.get("expirationTimestamp"))
+            if tls is not None and certificate:
+                load_certificate(tls, certificate.encode(), status["clientKeyData"].encode())
+        except (KeyError, ValueError, ssl.SSLError) as error:
+            raise EngineError(f"{self._where}: what the plugin printed can't be used: {error!r}") from error
+        self._value, self._until = f"Bearer {token}" if token else None, until
 
     async def _run(self) -> Mapping[str, str]:
         command = str(self._plugin.get("command", ""))
@@ -118,7 +121,11 @@ class ExecPlugin:
         words = [command, *map(str, self._plugin.get("args") or ())]
         try:
             program = await asyncio.create_subprocess_exec(
-                *words, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+                *words,
+                env=environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:
             hint = self._plugin.get("installHint") or "install it, or let your cluster's tool write the kubeconfig anew"
@@ -127,14 +134,17 @@ class ExecPlugin:
             async with asyncio.timeout(_PLUGIN_S):
                 output, errors = await program.communicate()
         except TimeoutError:
-            program.kill()
-            await program.wait()
             raise EngineError(f"{self._where}: {command} gave no credentials within {_PLUGIN_S:g}s") from None
+        finally:
+            if program.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    program.kill()
+                await program.wait()
         if program.returncode:
             said = errors.decode(errors="replace").strip()[-500:]
             raise EngineError(f"{self._where}: {command} ended with exit code {program.returncode}: {said}")
         try:
-            return json.loads(output)["status"]
+            return dict(json.loads(output)["status"])
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(f"{self._where}: what {command} printed is no ExecCredential ({error!r})") from error
 

@@ -19,6 +19,7 @@ from shoal.errors import EngineError
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _Document = Mapping[str, Any]
+_NOBODY: _Document = {"name": "", "user": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ def _read(file: Path) -> _Document:
         document = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise EngineError(f"{file}: this kubeconfig can't be read: {error}") from error
+    if document is None:
+        return {}  # kubectl takes an empty one, too
     if not isinstance(document, dict):
         raise EngineError(f"{file}: found {type(document).__name__}, expected a kubeconfig (a map)")
     return cast("_Document", document)
@@ -71,12 +74,15 @@ def _read(file: Path) -> _Document:
 def _in_cluster(environ: Mapping[str, str], account: Path) -> Access:
     host, port = environ["KUBERNETES_SERVICE_HOST"], environ.get("KUBERNETES_SERVICE_PORT", "443")
     host = f"[{host}]" if ":" in host else host
-    return Access(
-        server=f"https://{host}:{port}",
-        tls=ssl.create_default_context(cafile=str(account / "ca.crt")),
-        credentials=FileToken(account / "token"),
-        namespace=(account / "namespace").read_text().strip(),
-    )
+    try:
+        return Access(
+            server=f"https://{host}:{port}",
+            tls=ssl.create_default_context(cafile=str(account / "ca.crt")),
+            credentials=FileToken(account / "token"),
+            namespace=(account / "namespace").read_text().strip(),
+        )
+    except OSError as error:  # one of ssl's is one, too
+        raise EngineError(f"the pod's service account at {account} can't be used: {error}") from error
 
 
 def _in_context(documents: Sequence[tuple[Path, _Document]], context: str | None, environ: Mapping[str, str]) -> Access:
@@ -88,10 +94,12 @@ def _in_context(documents: Sequence[tuple[Path, _Document]], context: str | None
             f"{', '.join(contexts_of(environ)) or 'none'})"
         )
     _, entry = _named(documents, "contexts", chosen, "context")
-    meant = entry["context"]
+    meant: _Document = entry.get("context") or {}
     cluster_file, cluster = _named(documents, "clusters", str(meant.get("cluster")), "cluster")
-    user_file, user = _named(documents, "users", str(meant.get("user")), "user")
-    where: _Document = cluster["cluster"]
+    user_file, user = cluster_file, _NOBODY
+    if meant.get("user"):
+        user_file, user = _named(documents, "users", str(meant["user"]), "user")
+    where: _Document = cluster.get("cluster") or {}
     who: _Document = user.get("user") or {}
     server = str(where.get("server", "")).rstrip("/")
     if not server.startswith(("https://", "http://")):
@@ -120,19 +128,20 @@ def _named(documents: Sequence[tuple[Path, _Document]], what: str, name: str, wo
 
 
 def _tls(cluster_file: Path, cluster: _Document, user_file: Path, user: _Document) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority = _content(cluster_file, cluster, "certificate-authority")
     try:
-        if authority is not None:
-            context = ssl.create_default_context(cadata=authority.decode())
-        if cluster.get("insecure-skip-tls-verify"):
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+        authority = _content(cluster_file, cluster, "certificate-authority")
+        context = ssl.create_default_context(cadata=authority.decode() if authority is not None else None)
+    except (ssl.SSLError, ValueError) as error:
+        raise EngineError(f"{cluster_file}: the certificate-authority in it can't be used: {error}") from error
+    if cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    try:
         certificate, key = _content(user_file, user, "client-certificate"), _content(user_file, user, "client-key")
         if certificate is not None and key is not None:
             load_certificate(context, certificate, key)
     except (ssl.SSLError, ValueError) as error:
-        raise EngineError(f"{user_file}: a certificate or key in it can't be used: {error}") from error
+        raise EngineError(f"{user_file}: a client-certificate or client-key in it can't be used: {error}") from error
     return context
 
 
@@ -147,13 +156,16 @@ def load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) ->
 def _content(file: Path, entry: _Document, key: str) -> bytes | None:
     """What `KEY-data` holds, or the file that KEY names, beside the kubeconfig."""
     if data := entry.get(f"{key}-data"):
-        return base64.b64decode(data)
+        return base64.b64decode("".join(str(data).split()), validate=True)
     if not (name := entry.get(key)):
         return None
     try:
-        return (file.parent / name).read_bytes()
+        found = (file.parent / name).read_bytes()
     except OSError as error:
         raise EngineError(f"{file}: {key}: {error}") from error
+    if not found:  # of an authority that is empty, ssl would take the system's instead
+        raise EngineError(f"{file}: {key}: {name} is empty")
+    return found
 
 
 def _told(file: Path, cluster: _Document) -> dict[str, Any]:

@@ -86,10 +86,16 @@ def _owners(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     details: Mapping[str, Any] = told.get("details") or {}
     causes: list[Mapping[str, str]] = details.get("causes") or []
     return [
-        (str(cause.get("message", "")).removeprefix("conflict with ").strip('"'), str(cause.get("field", "")))
+        (_owner(str(cause.get("message", ""))), str(cause.get("field", "")))
         for cause in causes
         if cause.get("reason") == "FieldManagerConflict"
     ]
+
+
+def _owner(said: str) -> str:
+    """`conflict with "kubectl" using apps/v1`: kubectl."""
+    found = re.search(r'"([^"]+)"', said)
+    return found[1] if found else said
 
 
 def _right(said: str) -> str:
