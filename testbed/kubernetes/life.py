@@ -13,6 +13,7 @@ from testbed.kubernetes.authority import make_keys
 from testbed.kubernetes.bed import KubeBed, KubeShape
 from testbed.kubernetes.binaries import binaries, program
 from testbed.kubernetes.daemons import Daemon
+from testbed.kubernetes.simulation import KWOK
 from testbed.swarm import cgroups, network
 from testbed.swarm import node as machine
 from testbed.swarm.bed import Node
@@ -83,7 +84,7 @@ def down(bed: KubeBed, *, purge: bool = False) -> None:
     """
     nodes = bed.nodes()
     on_each(nodes, machine.kill)
-    for name in (*AGENTS, *control_plane.PARTS):
+    for name in (KWOK, *AGENTS, *control_plane.PARTS):
         Daemon(bed.directory, name).stop(signal.SIGKILL)
     network.remove_fabric(bed)
     cgroups.remove(bed)

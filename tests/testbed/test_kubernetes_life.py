@@ -12,7 +12,9 @@ from testbed.commands import BedError, until
 from testbed.kubernetes import life
 from testbed.kubernetes.api import Api
 from testbed.kubernetes.bed import KubeBed, KubeShape
+from testbed.kubernetes.control_plane import ready_nodes
 from testbed.kubernetes.daemons import Daemon
+from testbed.kubernetes.simulation import KWOK, simulate
 from testbed.swarm import cgroups, network
 from testbed.swarm import node as machine
 from testbed.swarm.environment import cache_directory
@@ -97,6 +99,17 @@ def test_a_part_is_stopped_and_run_again(bed: KubeBed) -> None:
         life.run_part(bed, name)
         assert state_of(bed, name) == "runs"
     wait_for(bed, "n1", "ready")
+
+
+def test_nodes_are_simulated(bed: KubeBed) -> None:
+    """So many as were asked for last; what the bed has of its own stays on real ones."""
+    for count in (3, 2):
+        simulate(bed, count)
+        assert ready_nodes(bed) == {"n1", *(f"sim-{number + 1}" for number in range(count))}
+    names = {pod["spec"]["nodeName"] for pod in Api(bed).list("/api/v1/namespaces/kube-system/pods")[0]}
+    assert names == {"n1"}
+    simulate(bed, 0)
+    assert Daemon(bed.directory, KWOK).pid is None and ready_nodes(bed) == {"n1"}
 
 
 def test_down_leaves_nothing(bed: KubeBed) -> None:

@@ -20,6 +20,7 @@ from testbed.kubernetes.authority import kubeconfig_of, make_keys
 from testbed.kubernetes.bed import KubeBed, KubeShape, pods_of
 from testbed.kubernetes.control_plane import part_of
 from testbed.kubernetes.daemons import Daemon
+from testbed.kubernetes.simulation import simulate, simulated_node
 
 MODULES = Path(binaries.__file__).parent / "modules"
 
@@ -121,3 +122,19 @@ def test_a_daemon_is_found_again_and_ended(tmp_path: Path) -> None:
     assert pid is not None and Daemon(tmp_path, "sleeper").pid == pid
     Daemon(tmp_path, "sleeper").stop()
     assert first.pid is None
+
+
+def test_a_simulated_node_is_kept_from_what_does_not_ask_for_it() -> None:
+    """By its taint; KWOK knows it by its annotation, and the bed's own pods by its label."""
+    node = simulated_node("sim-2", 1)
+    assert node["spec"]["taints"] == [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]
+    assert node["metadata"]["annotations"] == {"kwok.x-k8s.io/node": "fake"}
+    labels = node["metadata"]["labels"]
+    assert (labels["type"], labels["topology.kubernetes.io/zone"]) == ("kwok", "z2")
+
+
+def test_simulated_nodes_are_asked_for_in_reason(bed: KubeBed) -> None:
+    with pytest.raises(BedError, match="found -1 simulated nodes, expected 0 to 5000"):
+        simulate(bed, -1)
+    with pytest.raises(BedError, match="the bed is not up"):
+        simulate(bed, 1)
