@@ -13,6 +13,8 @@ from shoal.engines.kubernetes.api.kinds import SECRET
 from shoal.engines.kubernetes.api.refusals import KubernetesError
 from shoal.engines.kubernetes.names import secret_name
 
+pytestmark = pytest.mark.kubernetes
+
 CONTENT = b"\0s3cret" * 70_000  # nearly as large as Shoal takes
 
 

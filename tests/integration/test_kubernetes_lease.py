@@ -12,6 +12,8 @@ from shoal.control.lease import Lease
 from shoal.engines.kubernetes.api.kinds import LEASE
 from shoal.errors import Conflict
 
+pytestmark = pytest.mark.kubernetes
+
 
 async def test_one_acts_and_the_next_one_follows() -> None:
     """Of two at once one gets it; what the other wrote on what it saw before is refused; who lets go is followed."""
