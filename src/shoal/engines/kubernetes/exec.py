@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -20,6 +21,7 @@ from shoal.errors import EngineError
 _PROTOCOL = "v5.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _END, _SIZE, _CLOSE = 0, 1, 2, 3, 4, 255
 _PIECE_BYTES = 1 << 16
+_NOT_STARTED = re.compile(r"unable to start container process: (.*)")  # what runc and crun say
 
 
 @contextlib.asynccontextmanager
@@ -55,7 +57,9 @@ class PodCommand:
             if channel in (_STDOUT, _STDERR) and content:
                 yield ("stdout" if channel == _STDOUT else "stderr"), content
             elif channel == _END:
-                self._exit_code = exit_code_of(json.loads(content))
+                self._exit_code, why = read_end(json.loads(content))
+                if why:
+                    yield "stderr", f"{why}\n".encode()
                 return
         raise EngineError("the connection to the command was lost; it may have ended, and it may go on")
 
@@ -80,14 +84,17 @@ class PodCommand:
             await self._socket.send_bytes(message)
 
 
-def exit_code_of(status: dict[str, Any]) -> int:
-    """Of the API's Status. Raises KubernetesError where the command was not even started."""
+def read_end(status: Mapping[str, Any]) -> tuple[int, str]:
+    """The exit code by the API's Status, as a shell has it of a program that can't be started, and then the reason.
+    Raises KubernetesError where nobody tried."""
     if status.get("status") == "Success":
-        return 0
-    details: dict[str, Any] = status.get("details") or {}
-    causes: list[dict[str, str]] = details.get("causes") or []
+        return 0, ""
+    details: Mapping[str, Any] = status.get("details") or {}
+    causes: Sequence[Mapping[str, str]] = details.get("causes") or []
     for cause in causes:
         if cause.get("reason") == "ExitCode":
-            return int(cause["message"])
-    said = str(status.get("message") or "the command was not started")
+            return int(cause["message"]), ""
+    said = str(status.get("message") or "the API server gives no reason")
+    if (found := _NOT_STARTED.search(said)) is not None:
+        return 126 if "permission denied" in found[1] else 127, found[1]
     raise KubernetesError(f"the command was not started: {said}", status=500, reason="", said=said)

@@ -291,7 +291,7 @@ def _run(agent: str, job: Object, parts: Parts) -> JobRun:
 def _why_failed(pod: Object | None, ended: Object, over: Object) -> str:
     status: Mapping[str, Any] = ((pod or _NONE).get("status")) or _NONE
     if status.get("reason") == "DeadlineExceeded" and pod is not None:
-        return f"ended after its timeout of {pod['spec'].get('activeDeadlineSeconds')}s"
+        return f"timed out after {pod['spec'].get('activeDeadlineSeconds')}s"
     if ended:
         return why_ended(ended)
     return str(status.get("message") or over.get("message") or "")

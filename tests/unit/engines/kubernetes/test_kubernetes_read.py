@@ -293,7 +293,7 @@ def test_why_a_run_failed() -> None:
     assert run(over, attempt(1, state={"terminated": OOM}, status=FAILED)).reason.startswith("killed for its memory")
     late = attempt(1, status=DEADLINE)
     late["spec"]["activeDeadlineSeconds"] = 60
-    assert run(over, late).reason == "ended after its timeout of 60s"
+    assert run(over, late).reason == "timed out after 60s"
     assert run(over).reason == "reached the backoff limit"
     assert run(over).finished_at == epoch_s(at(40))
 

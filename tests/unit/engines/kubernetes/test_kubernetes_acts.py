@@ -1,0 +1,131 @@
+"""The engine's steps where the API server or a kubelet is not what it should be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import pytest
+
+from shoal.core.action import RunJob, Scale
+from shoal.engines.kubernetes import engine as engine_module
+from shoal.engines.kubernetes.api import Kind
+from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD
+from shoal.engines.kubernetes.engine import KubernetesEngine
+from shoal.engines.kubernetes.names import Role, fleet_labels
+from shoal.errors import EngineUnavailable
+from tests.fake_kubernetes import FakeKubernetes
+
+Object = dict[str, Any]
+COST = "controller.kubernetes.io/pod-deletion-cost"
+
+
+class Cluster(FakeKubernetes):
+    """One that an engine has listed; its kubelets never answer."""
+
+    async def patch(self, kind: Kind, name: str, change: Mapping[str, Any], sub: str | None = None) -> Object:
+        if kind != DEPLOYMENT:
+            return await super().patch(kind, name, change, sub)
+        found = self.of(DEPLOYMENT)[name]
+        return self._write(DEPLOYMENT, {**found, "spec": {**found["spec"], **change["spec"]}})
+
+    async def watch(
+        self, kind: Kind, labels: Mapping[str, str], version: str
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        await asyncio.Event().wait()
+        yield "", {}
+
+    async def logs(self, pod: str, *, params: Mapping[str, str], follow: bool = False) -> AsyncGenerator[str, None]:
+        await asyncio.Event().wait()
+        yield ""
+
+    async def add(self, kind: Kind, name: str, role: Role, **more: Any) -> None:
+        labels = fleet_labels("shop", role, agent="web", revision="r1")
+        annotations = more.pop("annotations", {})
+        about = {"name": name, "uid": name, "labels": labels, "annotations": annotations}
+        item: Object = {"kind": kind.name, "apiVersion": kind.api_version, "metadata": about, "data": {}, **more}
+        await self.create(kind, item)
+
+    async def add_pod(self, name: str, **more: Any) -> None:
+        state = {"terminated": {"exitCode": 3}}
+        status = {"containerStatuses": [{"name": "agent", "state": state, "restartCount": 0}]}
+        await self.add(POD, name, Role.REVISION, spec={"containers": [{"name": "agent"}]}, status=status, **more)
+
+    def cost_of(self, pod: str) -> str | None:
+        return self.of(POD)[pod]["metadata"]["annotations"].get(COST)
+
+
+async def on(cluster: Cluster, act: Any) -> None:
+    """Lets an engine act that has listed all of it."""
+    engine = KubernetesEngine(cluster, "shop")
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(engine.run())
+        await engine._inventory.ready()  # pyright: ignore[reportPrivateUsage]
+        try:
+            await act(engine)
+        finally:
+            watching.cancel()
+
+
+async def test_who_goes_is_marked_and_who_was_spared_is_not_any_more() -> None:
+    """A victim that is gone by itself is no failure."""
+    cluster = Cluster()
+    await cluster.add(DEPLOYMENT, "web-r1", Role.REVISION, spec={"replicas": 3})
+    for name in ("a", "b"):
+        await cluster.add_pod(name)
+    await cluster.add_pod("spared", annotations={COST: "-2147483648"})
+
+    async def act(engine: KubernetesEngine) -> None:
+        assert await engine.act([Scale("web", "r1", 1, ("a", "gone"))]) == ()
+
+    await on(cluster, act)
+    assert (cluster.cost_of("a"), cluster.cost_of("b"), cluster.cost_of("spared")) == ("-2147483648", None, None)
+    assert cluster.of(DEPLOYMENT)["web-r1"]["spec"]["replicas"] == 1
+
+
+async def test_a_server_that_goes_away_while_victims_are_marked() -> None:
+    """Is told as one, and nobody is scaled without them."""
+    cluster = Cluster()
+    await cluster.add(DEPLOYMENT, "web-r1", Role.REVISION, spec={"replicas": 3})
+    await cluster.add_pod("a")
+
+    async def act(engine: KubernetesEngine) -> None:
+        cluster.away = EngineUnavailable("no route")
+        with pytest.raises(EngineUnavailable, match="no route"):
+            await engine.act([Scale("web", "r1", 2, ("a",))])
+
+    await on(cluster, act)
+    assert cluster.of(DEPLOYMENT)["web-r1"]["spec"]["replicas"] == 3
+
+
+async def test_a_kubelet_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whose replica there are no last words then, and it is not asked again and again."""
+    monkeypatch.setattr(engine_module, "_LAST_WORDS_S", 0)
+    cluster = Cluster()
+    await cluster.add_pod("a")
+
+    async def act(engine: KubernetesEngine) -> None:
+        seen = await engine.observe()
+        (replica,) = seen.agents["web"].replicas
+        assert (replica.reason, replica.last_log) == ("exit code 3", ())
+        assert (await engine.observe()).agents["web"] is seen.agents["web"]
+
+    await on(cluster, act)
+
+
+async def test_old_runs_are_forgotten_without_losing_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changed is still to be looked at: the last words of who failed meanwhile."""
+    monkeypatch.setattr(engine_module, "_LAST_WORDS_S", 0)
+    cluster = Cluster()
+    await cluster.add(CONFIG_MAP, "web-r1", Role.TEMPLATE, data={"template.json": TEMPLATE})
+    await cluster.add_pod("a")
+
+    async def act(engine: KubernetesEngine) -> None:
+        assert await engine.act([RunJob("web", "r1", "web-1")]) == ()
+        assert [pod["metadata"]["name"] for pod in engine._inventory.dirty_pods()] == ["a"]  # pyright: ignore[reportPrivateUsage]
+
+    await on(cluster, act)
+
+
+TEMPLATE = '{"role": "run", "claims": [], "pod": {"metadata": {"labels": {}}, "spec": {}}}'
