@@ -121,7 +121,7 @@ async def test_the_longer_it_is_away_the_rarer_it_is_asked(monkeypatch: pytest.M
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     await until_quiet(informer, script)
-    assert 0.2 <= waits[0] <= 0.4 and 5 <= waits[5] <= 10 and informer.away is None
+    assert 0.2 <= waits[0] <= 0.4 and 2 <= waits[5] <= 4 and informer.away is None
 
 
 def test_what_is_later_holds() -> None:

@@ -21,7 +21,7 @@ from shoal.errors import EngineError
 log = logging.getLogger(__name__)
 
 _BACK_OFF_S = 0.2
-_LONGEST_BACK_OFF_S = 10.0
+_LONGEST_BACK_OFF_S = 4.0
 
 Object = Mapping[str, Any]
 
