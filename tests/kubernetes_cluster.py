@@ -72,6 +72,11 @@ def kubernetes() -> Cluster:
 
 @pytest.fixture(scope="session")
 def kubernetes_images(kubernetes: Cluster) -> ClusterImages:
+    """Of this session."""
+    return find_images(kubernetes)
+
+
+def find_images(kubernetes: Cluster) -> ClusterImages:
     """Loaded into the bed's nodes; elsewhere pushed before, to where SHOAL_TEST_IMAGES says."""
     if kubernetes.bed is not None:
         images = build_images(kubernetes.bed.cache)

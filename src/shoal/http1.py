@@ -15,6 +15,8 @@ from typing import Any
 _CHUNK_BYTES = 256 * 1024
 HEAD_LIMIT_BYTES = 64 * 1024  # of a stream that is opened for this
 
+NO_HEADERS: Mapping[str, str] = {}
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -63,14 +65,16 @@ class Response:
 
 
 @asynccontextmanager
-async def request(streams: Streams, method: str, target: str, body: object = None) -> AsyncGenerator[Response]:
+async def request(
+    streams: Streams, method: str, target: str, body: object = None, headers: Mapping[str, str] = NO_HEADERS
+) -> AsyncGenerator[Response]:
     """Send a request, its body as JSON, and give the answer once its head is there. The connection ends with it.
 
     Raises OSError where the other side hangs up and ProtocolError where the answer is cut off.
     """
     reader, writer = streams
     try:
-        writer.write(_render_request(method, target, body))
+        writer.write(_render_request(method, target, body, headers))
         await writer.drain()
         yield await _read_head(reader)
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
@@ -80,9 +84,10 @@ async def request(streams: Streams, method: str, target: str, body: object = Non
         writer.transport.abort()
 
 
-def _render_request(method: str, target: str, body: object) -> bytes:
+def _render_request(method: str, target: str, body: object, headers: Mapping[str, str]) -> bytes:
     content = b"" if body is None else json.dumps(body).encode()
-    head = [f"{method} {target} HTTP/1.1", "Host: shoal", "Connection: close", "Accept: application/json"]
+    head = [f"{method} {target} HTTP/1.1", "Connection: close", "Accept: application/json"]
+    head += [f"{name}: {value}" for name, value in {"Host": "shoal", **headers}.items()]
     if body is not None:
         head += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
     return "\r\n".join([*head, "", ""]).encode() + content

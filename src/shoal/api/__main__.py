@@ -20,7 +20,9 @@ from shoal.proxy.limits import allow_many_files
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="shoal.api", description="Runs a fleet's controller.")
-    parser.add_argument("--engine", choices=("local", "swarm"), default="local", help="what runs the fleet")
+    parser.add_argument(
+        "--engine", choices=("local", "swarm", "kubernetes"), default="local", help="what runs the fleet"
+    )
     parser.add_argument("--directory", type=Path, help="the fleet's state directory, on the engine local")
     parser.add_argument("--fleet", required=True, help="the fleet's name")
     parser.add_argument(
@@ -28,7 +30,7 @@ def main() -> int:
         type=float,
         default=86400.0,
         metavar="SECONDS",
-        help="of the controller, its gateways and node agents, on the engine swarm (default: a day)",
+        help="of the controller, its gateways and node agents, on swarm and kubernetes (default: a day)",
     )
     arguments = parser.parse_args()
     if arguments.engine == "local" and arguments.directory is None:
@@ -59,6 +61,10 @@ async def _run(arguments: argparse.Namespace) -> None:
             from shoal.api.swarm_controller import run_swarm_controller  # noqa: PLC0415 - what one machine never needs
 
             await run_swarm_controller(arguments.fleet, certificate_s=arguments.certificate_life)
+        elif arguments.engine == "kubernetes":
+            from shoal.api.kubernetes_controller import run_kubernetes_controller  # noqa: PLC0415 - likewise
+
+            await run_kubernetes_controller(arguments.fleet, certificate_s=arguments.certificate_life)
         else:
             await run_controller(arguments.directory, arguments.fleet)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from shoal.pki.token import JoinToken
 log = logging.getLogger(__name__)
 
 LONGEST_LIFE_S = 366 * 86400.0
+TOKEN_HEADER, USER_HEADER = "Shoal-Token", "Shoal-User"
+_LONGEST_NAME = 100
 _SHORTEST_LIFE_S = 60.0
 _OF_PEOPLE: tuple[Role, ...] = ("client",)
 _JOIN_ROLES: tuple[Role, ...] = ("gateway", "node")  # a stolen token must not make anybody a person or a controller
@@ -39,7 +42,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True, slots=True)
 class Remote:
     """Where the API is served over the network, and by whose keys. `ttl_s` is the life of what gateways and node agents
-    get."""
+    get. Who shows the `admin_token` in the header TOKEN_HEADER needs no certificate: he could read it, which the
+    cluster's own rules guard, and no certificate comes through its API server."""
 
     host: str
     port: int
@@ -48,6 +52,7 @@ class Remote:
     token: JoinToken
     ttl_s: float
     clock: Callable[[], float] = time.time
+    admin_token: str | None = None
 
     def routes(self, note: Callable[[Event], None]) -> list[web.RouteDef]:
         """Those by which certificates are given; `note` tells the fleet's events of the ones for people."""
@@ -64,6 +69,11 @@ class Remote:
                 raise IdentityError("the connection has ended")
             connection = transport.get_extra_info("ssl_object")
             if connection is None or request.path == JOIN_PATH:  # a Unix socket; who has no certificate yet
+                return await handler(request)
+            if self.admin_token is not None and TOKEN_HEADER in request.headers:
+                if not secrets.compare_digest(request.headers[TOKEN_HEADER].encode(), self.admin_token.encode()):
+                    raise IdentityError("this is not the token of the fleet's Secret: it was made anew")
+                request[CALLER] = request.headers.get(USER_HEADER, "somebody")[:_LONGEST_NAME]
                 return await handler(request)
             roles = ROLES if request.path == RENEW_PATH else _OF_PEOPLE
             certificate = connection.getpeercert(binary_form=True)

@@ -81,12 +81,16 @@ class Client:
 
         from shoal.engines.command_line import dialled  # noqa: PLC0415 - so does this
 
-        where = {"replica": replica}
         async with AsyncExitStack() as stack:
             try:
                 route = await self._line.route()
-                session = await stack.enter_async_context(aiohttp.ClientSession(route.url, connector=route.connector))
-                asking = dialled(session, where, argv, tty=tty, server_name=route.server_name)
+                opening = aiohttp.ClientSession(
+                    route.url, connector=route.connector, headers=dict(route.preface.headers)
+                )
+                session = await stack.enter_async_context(opening)
+                asking = dialled(
+                    session, replica, argv, tty=tty, server_name=route.server_name, before=route.preface.path
+                )
                 command = await stack.enter_async_context(asking)
             except aiohttp.ClientConnectorError as error:
                 raise self._line.absent(error.os_error) from error
@@ -155,9 +159,12 @@ class Client:
     @asynccontextmanager
     async def _request(self, method: str, target: str, body: object = None) -> AsyncGenerator[Response]:
         try:
-            async with request(await self._line.open(), method, target, body) as response:
+            before = await self._line.preface()
+            opened = await self._line.open()
+            async with request(opened, method, f"{before.path}{target}", body, before.headers) as response:
                 if response.status >= 400:
-                    raise _parse_error(response.status, await response.read())
+                    answer = await response.read()
+                    raise self._line.refused(response.status, answer) or _parse_error(response.status, answer)
                 yield response
         except (OSError, ProtocolError) as error:
             raise self._line.absent(error) from error

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Preface:
+    """What comes before each request's own path, and its headers."""
+
+    path: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
 class WebRoute:
     """How aiohttp reaches the same controller, for what http1 does not speak."""
 
     url: str
     connector: aiohttp.BaseConnector
     server_name: str | None = None
+    preface: Preface = Preface()
 
 
 class Line(Protocol):
@@ -33,8 +43,16 @@ class Line(Protocol):
         """A new connection. Raises OSError, or a ShoalError that says more."""
         ...
 
+    async def preface(self) -> Preface:
+        """Raises what `open` does."""
+        ...
+
     async def route(self) -> WebRoute:
         """Raises what `open` does."""
+        ...
+
+    def refused(self, status: int, body: bytes) -> ShoalError | None:
+        """The error for an answer of who stands between; `None` where the controller's own."""
         ...
 
     def absent(self, error: OSError | ProtocolError) -> ShoalError:
@@ -55,6 +73,12 @@ class SocketLine:
     async def open(self) -> Streams:
         check_socket_directory(self._socket)
         return await asyncio.open_unix_connection(self._socket, limit=HEAD_LIMIT_BYTES)
+
+    async def preface(self) -> Preface:
+        return Preface()
+
+    def refused(self, status: int, body: bytes) -> ShoalError | None:
+        return None
 
     async def route(self) -> WebRoute:
         import aiohttp  # noqa: PLC0415 - takes as long as most commands in all

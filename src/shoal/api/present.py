@@ -49,7 +49,7 @@ def gateway_url(controller: Controller) -> str | None:
         return None
     wiring = controller.wired.wiring
     bound = "127.0.0.1" if wiring.bind in ("0.0.0.0", "::") else wiring.bind
-    return f"http://{wiring.public_host or bound}:{wiring.public_port}"
+    return wiring.public_url or f"http://{bound}:{wiring.public_port}"
 
 
 def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) -> AgentView:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from shoal.api.lines import WebRoute
+from shoal.api.lines import Preface, WebRoute
 from shoal.errors import ControllerUnavailable, IdentityError, ShoalError
 from shoal.http1 import HEAD_LIMIT_BYTES, ProtocolError, Streams
 from shoal.pki.credentials import Credentials
@@ -52,6 +52,12 @@ class RemoteLine:
             self._renewal_tried = True
             await self._renew(address)
         return streams
+
+    async def preface(self) -> Preface:
+        return Preface()
+
+    def refused(self, status: int, body: bytes) -> ShoalError | None:
+        return None
 
     async def route(self) -> WebRoute:
         import aiohttp  # noqa: PLC0415 - takes as long as most commands in all

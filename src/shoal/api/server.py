@@ -130,7 +130,7 @@ class _Routes:
             web.get("/v1/explain/{agent}", self.explain),
             web.get("/v1/events", self.events),
             web.get("/v1/logs", self.logs),
-            web.get(COMMAND_PATH, self.exec),
+            web.get(f"{COMMAND_PATH}/{{replica}}", self.exec),
             web.post("/v1/scale", self.scale),
             web.post("/v1/run", self.run),
             web.get("/v1/queues", self.queues),
@@ -190,7 +190,7 @@ class _Routes:
             return await _stream(request, _as_lines(_log_view(line) async for line in lines))
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
-        replica = request.query.get("replica", "")
+        replica = request.match_info["replica"]
 
         @contextlib.asynccontextmanager
         async def run(argv: Sequence[str], tty: bool) -> AsyncGenerator[Command]:

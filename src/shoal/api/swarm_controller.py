@@ -11,11 +11,11 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from shoal.api.certificates import Remote
 from shoal.api.controller import open_queues
+from shoal.api.leased import Leased
 from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller
@@ -25,11 +25,8 @@ from shoal.control.parts import Parts
 from shoal.control.registries import Registries
 from shoal.control.swarm_keeper import SwarmKeeper
 from shoal.control.swarm_lease import SwarmLease
-from shoal.core.action import Action, ActionFailure
 from shoal.core.masking import Mask
-from shoal.core.observed import Observed
 from shoal.core.template import SecretUse
-from shoal.engines.protocol import Capabilities
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker, DockerError, find_endpoint
 from shoal.engines.swarm.engine import SwarmEngine
@@ -142,28 +139,6 @@ def _mask() -> Mask:
     """Of all that the secrets held which this controller was given: with others it is started anew."""
     directory = Path(CONTENTS_DIRECTORY)
     return Mask([path.read_bytes() for path in directory.iterdir()] if directory.is_dir() else [])
-
-
-class Leased:
-    """An engine that acts only while the lease is held. Looking is everybody's right."""
-
-    def __init__(self, engine: SwarmEngine, lease: Lease) -> None:
-        self._engine, self._lease = engine, lease
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._engine.capabilities
-
-    async def observe(self) -> Observed:
-        return await self._engine.observe()
-
-    def changes(self) -> AsyncIterator[None]:
-        return self._engine.changes()
-
-    async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
-        """Raises Conflict without the lease."""
-        self._lease.require()
-        return await self._engine.act(actions)
 
 
 class Found:

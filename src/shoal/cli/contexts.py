@@ -30,13 +30,16 @@ _FLEET = re.compile(r"[a-z0-9][a-z0-9-]*")
 @dataclass(frozen=True, slots=True)
 class FleetContext:
     """`addresses` are HOST:PORT of the admin port, any of which may answer; `docker_context` is `None` where the
-    environment says which Docker (DOCKER_HOST); `identity` is `Identity.pem` of the role client."""
+    environment says which Docker (DOCKER_HOST); `identity` is `Identity.pem` of the role client. A fleet on
+    Kubernetes has neither: it is reached by the cluster's API, by the kubeconfig's `context` in the `namespace`."""
 
     fleet: str
     engine: str
     docker_context: str | None
     addresses: tuple[str, ...]
     identity: str
+    context: str | None = None
+    namespace: str | None = None
 
     def __repr__(self) -> str:
         return f"FleetContext({self.fleet!r}, {self.engine!r}, {self.docker_context!r}, {self.addresses!r})"
@@ -122,6 +125,11 @@ def parse_context(text: str, where: str) -> FleetContext:
         raise ShoalError(f"{where}: fleet: found {fleet!r}, expected the name of a fleet")
     if not isinstance(engine, str) or not (docker_context is None or isinstance(docker_context, str)):
         raise ShoalError(f"{where}: engine, docker_context: expected texts")
+    if engine == "kubernetes":
+        context, namespace = values.get("context"), values.get("namespace")
+        if not (context is None or isinstance(context, str)) or not isinstance(namespace, str):
+            raise ShoalError(f"{where}: context, namespace: expected texts")
+        return FleetContext(fleet, engine, None, (), "", context, namespace)
     if not isinstance(addresses, list) or not addresses or not isinstance(identity, str):
         raise ShoalError(f"{where}: expected addresses and an identity; `shoal context export` writes them")
     return FleetContext(

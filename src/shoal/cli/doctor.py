@@ -52,6 +52,13 @@ def _findings(common: Common) -> list[Finding]:
     from shoal.cli.local.health_checks import check_all, check_python
 
     fleet = _fleet(common)
+    if fleet is not None and fleet.engine == "kubernetes":
+        from shoal.cli.kubernetes.health_checks import check_kubernetes
+        from shoal.cli.kubernetes.place import KubernetesPlace
+
+        cluster = common.place_of(fleet)
+        assert isinstance(cluster, KubernetesPlace)
+        return [check_python(), *asyncio.run(check_kubernetes(cluster, fleet))]
     if fleet is None or fleet.engine != "swarm":
         return check_all(_directory(common), fleet.local.port if fleet is not None else 8080)
     from shoal.cli.swarm.health_checks import check_swarm

@@ -20,20 +20,13 @@ def check_engine(loaded: Loaded) -> None:
 
 def _problems(loaded: Loaded) -> Iterator[Problem]:
     fleet, origins = loaded.fleet, loaded.origins
-    if fleet.engine == "kubernetes":
-        yield Problem(
-            origins.of(("engine",)).place,
-            "engine",
-            f"found {fleet.engine}; this version runs fleets on the engines local and swarm",
-            "choose an environment with one of these by -e, or write `engine: local`",
-        )
     for name, agent in fleet.agents.items():
-        if fleet.engine == "swarm" and agent.image is None:
+        if fleet.engine != "local" and agent.image is None:
             yield Problem(
                 origins.of(("agents", name)).place,
                 f"agents.{name}",
                 "found no image",
-                "give it an `image`, or the whole fleet: on a Swarm agents are started from one",
+                "give it an `image`, or the whole fleet: in a cluster agents are started from one",
             )
         if fleet.engine == "local" and agent.command is None:
             yield Problem(

@@ -86,6 +86,8 @@ class Common:
         """The same of a fleet that was loaded, whether it ever was stored or not."""
         if fleet.engine == "swarm":
             return self._swarm_place(fleet.fleet, fleet.docker_context)
+        if fleet.engine == "kubernetes":
+            return self._kubernetes_place(fleet.fleet, fleet.context, fleet.namespace)
         return self._local_place(fleet.fleet)
 
     def _place_named(self, name: str) -> Place:
@@ -94,6 +96,8 @@ class Common:
         context = load_context(os.environ, name)
         if context is not None and context.engine == "swarm":
             return self._swarm_place(name, context.docker_context)
+        if context is not None and context.engine == "kubernetes":
+            return self._kubernetes_place(name, context.context, context.namespace)
         place = self._local_place(name)
         if not place.directory.exists():
             raise NotFound(f"no fleet {name!r}; {describe_known(os.environ)}")
@@ -104,6 +108,11 @@ class Common:
         from shoal.cli.swarm.place import SwarmPlace
 
         return SwarmPlace(name, docker_context, os.environ, SwarmInstaller(os.environ, docker_context))
+
+    def _kubernetes_place(self, name: str, context: str | None, namespace: str | None) -> Place:
+        from shoal.cli.kubernetes.place import KubernetesPlace
+
+        return KubernetesPlace(name, context, namespace, os.environ)
 
     def client(self) -> Client:
         """The controller's API."""

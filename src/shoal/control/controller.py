@@ -81,8 +81,8 @@ class Controller:
 
     @property
     def routed(self) -> bool:
-        """Whether every gateway routes by it."""
-        return self._feed.routed
+        """Whether every gateway routes by it, and the outside reaches one."""
+        return self._feed.routed and self._observed.reachable
 
     @property
     def _stale(self) -> bool:

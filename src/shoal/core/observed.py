@@ -90,9 +90,11 @@ class AgentObserved:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """Everything of one fleet. `complete` is false while the engine could not look everywhere: nothing that is merely
-    absent from it may then be taken as gone. `troubles`: what keeps gateways and the like from running, in words."""
+    absent from it may then be taken as gone. `troubles`: what keeps gateways and the like from running, in words;
+    `reachable`: the outside reaches a gateway, where the engine has a say in that."""
 
     at: float
     agents: Mapping[str, AgentObserved]
     complete: bool = True
     troubles: tuple[str, ...] = ()
+    reachable: bool = True

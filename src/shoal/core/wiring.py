@@ -19,7 +19,7 @@ CONSUMER = "workers"  # the one durable consumer of every queue
 class Wiring:
     """Addresses. `call_url` is by calling agent: the base under which it reaches the agent `b` as `<base>/b`.
 
-    `public_host` is where the outside finds a gateway, if that is not where it binds. `caller_ports` is by calling
+    `public_url` is where the outside finds a gateway, if that is not where it binds. `caller_ports` is by calling
     agent where each has a listener of its own, those included that called before; `broker_url` is by agent, with
     credentials that reach only the queues that it declares; `broker_admin_url` is Shoal's own. `gateways` are the names
     of those that were started, where that is known before they call.
@@ -27,7 +27,7 @@ class Wiring:
 
     bind: str
     public_port: int
-    public_host: str | None = None
+    public_url: str | None = None
     internal_port: int | None = None
     caller_ports: Mapping[str, int] = field(default_factory=dict[str, int])
     call_url: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import WSMsgType, web
@@ -24,7 +25,7 @@ from shoal.engines.protocol import Command
 from shoal.errors import EngineError, ShoalError, error_of_kind
 
 STDIN, STDOUT, STDERR = "stdin", "stdout", "stderr"
-COMMAND_PATH = "/v1/exec"
+COMMAND_PATH = "/v1/exec"  # and a segment: what to run it in
 HEARTBEAT_S = 10.0
 WINDOW_BYTES = 1 << 18
 LONGEST_MESSAGE = 1 << 20
@@ -170,11 +171,21 @@ class _Conversation:
 
 @contextlib.asynccontextmanager
 async def dialled(
-    session: aiohttp.ClientSession, where: Mapping[str, str], argv: Sequence[str], *, tty: bool, server_name: str | None
+    session: aiohttp.ClientSession,
+    where: str,
+    argv: Sequence[str],
+    *,
+    tty: bool,
+    server_name: str | None,
+    before: str = "",
 ) -> AsyncGenerator[RemoteCommand]:
-    """A command at the other end of the session, asked for. Raises aiohttp.ClientError and OSError."""
+    """A command in `where` at the other end of the session, asked for; `before` comes before its path. Raises
+    aiohttp.ClientError and OSError."""
     async with session.ws_connect(
-        COMMAND_PATH, params=where, heartbeat=HEARTBEAT_S, max_msg_size=LONGEST_MESSAGE, server_hostname=server_name
+        f"{before}{COMMAND_PATH}/{quote(where, safe='')}",  # no query: the API server of Kubernetes drops that
+        heartbeat=HEARTBEAT_S,
+        max_msg_size=LONGEST_MESSAGE,
+        server_hostname=server_name,
     ) as socket:
         yield await RemoteCommand.ask(socket, argv, tty=tty)
 

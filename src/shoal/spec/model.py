@@ -453,6 +453,32 @@ class SwarmOptions(Model):
     )
 
 
+class KubernetesOptions(Model):
+    """What the engine `kubernetes` is told: Shoal's own image, how the gateway is reached, and what volumes are."""
+
+    image: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$",
+        description="The image of Shoal itself, which every node has or can pull; by default `shoal:` and the version.",
+    )
+    gateways: Integer = Field(default=2, ge=1, le=100, description="How many gateways there are.")
+    service: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
+        default="ClusterIP", description="The type of the Service `shoal-gateway`, through which requests come in."
+    )
+    port: Integer = Field(default=80, ge=1, le=65535, description="The port of that Service.")
+    node_port: Integer | None = Field(
+        default=None, ge=1, le=65535, description="Its port on every node, where the type has one; by default any."
+    )
+    storage_class: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        description="The storage class of volumes; by default the cluster's.",
+    )
+    storage_bytes: Annotated[MemoryBytes, Field(gt=0)] = Field(
+        default=10 * 2**30, alias="storage", description="How much a volume holds, such as `10Gi`."
+    )
+
+
 class Gateway(Model):
     """What the gateway of the fleet does."""
 
@@ -489,6 +515,9 @@ class Fleet(Model):
     engine: Literal["local", "swarm", "kubernetes"] = Field(default="local", description="What runs the fleet.")
     local: LocalOptions = Field(default=LocalOptions(), description="What the local engine offers.")
     swarm: SwarmOptions = Field(default=SwarmOptions(), description="How the engine `swarm` runs the fleet.")
+    kubernetes: KubernetesOptions = Field(
+        default=KubernetesOptions(), description="How the engine `kubernetes` runs the fleet."
+    )
     gateway: Gateway = Field(default=Gateway(), description="What the gateway does beside serving requests.")
     metrics: Metrics = Field(default=Metrics(), description="Where Prometheus finds Shoal's own metrics.")
     docker_context: str | None = Field(default=None, description="The Docker context of the engine `swarm`.")

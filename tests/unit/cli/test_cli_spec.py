@@ -176,11 +176,13 @@ def test_plan_compares_with_what_is_stored(file: Path, directory: Path, run: Run
     assert run("plan", "nobody", "--detailed-exitcode").code == 1
 
 
-def test_an_engine_that_is_not_there(file: Path, run: Run) -> None:
+def test_an_engine_without_an_image(file: Path, run: Run) -> None:
     """It is said before anything is done, with the way out."""
     done = run("plan", "-e", "far")
     assert done.code == 1
-    assert "this version runs fleets on the engines local and swarm" in done.err
+    assert (
+        "found no image (give it an `image`, or the whole fleet: in a cluster agents are started from one)" in done.err
+    )
 
 
 def test_secrets_come_from_the_environment(
@@ -247,6 +249,6 @@ def test_validate_says_what_the_engine_cannot_run(home: Path, run: Run) -> None:
         assert done.code == 1
         assert "shoal.yaml:3:" in done.err
         assert "agents.web: found the image nginx and no command" in done.err
-    (home / "shoal.yaml").write_text("fleet: shop\nengine: kubernetes\nagents:\n  web: {image: nginx, port: 80}\n")
+    (home / "shoal.yaml").write_text("fleet: shop\nengine: kubernetes\nagents:\n  web: {command: serve, port: 80}\n")
     for command in ("validate", "plan"):
-        assert "shoal.yaml:2:9: engine: found kubernetes" in run(command).err
+        assert "shoal.yaml:4:8: agents.web: found no image" in run(command).err

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from shoal.api.present import run_view
-from shoal.api.views import AgentView, ReplicaView, StatusView
-from shoal.cli.unattended import unattended
-from shoal.core.observed import AgentObserved, Phase, Replica
+from shoal.api.views import StatusView
+from shoal.cli.away import agent_view
+from shoal.core.observed import AgentObserved
 from shoal.engines.swarm import names
 from shoal.engines.swarm.read import Seen, read_agents
 
@@ -45,52 +44,8 @@ async def look_at_swarm(docker: Docker, fleet: str, stored: StoredFleet) -> Stat
         gateways=(),
         controller_pid=0,
         agents=tuple(
-            _agent_view(agents.get(name, AgentObserved(name)), specs.get(name), routed=routed)
+            agent_view(agents.get(name, AgentObserved(name)), specs.get(name), routed=routed)
             for name in sorted({*specs, *agents})
         ),
         problems=(_AWAY,) if routed else (_AWAY, _NO_GATEWAY),
-    )
-
-
-def _agent_view(agent: AgentObserved, spec: Agent | None, *, routed: bool) -> AgentView:
-    replicas = agent.replicas
-    running = sum(each.phase is Phase.RUNNING for each in replicas)
-    wanted = sum(agent.counts.values())
-    kind = spec.kind.value if spec is not None else "removed"
-    return AgentView(
-        name=agent.agent,
-        kind=kind,
-        revision=replicas[-1].revision if replicas else "",
-        state="degraded",  # at best: what it is wished to be, nobody sees to
-        reason="; ".join(_reasons(kind, wanted, running, routed=routed)),
-        desired=wanted,
-        ready=running,
-        starting=sum(each.phase in (Phase.PENDING, Phase.BACKOFF) for each in replicas),
-        stopping=sum(each.phase is Phase.STOPPING for each in replicas),
-        min=spec.scale.min if spec is not None else 0,
-        max=spec.scale.max if spec is not None else 0,
-        replicas=tuple(map(_replica_view, replicas)),
-        runs=tuple(map(run_view, agent.runs)),
-    )
-
-
-def _reasons(kind: str, wanted: int, running: int, *, routed: bool) -> Iterator[str]:
-    if running < wanted:
-        yield f"{wanted - running} of {wanted} replicas do not run"
-    elif running:
-        yield "they run; whether they are ready, nobody asks"
-    yield from unattended(kind, wanted, "scales", routed=routed)
-
-
-def _replica_view(replica: Replica) -> ReplicaView:
-    return ReplicaView(
-        id=replica.id,
-        revision=replica.revision,
-        phase=replica.phase.value,
-        ready=replica.phase is Phase.RUNNING,
-        address=f"{replica.host}:{replica.port}" if replica.host and replica.port else None,
-        started_at=replica.started_at,
-        restarts=replica.restarts,
-        reason=replica.reason,
-        last_log=replica.last_log,
     )

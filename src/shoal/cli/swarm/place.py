@@ -19,7 +19,7 @@ from shoal.errors import ControllerUnavailable, NotFound, ShoalError, no_such_ag
 
 if TYPE_CHECKING:
     from shoal.api.client import Client
-    from shoal.api.lines import WebRoute
+    from shoal.api.lines import Preface, WebRoute
     from shoal.api.views import EventView, LogView, StatusView
     from shoal.cli.place import Ender, Started
     from shoal.control.store import Store
@@ -221,6 +221,12 @@ class _NoWay:
 
     async def open(self) -> Streams:
         raise ControllerUnavailable(self._why)
+
+    async def preface(self) -> Preface:
+        raise ControllerUnavailable(self._why)
+
+    def refused(self, status: int, body: bytes) -> ShoalError | None:
+        return None
 
     async def route(self) -> WebRoute:
         raise ControllerUnavailable(self._why)

@@ -21,10 +21,10 @@ from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD,
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
 from shoal.engines.kubernetes.exec import open_command
 from shoal.engines.kubernetes.inventory import Inventory
-from shoal.engines.kubernetes.logs import Logs, last_words
+from shoal.engines.kubernetes.logs import Logs
 from shoal.engines.kubernetes.names import Role, labels_of, object_name
-from shoal.engines.kubernetes.own_pods import troubles_of
-from shoal.engines.kubernetes.read import FailedStart, failed_starts, read_agent, replica_id
+from shoal.engines.kubernetes.own_pods import gateway_ready, troubles_of
+from shoal.engines.kubernetes.read import read_agent, replica_id
 from shoal.engines.kubernetes.render import (
     Settings,
     read_template,
@@ -43,7 +43,6 @@ from shoal.errors import EngineError, EngineUnavailable
 RUNS_KEPT = 20
 _AT_ONCE = 16  # agents that are acted upon side by side
 _TOGETHER_S = 0.02  # what comes within this time is looked at once
-_LAST_WORDS_S = 2.0
 _LEAST_COST = "-2147483648"
 
 
@@ -67,7 +66,6 @@ class KubernetesEngine:
         self._news = asyncio.Event()
         self._inventory = Inventory(kubernetes, fleet, self._news)
         self._logs = Logs(kubernetes, fleet)
-        self._last_logs: dict[tuple[str, int], tuple[str, ...]] = {}
 
     async def run(self) -> None:
         """Watches the cluster until cancelled."""
@@ -79,10 +77,10 @@ class KubernetesEngine:
         """Every agent; the same object again for one of which nothing changed. Raises EngineUnavailable while the API
         server is not heard of."""
         await self._inventory.ready()
-        await self._read_last_words()
         at = self._clock()
-        agents = self._inventory.agents(self._last_logs)
-        return Observed(at, agents, troubles=troubles_of(self._inventory.pods()))
+        agents = self._inventory.agents(self._mask)
+        own = self._inventory.pods()
+        return Observed(at, agents, troubles=troubles_of(own), reachable=gateway_ready(own))
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields a moment after the cluster told of a change."""
@@ -285,27 +283,3 @@ class KubernetesEngine:
         secrets, _ = await self._kubernetes.list(SECRET, ours)
         for secret in secrets:
             await self._kubernetes.delete(SECRET, secret["metadata"]["name"])
-
-    async def _read_last_words(self) -> None:
-        """Of each container that failed, once for each time; a kubelet that does not answer soon is not waited for."""
-        wanted = [
-            each
-            for each in failed_starts(self._inventory.dirty_pods())
-            if (each.uid, each.restarts) not in self._last_logs
-        ]
-        if not wanted:
-            return
-        there = {pod["metadata"]["uid"]: labels_of(pod).get(names.AGENT, "") for pod in self._inventory.pods()}
-        self._last_logs = {key: lines for key, lines in self._last_logs.items() if key[0] in there}
-
-        async def read(start: FailedStart) -> None:
-            lines: tuple[str, ...] = ()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS_S):
-                    lines = await last_words(self._kubernetes, start.pod, previous=start.previous)
-            self._last_logs[start.uid, start.restarts] = tuple(map(self._mask, lines))
-            self._inventory.touch(there[start.uid])
-
-        async with asyncio.TaskGroup() as tasks:
-            for start in wanted:
-                tasks.create_task(read(start))

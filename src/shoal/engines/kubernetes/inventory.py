@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from shoal.core.observed import AgentObserved
@@ -60,10 +61,10 @@ class Inventory:
         if (away := self._away()) is not None:
             raise EngineUnavailable(str(away))
 
-    def agents(self, last_logs: Mapping[tuple[str, int], tuple[str, ...]]) -> dict[str, AgentObserved]:
+    def agents(self, mask: Callable[[str], str] = str) -> dict[str, AgentObserved]:
         """Every agent of which there is something; the same object again for one of which nothing changed."""
         for agent in self._dirty:
-            found = read_agent(agent, self.parts(agent, last_logs))
+            found = read_agent(agent, replace(self.parts(agent), mask=mask))
             if not (found.counts or found.replicas or found.runs):
                 self._agents.pop(agent, None)
                 if not any(self._of.get(agent, {}).values()):
@@ -73,14 +74,14 @@ class Inventory:
         self._dirty.clear()
         return dict(self._agents)
 
-    def parts(self, agent: str, last_logs: Mapping[tuple[str, int], tuple[str, ...]] | None = None) -> Parts:
+    def parts(self, agent: str) -> Parts:
         """The objects of one agent."""
         of = self._of.get(agent, {})
 
         def items(kind: Kind) -> list[Object]:
             return list(of.get(kind, {}).values())
 
-        return Parts(items(DEPLOYMENT), items(STATEFUL_SET), items(CONFIG_MAP), items(JOB), items(POD), last_logs or {})
+        return Parts(items(DEPLOYMENT), items(STATEFUL_SET), items(CONFIG_MAP), items(JOB), items(POD))
 
     def item(self, kind: Kind, name: str) -> Object | None:
         return self._informers[kind].items.get(name)
@@ -88,14 +89,6 @@ class Inventory:
     def pods(self) -> list[Object]:
         """Those of agents, and of what Shoal itself runs."""
         return list(self._informers[POD].items.values())
-
-    def dirty_pods(self) -> list[Object]:
-        """Those of agents that changed since the last look."""
-        return [pod for agent in self._dirty for pod in self._of.get(agent, {}).get(POD, {}).values()]
-
-    def touch(self, agent: str) -> None:
-        """Something is known of it that its objects don't say."""
-        self._dirty.add(agent)
 
     def put(self, kind: Kind, item: Object) -> None:
         """What a write gave back, before the watch tells of it."""

@@ -120,17 +120,6 @@ class Logs:
         return [pod for pod in found if labels_of(pod).get(names.AGENT) in agents]
 
 
-async def last_words(kubernetes: Kubernetes, pod: str, *, previous: bool) -> tuple[str, ...]:
-    """The end of what a container wrote before it ended; `previous`: another one has its place by now. Nothing where
-    nobody can say."""
-    params = {"container": CONTAINER, "tailLines": str(LAST_LINES), "previous": str(previous).lower()}
-    try:
-        async with aclosing(kubernetes.logs(pod, params=params)) as lines:
-            return tuple([line async for line in lines])
-    except EngineError:
-        return ()
-
-
 def _name(pod: Object) -> str:
     """Of whoever wrote: the replica or the run."""
     return labels_of(pod).get(names.RUN) or replica_id(pod)

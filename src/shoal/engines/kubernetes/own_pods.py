@@ -7,7 +7,7 @@ from typing import Any
 
 from shoal.core.observed import Phase
 from shoal.engines.kubernetes.names import Role, role_of
-from shoal.engines.kubernetes.read import phase_of
+from shoal.engines.kubernetes.read import ON_ITS_WAY, condition, phase_of
 
 _CALLED: Mapping[str, str] = {Role.GATEWAY: "gateway", Role.BROKER: "broker"}
 
@@ -20,6 +20,12 @@ def troubles_of(pods: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         if called is None:
             continue
         phase, reason = phase_of(pod)
-        if phase in (Phase.PENDING, Phase.BACKOFF) and reason:
+        if phase in (Phase.PENDING, Phase.BACKOFF) and reason not in ("", ON_ITS_WAY):
             found[called, reason] = None
     return tuple(f"the {called} does not run: {reason}" for called, reason in sorted(found))
+
+
+def gateway_ready(pods: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the Service of the gateways leads to one."""
+    ready = (condition(pod, "Ready").get("status") for pod in pods if role_of(pod) == Role.GATEWAY)
+    return "True" in ready

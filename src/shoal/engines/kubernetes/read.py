@@ -6,8 +6,8 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,9 +19,11 @@ from shoal.engines.kubernetes.render_pod import CONTAINER
 from shoal.engines.kubernetes.stateful import ordinal_of, read_ordinals
 
 Object = Mapping[str, Any]
+LAST_LINES = 20
 _NONE: Mapping[str, Any] = {}
 _NODE_LOST = "its node does not answer"
 
+ON_ITS_WAY = "its container is being made"
 _BAD_WAITS = frozenset(
     (
         "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
@@ -32,24 +34,14 @@ _BAD_WAITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The objects of one agent. `last_logs` are by the pod's uid and restart."""
+    """The objects of one agent. `mask` takes secrets out of what replicas wrote."""
 
     deployments: Sequence[Object] = ()
     stateful_sets: Sequence[Object] = ()
     templates: Sequence[Object] = ()
     jobs: Sequence[Object] = ()
     pods: Sequence[Object] = ()
-    last_logs: Mapping[tuple[str, int], tuple[str, ...]] = field(default_factory=dict[tuple[str, int], tuple[str, ...]])
-
-
-@dataclass(frozen=True, slots=True)
-class FailedStart:
-    """A container that failed: its pod, how often it was started again by then, and whether another has its place."""
-
-    pod: str
-    uid: str  # of the pod: those of a stateful agent have the same name one after the other
-    restarts: int
-    previous: bool
+    mask: Callable[[str], str] = str
 
 
 def read_agent(agent: str, parts: Parts) -> AgentObserved:
@@ -76,21 +68,12 @@ def read_agent(agent: str, parts: Parts) -> AgentObserved:
     )
 
 
-def failed_starts(pods: Iterable[Object]) -> list[FailedStart]:
-    """The last ones of replicas whose last words are worth to be read."""
-    found: list[FailedStart] = []
-    for pod in pods:
-        if role_of(pod) not in (Role.REVISION, Role.STATEFUL):
-            continue
-        status = _container(pod)
-        now = (status.get("state") or _NONE).get("terminated")
-        ended = now or (status.get("lastState") or _NONE).get("terminated")
-        if ended is not None and ended.get("exitCode"):
-            metadata = pod["metadata"]
-            found.append(
-                FailedStart(metadata["name"], metadata["uid"], int(status.get("restartCount", 0)), now is None)
-            )
-    return found
+def last_words(pod: Object) -> list[str]:
+    """The end of what its container wrote before it failed, as kubelet noted it: its log may be gone by then."""
+    status = _container(pod)
+    ended = (status.get("state") or _NONE).get("terminated") or (status.get("lastState") or _NONE).get("terminated")
+    said = str((ended or _NONE).get("message") or "") if (ended or _NONE).get("exitCode") else ""
+    return said.splitlines()[-LAST_LINES:]
 
 
 def replica_id(pod: Object) -> str:
@@ -144,7 +127,7 @@ def _replica(agent: str, pod: Object, parts: Parts, *, stays: bool) -> Replica:
         restarts=restarts,
         exit_code=ended.get("exitCode"),
         reason=reason,
-        last_log=parts.last_logs.get((metadata["uid"], restarts), ()),
+        last_log=tuple(parts.mask(line) for line in last_words(pod)),
     )
 
 
@@ -165,15 +148,15 @@ def phase_of(pod: Object) -> tuple[Phase, str]:
     if pod["metadata"].get("deletionTimestamp"):
         return Phase.STOPPING, _NODE_LOST if _node_lost(pod) else ""
     if "terminated" in state:
-        return Phase.BACKOFF, why_ended(state["terminated"])
+        return Phase.BACKOFF, why_ended(state["terminated"], pod)
     if "running" in state:
         ready = condition(pod, "Ready")
         reason = "" if ready.get("status") == "True" else _not_ready(pod, container)
-        return Phase.RUNNING, _again(ended, reason)
+        return Phase.RUNNING, _again(pod, ended, reason)
     waiting = state.get("waiting") or _NONE
     if waiting.get("reason") == "CrashLoopBackOff" or (ended and waiting.get("reason") not in _BAD_WAITS):
-        return Phase.BACKOFF, why_ended(ended) if ended else "it ends again and again"
-    return Phase.PENDING, _again(ended, _why_pending(pod, waiting))
+        return Phase.BACKOFF, why_ended(ended, pod) if ended else "it ends again and again"
+    return Phase.PENDING, _again(pod, ended, _why_pending(pod, waiting))
 
 
 def _node_lost(pod: Object) -> bool:
@@ -190,12 +173,12 @@ def _not_ready(pod: Object, container: Object) -> str:
     return "not ready yet" if container.get("started") is not True else "its health check fails"
 
 
-def _again(ended: Object, reason: str) -> str:
+def _again(pod: Object, ended: Object, reason: str) -> str:
     """Of one that was started again how it ended comes first: what a crash loop is at the moment matters less than what
     it does."""
     if not ended:
         return reason
-    return f"{why_ended(ended)}; started again" + (f", {reason}" if reason else "")
+    return f"{why_ended(ended, pod)}; started again" + (f", {reason}" if reason else "")
 
 
 def _why_pending(pod: Object, waiting: Object) -> str:
@@ -207,7 +190,7 @@ def _why_pending(pod: Object, waiting: Object) -> str:
     if reason in _BAD_WAITS:
         said = str(waiting.get("message") or "")
         return f"{reason}: {said}{_image_remedy(reason)}" if said else f"{reason}{_image_remedy(reason)}"
-    return "its container is being made" if reason == "ContainerCreating" else ""
+    return ON_ITS_WAY if reason == "ContainerCreating" else ""
 
 
 def _image_remedy(reason: str) -> str:
@@ -219,17 +202,26 @@ def _image_remedy(reason: str) -> str:
     )
 
 
-def why_ended(ended: Object) -> str:
-    """How a container ended, in words: codes above 128 are 128 + signal."""
+def why_ended(ended: Object, pod: Object) -> str:
+    """How a container of the pod ended, in words: codes above 128 are 128 + signal."""
     code = int(ended.get("exitCode", 0))
     reason = str(ended.get("reason") or "")
     if reason == "OOMKilled":
-        return f"killed for its memory (exit code {code}): it needs more than `resources.memory`"
+        return f"out of memory: {_memory_limit(pod)}"
     if reason in ("StartError", "ContainerCannotRun"):
         return f"it can't be started: {ended.get('message') or reason}"
     if code == 137:
         return "killed by SIGKILL (exit code 137): by itself, or as it did not answer"
     return f"exit code {code}"
+
+
+def _memory_limit(pod: Object) -> str:
+    limits = [(each.get("resources") or _NONE).get("limits") or _NONE for each in pod["spec"]["containers"]]
+    told = next((str(each["memory"]) for each in limits if "memory" in each), None)
+    if told is None:
+        return "its node has no more"
+    limit = f"{int(told) / 2**20:.0f} MiB" if told.isdigit() else told
+    return f"limit {limit} (resources.memory)"
 
 
 def _not_made(agent: str, item: Object, replicas: Sequence[Replica]) -> list[Replica]:
@@ -292,8 +284,8 @@ def _why_failed(pod: Object | None, ended: Object, over: Object) -> str:
     status: Mapping[str, Any] = ((pod or _NONE).get("status")) or _NONE
     if status.get("reason") == "DeadlineExceeded" and pod is not None:
         return f"timed out after {pod['spec'].get('activeDeadlineSeconds')}s"
-    if ended:
-        return why_ended(ended)
+    if ended and pod is not None:
+        return why_ended(ended, pod)
     return str(status.get("message") or over.get("message") or "")
 
 

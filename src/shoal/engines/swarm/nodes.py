@@ -128,11 +128,10 @@ class NodeAgents:
         address = self._nodes[node].address if node in self._nodes else None
         if address is None:
             raise EngineError(f"node {node} has no agent of the fleet that could run a command there")
-        where = {"container": container}
         async with AsyncExitStack() as stack:
             try:
                 session = await stack.enter_async_context(self._session(address))
-                asking = dialled(session, where, argv, tty=tty, server_name=self._server_name)
+                asking = dialled(session, container, argv, tty=tty, server_name=self._server_name)
                 command = await stack.enter_async_context(asking)
             except aiohttp.WSServerHandshakeError as error:
                 raise EngineError(

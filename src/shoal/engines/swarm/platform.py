@@ -138,7 +138,7 @@ class SwarmPlatform:
         return Wiring(
             bind="0.0.0.0",
             public_port=fleet.swarm.port,
-            public_host=addresses[0] if addresses else None,
+            public_url=f"http://{addresses[0]}:{fleet.swarm.port}" if addresses else None,
             internal_port=CALLS_PORT,
             call_url=dict.fromkeys(callers, f"http://{names.GATEWAY_HOST}:{CALLS_PORT}"),
             broker_url={name: broker_url(name, self._password(name), host, BROKER_PORT) for name in users},

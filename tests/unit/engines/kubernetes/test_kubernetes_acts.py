@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from shoal.core.action import RunJob, Scale
-from shoal.engines.kubernetes import engine as engine_module
 from shoal.engines.kubernetes.api import Kind
 from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD
 from shoal.engines.kubernetes.engine import KubernetesEngine
@@ -99,31 +98,16 @@ async def test_a_server_that_goes_away_while_victims_are_marked() -> None:
     assert cluster.of(DEPLOYMENT)["web-r1"]["spec"]["replicas"] == 3
 
 
-async def test_a_kubelet_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of whose replica there are no last words then, and it is not asked again and again."""
-    monkeypatch.setattr(engine_module, "_LAST_WORDS_S", 0)
-    cluster = Cluster()
-    await cluster.add_pod("a")
-
-    async def act(engine: KubernetesEngine) -> None:
-        seen = await engine.observe()
-        (replica,) = seen.agents["web"].replicas
-        assert (replica.reason, replica.last_log) == ("exit code 3", ())
-        assert (await engine.observe()).agents["web"] is seen.agents["web"]
-
-    await on(cluster, act)
-
-
-async def test_old_runs_are_forgotten_without_losing_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What changed is still to be looked at: the last words of who failed meanwhile."""
-    monkeypatch.setattr(engine_module, "_LAST_WORDS_S", 0)
+async def test_old_runs_are_forgotten_without_losing_news() -> None:
+    """What changed is still to be looked at: who failed meanwhile."""
     cluster = Cluster()
     await cluster.add(CONFIG_MAP, "web-r1", Role.TEMPLATE, data={"template.json": TEMPLATE})
     await cluster.add_pod("a")
 
     async def act(engine: KubernetesEngine) -> None:
         assert await engine.act([RunJob("web", "r1", "web-1")]) == ()
-        assert [pod["metadata"]["name"] for pod in engine._inventory.dirty_pods()] == ["a"]  # pyright: ignore[reportPrivateUsage]
+        (replica,) = (await engine.observe()).agents["web"].replicas
+        assert replica.reason == "exit code 3"
 
     await on(cluster, act)
 

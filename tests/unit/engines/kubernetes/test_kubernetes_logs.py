@@ -13,7 +13,7 @@ import pytest
 from shoal.engines.kubernetes.api.kinds import POD
 from shoal.engines.kubernetes.api.refusals import KubernetesError
 from shoal.engines.kubernetes.exec import read_end
-from shoal.engines.kubernetes.logs import Logs, last_words, parse_line
+from shoal.engines.kubernetes.logs import Logs, parse_line
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.engines.kubernetes.read import epoch_s
 from shoal.engines.kubernetes.usage import parse_quantity, parse_window
@@ -139,17 +139,6 @@ async def test_who_follows_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
             if line.text == "end":
                 break
     assert heard == ["two", "one", "end"]
-
-
-async def test_last_words() -> None:
-    """Of the container that ended, whether another has its place or not; none where nobody can say."""
-    kubelets = Kubelets()
-    kubelets.add("a", "no such table")
-    assert await last_words(kubelets, "a", previous=True) == ("no such table",)
-    assert await last_words(kubelets, "a", previous=False) == ("no such table",)
-    assert [each["previous"] for each in kubelets.asked] == ["true", "false"]
-    kubelets.errors["a"] = EngineUnavailable("no answer in time")
-    assert await last_words(kubelets, "a", previous=True) == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from shoal.core.observed import JobRun, Phase, Replica
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.engines.kubernetes.own_pods import troubles_of
-from shoal.engines.kubernetes.read import FailedStart, Parts, epoch_s, failed_starts, read_agent, replica_id
+from shoal.engines.kubernetes.read import Parts, epoch_s, read_agent, replica_id
 from shoal.engines.kubernetes.stateful import ORDINALS, POD_INDEX
 
 Object = dict[str, Any]
@@ -104,7 +104,7 @@ def test_who_ends_is_still_there() -> None:
             'CreateContainerConfigError: secret "x" not found',
         ),
         (waiting("CrashLoopBackOff"), CRASHED, Phase.BACKOFF, "exit code 3"),
-        (waiting("CrashLoopBackOff"), OOM, Phase.BACKOFF, "killed for its memory (exit code 137)"),
+        (waiting("CrashLoopBackOff"), OOM, Phase.BACKOFF, "out of memory"),
         ({"terminated": CRASHED}, None, Phase.BACKOFF, "exit code 3"),
         (
             {"terminated": {"exitCode": 128, "reason": "StartError", "message": 'exec: "nope": not found'}}, None,
@@ -134,27 +134,15 @@ def test_one_that_fits_nowhere() -> None:
 
 
 def test_a_crash_loop_has_its_last_words() -> None:
-    """Those of this pod and this start, not of one that had its name."""
-    looping = pod(state=waiting("CrashLoopBackOff"), last=CRASHED, restarts=4, unready=0)
-    logs = {("uid-web-r1-abc", 4): ("no such table",), ("web-r1-abc", 4): ("of another one",)}
-    found = replica(looping, last_logs=logs)
-    assert (found.restarts, found.exit_code, found.last_log) == (4, 3, ("no such table",))
-
-
-def test_whose_last_words_are_read() -> None:
-    """Replicas' that failed; another container has the place of the one that ended, or not yet."""
-    pods = [
-        pod("a", state={"terminated": CRASHED}, last=OOM, restarts=1),
-        pod("b", state=waiting("CrashLoopBackOff"), last=CRASHED, restarts=2),
-        pod("c", last={"exitCode": 0}),
-        pod("d", ready=8),
-        pod("e", state={"terminated": CRASHED}, role=Role.RUN),
-        pod("f", state={"terminated": CRASHED}, role=Role.GATEWAY),
-    ]
-    assert failed_starts(pods) == [
-        FailedStart("a", "uid-a", 1, previous=False),
-        FailedStart("b", "uid-b", 2, previous=True),
-    ]
+    """The last ones, without secrets; those of the start before while the next one runs; none of a good end."""
+    said = {**CRASHED, "message": "\n".join([*map(str, range(30)), "token s3cret is wrong"])}
+    looping = pod(state=waiting("CrashLoopBackOff"), last=said, restarts=4, unready=0)
+    found = replica(looping, mask=lambda text: text.replace("s3cret", "***"))
+    assert (found.restarts, found.exit_code, len(found.last_log)) == (4, 3, 20)
+    assert found.last_log[-1] == "token *** is wrong"
+    ended = replica(pod(state={"terminated": said}, unready=0))
+    assert ended.last_log == (*found.last_log[:-1], "token s3cret is wrong")
+    assert replica(pod(last={**said, "exitCode": 0})).last_log == ()
 
 
 def test_what_has_ended_for_good_is_no_replica() -> None:
@@ -290,7 +278,7 @@ def test_a_run(status: Object, pods: list[Object], phase: Phase, number: int, ex
 def test_why_a_run_failed() -> None:
     """How its last attempt ended; of one of which no pod is left, what Kubernetes says."""
     over = job(status={"conditions": OVER, "failed": 1})
-    assert run(over, attempt(1, state={"terminated": OOM}, status=FAILED)).reason.startswith("killed for its memory")
+    assert run(over, attempt(1, state={"terminated": OOM}, status=FAILED)).reason.startswith("out of memory")
     late = attempt(1, status=DEADLINE)
     late["spec"]["activeDeadlineSeconds"] = 60
     assert run(over, late).reason == "timed out after 60s"

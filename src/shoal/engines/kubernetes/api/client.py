@@ -129,7 +129,7 @@ class Kubernetes:
             "GET", kind.path(self.namespace), params={"labelSelector": _selector(labels)}, accept=_METADATA,
             asked=f"list {kind.plural}",
         )  # fmt: skip
-        return told["items"]
+        return told["items"] or []  # the API says null of none here
 
     async def watch(
         self, kind: Kind, labels: Mapping[str, str], version: str

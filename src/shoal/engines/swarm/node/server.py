@@ -27,7 +27,7 @@ class NodeServer:
     def add_routes(self, app: web.Application) -> None:
         app.router.add_get("/v1/state", self._state)
         app.router.add_get("/v1/usage", self._usage)
-        app.router.add_get(COMMAND_PATH, self._exec)
+        app.router.add_get(f"{COMMAND_PATH}/{{container}}", self._exec)
 
     async def _state(self, request: web.Request) -> web.StreamResponse:
         """A line now, at each change, and at least every `HEARTBEAT_S`: all containers that are probed."""
@@ -49,7 +49,7 @@ class NodeServer:
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         """`container`, and what `command_line` says of it."""
         self._admit(request)
-        container = request.query.get("container", "")
+        container = request.match_info["container"]
 
         @contextlib.asynccontextmanager
         async def run(argv: Sequence[str], tty: bool) -> AsyncGenerator[Command]:

@@ -1,0 +1,215 @@
+"""The controller of a fleet on Kubernetes put together: one of two pods, the one that holds the lease.
+
+What it needs of keys is mounted; what it has to remember is in ConfigMaps. Its pod is given the label by which the
+Service finds it once it may act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shoal.api.certificates import Remote
+from shoal.api.controller import open_queues
+from shoal.api.leased import Leased
+from shoal.api.queue_admins import QueueAdmins
+from shoal.api.server import serve_api
+from shoal.control.controller import Controller
+from shoal.control.document_store import DocumentStore
+from shoal.control.kubernetes_keeper import KubernetesKeeper
+from shoal.control.kubernetes_lease import KubernetesLease
+from shoal.control.lease import Lease
+from shoal.control.parts import Parts
+from shoal.control.store import StoredFleet
+from shoal.core.masking import Mask
+from shoal.core.template import SecretUse
+from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.api import Kubernetes, KubernetesError, find_access
+from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET
+from shoal.engines.kubernetes.engine import KubernetesEngine
+from shoal.engines.kubernetes.names import CONTROLLER, Role, secret_name
+from shoal.engines.kubernetes.platform import KubernetesPlatform
+from shoal.engines.kubernetes.render import Settings
+from shoal.engines.kubernetes.render_own import (
+    ADMIN,
+    API_PORT,
+    CA_CERTIFICATE,
+    CA_KEY,
+    JOIN_DIRECTORY,
+    KEYS_DIRECTORY,
+    LINK_PORT,
+    SEED,
+    TOKEN,
+)
+from shoal.errors import EngineError, NotFound
+from shoal.pki.authority import Authority
+from shoal.pki.credentials import Credentials
+from shoal.pki.member import keep_issued
+from shoal.pki.token import JoinToken
+from shoal.proxy.line_keys import LineGuard
+from shoal.proxy.link import serve_gateways
+from shoal.sources.rabbitmq import RabbitMqQueues
+
+
+async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None:
+    """Runs the fleet until it is taken down; cancelled, it leaves the fleet running. Raises Conflict when another
+    controller takes its place."""
+    keys = Path(KEYS_DIRECTORY)
+    authority = Authority.load((keys / CA_CERTIFICATE).read_text(), (keys / CA_KEY).read_text())
+    holder = os.environ.get("SHOAL_POD") or socket.gethostname()
+    identity = authority.issue("controller", holder, now=time.time(), ttl_s=certificate_s)
+    credentials = Credentials(identity)
+    access = find_access(None, {**os.environ, "KUBECONFIG": "", "HOME": "/nonexistent"})
+    namespace = os.environ.get("SHOAL_NAMESPACE") or access.namespace or "default"
+    async with Kubernetes(access, namespace) as kubernetes, asyncio.TaskGroup() as tasks:
+        lease = Lease(KubernetesLease(kubernetes, fleet), holder, gone=lambda pod: _has_ended(kubernetes, pod))
+        await lease.acquire()
+        beside = [tasks.create_task(lease.keep()), tasks.create_task(keep_issued(credentials, authority))]
+        token = JoinToken.parse(Path(JOIN_DIRECTORY, TOKEN).read_text())
+        remote = Remote(
+            "0.0.0.0",
+            API_PORT,
+            credentials,
+            authority,
+            token,
+            certificate_s,
+            admin_token=await _admin_token(kubernetes),
+        )
+        try:
+            await _lead(kubernetes, fleet, holder)
+            await _control(kubernetes, fleet, lease, credentials, remote, tasks)
+        finally:
+            for task in beside:
+                task.cancel()
+            with contextlib.suppress(EngineError):
+                await lease.release()
+
+
+async def _control(
+    kubernetes: Kubernetes,
+    fleet: str,
+    lease: Lease,
+    credentials: Credentials,
+    remote: Remote,
+    tasks: asyncio.TaskGroup,
+) -> None:
+    secrets = _Secrets(kubernetes)
+    engine = KubernetesEngine(kubernetes, fleet, mask=secrets.mask)
+    own = await kubernetes.get(DEPLOYMENT, CONTROLLER)
+    image = own["spec"]["template"]["spec"]["containers"][0]["image"]
+    seed = Path(KEYS_DIRECTORY, SEED).read_bytes()
+
+    def take(stored: StoredFleet) -> None:
+        secrets.take(stored)
+        if stored.fleet is not None:
+            options = stored.fleet.kubernetes
+            engine.settings = Settings(storage_class=options.storage_class, storage=str(options.storage_bytes))
+
+    async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
+        controller = Controller(
+            Parts(
+                engine=Leased(engine, lease),
+                inspector=engine,
+                platform=KubernetesPlatform(kubernetes, fleet, image, seed),
+                gateways=gateways,
+                store=DocumentStore(KubernetesKeeper(kubernetes, fleet)),
+                open_queues=open_queues,
+                open_outside=RabbitMqQueues,
+                read_secret=secrets.read,
+                take_fleet=take,
+                clock=time.time,
+                fleet=fleet,
+            )
+        )
+        async with (
+            contextlib.aclosing(QueueAdmins(controller, fleet, secrets.mask)) as queues,
+            serve_api(controller, Path("/tmp/api/api.sock"), queues, remote),
+        ):
+            beside = [tasks.create_task(engine.run()), tasks.create_task(secrets.run())]
+            try:
+                await controller.run()
+            finally:
+                for task in beside:
+                    task.cancel()
+
+
+class _Secrets:
+    """What the fleet's secrets hold, for what Shoal itself needs of them, and to take them out of what replicas
+    wrote."""
+
+    def __init__(self, kubernetes: Kubernetes) -> None:
+        self._kubernetes = kubernetes
+        self._contents: dict[str, bytes] = {}
+        self._mask = Mask([])
+        self._wanted = asyncio.Event()
+
+    def take(self, stored: StoredFleet) -> None:
+        """There may be others now."""
+        self._wanted.set()
+
+    def mask(self, text: str) -> str:
+        return self._mask.apply(text)
+
+    def read(self, use: SecretUse) -> bytes:
+        try:
+            return self._contents[secret_name(use.name, use.digest)]
+        except KeyError:
+            self._wanted.set()
+            raise NotFound(
+                f"the content of the secret {use.name} is not in the cluster; give it by `shoal secret set {use.name}`,"
+                " or from its source by `shoal up`"
+            ) from None
+
+    async def run(self) -> None:
+        """Reads them whenever there may be others, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            with contextlib.suppress(EngineError):
+                items, _ = await self._kubernetes.list(SECRET, {names.ROLE: Role.SECRET.value})
+                self._contents = {
+                    item["metadata"]["name"]: base64.b64decode(content)
+                    for item in items
+                    for content in _data(item).values()
+                }
+                self._mask = Mask(list(self._contents.values()))
+            await asyncio.sleep(1.0)  # not oftener
+
+
+def _data(secret: Mapping[str, Any]) -> Mapping[str, str]:
+    return secret.get("data") or {}
+
+
+async def _admin_token(kubernetes: Kubernetes) -> str:
+    """What people show who may read the Secret that holds it."""
+    secret = await kubernetes.get(SECRET, ADMIN)
+    return base64.b64decode(secret["data"][TOKEN]).decode()
+
+
+async def _lead(kubernetes: Kubernetes, fleet: str, holder: str) -> None:
+    """From now on the Service leads to this pod alone."""
+    pods, _ = await kubernetes.list(POD, {names.FLEET: fleet, names.LEADER: "true"})
+    for pod in pods:
+        if pod["metadata"]["name"] != holder:
+            with contextlib.suppress(KubernetesError):  # it went meanwhile
+                change = {"metadata": {"labels": {names.LEADER: None}}}
+                await kubernetes.patch(POD, pod["metadata"]["name"], change)
+    await kubernetes.patch(POD, holder, {"metadata": {"labels": {names.LEADER: "true"}}})
+
+
+async def _has_ended(kubernetes: Kubernetes, pod: str) -> bool:
+    """Whether the pod is gone, or its container has ended: one on a node that does not answer may run on."""
+    found = await kubernetes.find(POD, pod)
+    if found is None:
+        return True
+    statuses: list[dict[str, Any]] = found.get("status", {}).get("containerStatuses") or []
+    return found["status"].get("phase") in ("Failed", "Succeeded") or any(
+        "terminated" in each.get("state", {}) for each in statuses
+    )

@@ -1,0 +1,59 @@
+"""Agents as a cluster shows them, while no controller is there to say more: the same for each cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from shoal.api.present import run_view
+from shoal.api.views import AgentView, ReplicaView
+from shoal.cli.unattended import unattended
+from shoal.core.observed import AgentObserved, Phase, Replica
+
+if TYPE_CHECKING:
+    from shoal.spec.model import Agent
+
+
+def agent_view(agent: AgentObserved, spec: Agent | None, *, routed: bool) -> AgentView:
+    """One agent of a fleet whose controller does not answer."""
+    replicas = agent.replicas
+    running = sum(each.phase is Phase.RUNNING for each in replicas)
+    wanted = sum(agent.counts.values())
+    kind = spec.kind.value if spec is not None else "removed"
+    return AgentView(
+        name=agent.agent,
+        kind=kind,
+        revision=replicas[-1].revision if replicas else "",
+        state="degraded",  # at best: what it is wished to be, nobody sees to
+        reason="; ".join(_reasons(kind, wanted, running, routed=routed)),
+        desired=wanted,
+        ready=running,
+        starting=sum(each.phase in (Phase.PENDING, Phase.BACKOFF) for each in replicas),
+        stopping=sum(each.phase is Phase.STOPPING for each in replicas),
+        min=spec.scale.min if spec is not None else 0,
+        max=spec.scale.max if spec is not None else 0,
+        replicas=tuple(map(_replica_view, replicas)),
+        runs=tuple(map(run_view, agent.runs)),
+    )
+
+
+def _reasons(kind: str, wanted: int, running: int, *, routed: bool) -> Iterator[str]:
+    if running < wanted:
+        yield f"{wanted - running} of {wanted} replicas do not run"
+    elif running:
+        yield "they run; whether they are ready, nobody asks"
+    yield from unattended(kind, wanted, "scales", routed=routed)
+
+
+def _replica_view(replica: Replica) -> ReplicaView:
+    return ReplicaView(
+        id=replica.id,
+        revision=replica.revision,
+        phase=replica.phase.value,
+        ready=replica.phase is Phase.RUNNING,
+        address=f"{replica.host}:{replica.port}" if replica.host and replica.port else None,
+        started_at=replica.started_at,
+        restarts=replica.restarts,
+        reason=replica.reason,
+        last_log=replica.last_log,
+    )

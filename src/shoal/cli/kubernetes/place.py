@@ -1,0 +1,255 @@
+"""The place of a fleet on Kubernetes: its state and secrets are objects of its namespace, its controller is reached
+through the API server.
+
+What is stored is written with the rights that a person has in the cluster; so are keys, accounts, policies and the
+controller, by `up`. Everything else is asked of the controller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from shoal.cli.contexts import FleetContext, load_context, remove_context, save_context
+from shoal.cli.output import say
+from shoal.cli.place import VolumeUse
+from shoal.errors import ControllerUnavailable, EngineError, NotFound, no_such_agent
+
+if TYPE_CHECKING:
+    from shoal.api.client import Client
+    from shoal.api.views import EventView, LogView, StatusView
+    from shoal.cli.place import Ender, Started
+    from shoal.control.kubernetes_contents import KubernetesContents
+    from shoal.control.store import Store
+    from shoal.engines.kubernetes.api import Access, Kubernetes
+    from shoal.engines.protocol import Capabilities
+    from shoal.spec.model import Agent, Fleet
+
+START_TIMEOUT_S = 120.0  # an image may have to be pulled
+_REFUSED_S = 15.0  # what Kubernetes can't do at once, it may a moment later
+_POLL_S = 0.3
+
+
+class KubernetesPlace:
+    """See `shoal.cli.place.Place`. A fleet without a `namespace` has one of its own name."""
+
+    shared = True
+
+    def __init__(self, fleet: str, context: str | None, namespace: str | None, environ: Mapping[str, str]) -> None:
+        self.fleet = fleet
+        self.namespace = namespace or fleet
+        self._context = context
+        self._environ = environ
+        self._found: Access | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        from shoal.engines.kubernetes.capabilities import CAPABILITIES
+
+        return CAPABILITIES
+
+    def client(self) -> Client:
+        from shoal.api.client import Client
+        from shoal.api.kubernetes_line import KubernetesLine
+
+        return Client(KubernetesLine(self.access(), self.namespace, self.fleet))
+
+    @asynccontextmanager
+    async def store(self, *, make: bool = False) -> AsyncGenerator[Store]:
+        from shoal.control.document_store import DocumentStore
+        from shoal.control.kubernetes_keeper import KubernetesKeeper
+        from shoal.engines.kubernetes.install import check_version, make_namespace
+
+        async with self.kubernetes() as kubernetes:
+            if make:
+                await check_version(kubernetes)
+                await make_namespace(kubernetes, self.fleet)
+            yield DocumentStore(KubernetesKeeper(kubernetes, self.fleet))
+
+    async def contents(self, *, make: bool = False) -> KubernetesContents:
+        from shoal.control.kubernetes_contents import KubernetesContents
+        from shoal.engines.kubernetes.install import make_namespace
+
+        if make:
+            async with self.kubernetes() as kubernetes:
+                await make_namespace(kubernetes, self.fleet)
+        return await KubernetesContents.open(self.kubernetes, self.fleet, make=make)
+
+    async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
+        """The controller is nobody's to end: it stays when this command goes."""
+        from shoal.control.secret_contents import KEPT_UNNAMED_S
+        from shoal.control.store import named_digests
+
+        async with self.kubernetes() as kubernetes, self.store() as store:
+            await self._install(kubernetes, fleet)
+            named = await named_digests(store)
+        await (await self.contents()).prune(named, KEPT_UNNAMED_S)
+        client = self.client()
+        began = time.monotonic()
+        told = False
+        while True:
+            try:
+                await client.apply()
+            except ControllerUnavailable as error:
+                why, refused = await self._why_silent()
+                silent_s = time.monotonic() - began
+                if silent_s > START_TIMEOUT_S or (refused and silent_s > _REFUSED_S):
+                    raise ControllerUnavailable(f"{error}\n{why}") from error
+            else:
+                return None
+            if not told:
+                say(f"Waiting for the controller of {self.fleet} ...")
+                told = True
+            await asyncio.sleep(_POLL_S)
+
+    async def ender(self, *, data: bool) -> Ender | None:
+        with suppress(ControllerUnavailable):
+            client = self.client()
+            await client.status()
+            return client
+        async with self.kubernetes() as kubernetes:
+            there = await self._runs(kubernetes, data=data)
+        if not there:
+            return None
+        say("No controller answers; what is there is removed without it ...")
+        return _Without(self)
+
+    async def tidy(self, *, data: bool) -> None:
+        from shoal.engines.kubernetes.install import remove_all
+
+        async with self.kubernetes() as kubernetes:
+            await remove_all(kubernetes, self.fleet, data=data)
+        if data:
+            with suppress(NotFound):
+                remove_context(self._environ, self.fleet)
+
+    async def look(self) -> StatusView | None:
+        from shoal.cli.kubernetes.away import look_at_kubernetes
+
+        async with self.kubernetes() as kubernetes, self.store() as store:
+            stored = await store.read_fleet()
+            return await look_at_kubernetes(kubernetes, self.fleet, stored) if stored is not None else None
+
+    def events(self) -> Iterable[EventView] | None:
+        return None  # the controller has them, and nobody else
+
+    def logs(
+        self, agents: Sequence[str], since: float | None, tail: int | None
+    ) -> AsyncGenerator[LogView, None] | None:
+        from shoal.api.views import LOG_TAIL_LINES
+
+        return self._logs(agents, since, LOG_TAIL_LINES if tail is None and since is None else tail)
+
+    async def _logs(
+        self, agents: Sequence[str], since: float | None, tail: int | None
+    ) -> AsyncGenerator[LogView, None]:
+        from shoal.api.views import LogView
+        from shoal.engines.kubernetes.engine import KubernetesEngine
+
+        async with self.kubernetes() as kubernetes, self.store() as store:
+            stored = await store.read_fleet()
+            known: Mapping[str, Agent] = stored.fleet.agents if stored is not None and stored.fleet is not None else {}
+            for agent in agents:
+                if agent not in known:
+                    raise no_such_agent(agent, known)
+            engine = KubernetesEngine(kubernetes, self.fleet)
+            async with aclosing(engine.logs(*(agents or known), since=since, tail=tail)) as lines:
+                async for line in lines:
+                    yield LogView(line.replica, line.agent, line.text, line.stream, line.at)
+
+    async def volume_use(self, name: str, owner: str | None) -> VolumeUse:
+        return VolumeUse(None, None, None)  # they are the cluster's
+
+    @asynccontextmanager
+    async def kubernetes(self) -> AsyncGenerator[Kubernetes]:
+        """The API of the fleet's cluster, for its namespace."""
+        from shoal.engines.kubernetes.api import Kubernetes
+
+        async with Kubernetes(self.access(), self.namespace) as kubernetes:
+            yield kubernetes
+
+    def access(self) -> Access:
+        """The cluster, as the file's `context` or the kubeconfig's current one says it. Raises EngineError."""
+        from shoal.engines.kubernetes.api import find_access
+
+        if self._found is None:
+            self._found = find_access(self._context, self._environ)
+        return self._found
+
+    async def _install(self, kubernetes: Kubernetes, fleet: Fleet) -> None:
+        from shoal import __version__
+        from shoal.engines.kubernetes.install import Keys, has_keys, install
+        from shoal.engines.kubernetes.render_own import Own
+        from shoal.pki import Authority, JoinToken
+
+        keys = None
+        if not await has_keys(kubernetes):
+            authority = Authority.create(self.fleet, time.time())
+            token = JoinToken.create(authority.certificate_pem)
+            keys = Keys(authority.certificate_pem.encode(), authority.key_pem.encode(), str(token).encode())
+        image = fleet.kubernetes.image or f"shoal:{__version__}"
+        await install(kubernetes, Own(self.fleet, self.namespace, image, fleet.kubernetes), fleet, keys)
+        given = FleetContext(self.fleet, "kubernetes", None, (), "", self.access().context or None, self.namespace)
+        if load_context(self._environ, self.fleet) != given:
+            save_context(self._environ, given)
+
+    async def _runs(self, kubernetes: Kubernetes, *, data: bool) -> bool:
+        """Whether anything of the fleet does, or with `data` is left."""
+        from shoal.engines.kubernetes import names
+        from shoal.engines.kubernetes.api.kinds import CLAIM, DEPLOYMENT, POD, SECRET, STATEFUL_SET
+
+        for kind in (DEPLOYMENT, STATEFUL_SET, POD, *((SECRET, CLAIM) if data else ())):
+            if (await kubernetes.list(kind, {names.FLEET: self.fleet}))[0]:
+                return True
+        return False
+
+    async def _why_silent(self) -> tuple[str, bool]:
+        """What the cluster says of the controller's pods, and whether it can't or doesn't want to run them."""
+        from shoal.core.observed import Phase
+        from shoal.engines.kubernetes import names
+        from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD
+        from shoal.engines.kubernetes.read import condition, last_words, phase_of
+
+        ours = {names.FLEET: self.fleet, names.ROLE: names.Role.CONTROLLER.value}
+        try:
+            async with self.kubernetes() as kubernetes:
+                pods, _ = await kubernetes.list(POD, ours)
+                deployments, _ = await kubernetes.list(DEPLOYMENT, ours)
+                told = [phase_of(pod) for pod in pods]
+                if not any(phase is Phase.RUNNING for phase, _ in told):
+                    failure: Mapping[str, Any] = condition(deployments[0], "ReplicaFailure") if deployments else {}
+                    why = next((reason for _, reason in told if reason), "") or str(failure.get("message", ""))
+                    words = [word for pod in pods for word in last_words(pod)]
+                    said = "".join(f"\n  {word}" for word in words[-10:])
+                    return f"Its pods do not run: {why or 'they are on their way'}{said}", bool(why)
+        except EngineError as error:
+            return str(error), False
+        return "Its pods run.", False
+
+
+class _Without:
+    """Ends a fleet whose controller does not answer: Kubernetes ends its pods, each in its own time."""
+
+    def __init__(self, place: KubernetesPlace) -> None:
+        self._place = place
+
+    async def watch(self) -> AsyncGenerator[StatusView, None]:
+        """There is nothing to be seen."""
+        for view in ():
+            yield view
+
+    async def down(self, *, volumes: bool = False) -> None:
+        async with self._place.store(make=True) as store:
+            stored = await store.read_fleet()
+            if stored is not None and stored.fleet is not None:
+                await store.write_fleet(
+                    None,
+                    directory=stored.directory,
+                    by="down",
+                    at=time.time(),
+                    expected_generation=stored.generation,
+                )
+        await self._place.tidy(data=volumes)

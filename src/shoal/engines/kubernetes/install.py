@@ -1,0 +1,163 @@
+"""What has to be in a namespace before a fleet's controller can run there.
+
+The command line does this, with the rights that a person has: from then on the controller acts, with few rights of its
+own, and has no other keys than those that it finds here.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
+from shoal.engines.kubernetes.api.kinds import (
+    CLAIM,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    JOB,
+    LEASE,
+    NAMESPACE,
+    NETWORK_POLICY,
+    POD,
+    ROLE,
+    ROLE_BINDING,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    STATEFUL_SET,
+    Kind,
+)
+from shoal.engines.kubernetes.applying import ensure
+from shoal.engines.kubernetes.names import CONTROLLER, Role, fleet_labels, labels_of, role_of
+from shoal.engines.kubernetes.render_own import (
+    ADMIN,
+    CA_CERTIFICATE,
+    CA_KEY,
+    JOIN,
+    KEYS,
+    SEED,
+    TOKEN,
+    Own,
+    render_accounts,
+    render_controller,
+    render_gateway_budget,
+    render_namespace,
+)
+from shoal.engines.kubernetes.render_pod import Object
+from shoal.engines.kubernetes.render_policies import render_policies
+from shoal.engines.kubernetes.waiting import wait_gone, wait_namespace_gone
+from shoal.errors import EngineError
+from shoal.spec.model import Fleet
+
+OLDEST = (1, 30)
+
+_KEPT_DATA: tuple[tuple[Kind, Role | None], ...] = ((CONFIG_MAP, Role.STATE), (SECRET, Role.SECRET))
+_ALL: tuple[Kind, ...] = (
+    DEPLOYMENT, STATEFUL_SET, JOB, SERVICE, DISRUPTION_BUDGET, NETWORK_POLICY, ROLE_BINDING, ROLE, SERVICE_ACCOUNT,
+    CONFIG_MAP, SECRET, LEASE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A fleet's own keys, as they are made by whoever starts it first."""
+
+    ca_certificate: bytes
+    ca_key: bytes
+    join_token: bytes
+
+
+async def check_version(kubernetes: Kubernetes) -> None:
+    """Raises EngineError where the cluster is too old."""
+    major, minor = await kubernetes.version()
+    if (major, minor) < OLDEST:
+        raise EngineError(
+            f"Kubernetes at {kubernetes.access.server} is {major}.{minor}, expected {OLDEST[0]}.{OLDEST[1]} or newer: "
+            "older ones have no native `sleep` before a stop and no exec over WebSockets"
+        )
+
+
+async def make_namespace(kubernetes: Kubernetes, fleet: str) -> None:
+    """Unless it is there. Raises EngineError where it is on its way out."""
+    there = await kubernetes.find(NAMESPACE, kubernetes.namespace)
+    if there is None:
+        await kubernetes.create(NAMESPACE, render_namespace(fleet, kubernetes.namespace))
+    elif there["metadata"].get("deletionTimestamp"):
+        raise EngineError(
+            f"the namespace {kubernetes.namespace} is being deleted: wait until it is gone, or name another one "
+            "(`namespace` in the file)"
+        )
+
+
+async def has_keys(kubernetes: Kubernetes) -> bool:
+    return await kubernetes.find(SECRET, KEYS) is not None
+
+
+async def install(kubernetes: Kubernetes, own: Own, fleet: Fleet, keys: Keys | None) -> None:
+    """Makes what is not there yet: keys, accounts, policies, controller; and brings it up to date. `keys` are taken
+    where the fleet has none. Raises EngineError."""
+    if keys is not None:
+        await _put_keys(kubernetes, own.fleet, keys)
+    items = [*render_accounts(own), *render_policies(own, fleet), render_gateway_budget(own), *render_controller(own)]
+    await ensure(kubernetes, own.fleet, items)
+
+
+async def read_admin_token(kubernetes: Kubernetes) -> str | None:
+    """What is shown to the controller; `None` where the fleet has none."""
+    secret = await kubernetes.find(SECRET, ADMIN)
+    return None if secret is None else base64.b64decode(secret["data"][TOKEN]).decode()
+
+
+async def remove_all(kubernetes: Kubernetes, fleet: str, *, data: bool) -> None:
+    """What is left of a fleet, its agents included; without `data` the state, the secrets and the claims stay. The
+    namespace goes too where it was made for the fleet and nobody else has anything there. Raises EngineError."""
+    await kubernetes.delete(DEPLOYMENT, CONTROLLER)
+    await wait_gone(kubernetes, POD, {names.FLEET: fleet, names.ROLE: Role.CONTROLLER.value})  # it would make it again
+    for kind in _ALL:
+        items, _ = await kubernetes.list(kind, {names.FLEET: fleet})
+        for item in items:
+            if data or (kind, role_of(item)) not in _KEPT_DATA:
+                await kubernetes.delete(kind, item["metadata"]["name"])
+    await wait_gone(kubernetes, POD, {names.FLEET: fleet})
+    if data:
+        for claim in (await kubernetes.list(CLAIM, {names.FLEET: fleet}))[0]:
+            await kubernetes.delete(CLAIM, claim["metadata"]["name"])
+        await _remove_namespace(kubernetes, fleet)
+
+
+async def _remove_namespace(kubernetes: Kubernetes, fleet: str) -> None:
+    there = await kubernetes.find(NAMESPACE, kubernetes.namespace)
+    if there is None or labels_of(there).get(names.FLEET) != fleet:
+        return
+    for kind in (POD, SERVICE, SECRET, CLAIM):
+        if (await kubernetes.list(kind))[0]:
+            return
+    await kubernetes.delete(NAMESPACE, kubernetes.namespace)
+    await wait_namespace_gone(kubernetes)
+
+
+async def _put_keys(kubernetes: Kubernetes, fleet: str, keys: Keys) -> None:
+    """The authority's come last: with them all is there. Of several who start a fleet at once one's are taken."""
+    admin = secrets.token_urlsafe(32).encode()
+    await _put_secret(kubernetes, fleet, ADMIN, {TOKEN: admin})
+    await _put_secret(kubernetes, fleet, JOIN, {TOKEN: keys.join_token})
+    authority = {CA_CERTIFICATE: keys.ca_certificate, CA_KEY: keys.ca_key, SEED: secrets.token_bytes(32)}
+    await _put_secret(kubernetes, fleet, KEYS, authority)
+
+
+async def _put_secret(kubernetes: Kubernetes, fleet: str, name: str, content: Mapping[str, bytes]) -> None:
+    item: Object = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "labels": fleet_labels(fleet, Role.CONTROLLER)},
+        "data": {key: base64.b64encode(value).decode() for key, value in content.items()},
+    }
+    try:
+        await kubernetes.create(SECRET, item)
+    except KubernetesError as error:
+        if error.reason != "AlreadyExists":
+            raise

@@ -1,0 +1,40 @@
+"""Until the cluster has done what it was told: bounded in time, and in words why not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from shoal.engines.kubernetes.api import Kind, Kubernetes
+from shoal.engines.kubernetes.api.kinds import NAMESPACE
+from shoal.errors import EngineError
+
+GONE_S = 90.0
+_LOOK_S = 0.25
+
+
+async def wait_gone(kubernetes: Kubernetes, kind: Kind, labels: Mapping[str, str], timeout_s: float = GONE_S) -> None:
+    """Until there is none of them. Raises EngineError."""
+    left: list[str] = []
+    try:
+        async with asyncio.timeout(timeout_s):
+            while left := [item["metadata"]["name"] for item in (await kubernetes.list(kind, labels))[0]]:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        raise EngineError(
+            f"{', '.join(left)} in {kubernetes.namespace} did not end within {timeout_s:g} s; `kubectl describe "
+            f"{kind.plural}` says why (a node that is away keeps its pods), `shoal down` tries again"
+        ) from None
+
+
+async def wait_namespace_gone(kubernetes: Kubernetes) -> None:
+    """Until the namespace that is being deleted is gone with all that is in it. Raises EngineError."""
+    try:
+        async with asyncio.timeout(GONE_S):
+            while await kubernetes.find(NAMESPACE, kubernetes.namespace) is not None:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        raise EngineError(
+            f"the namespace {kubernetes.namespace} is not gone within {GONE_S:g} s; `kubectl describe namespace "
+            f"{kubernetes.namespace}` says what it waits for"
+        ) from None
