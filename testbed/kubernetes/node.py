@@ -104,11 +104,13 @@ def load(node: Node, images: Iterable[Image]) -> None:
     """Those that the node has not by this ID."""
     there = run(_ctr(node, ["images", "ls"]))
     for image in images:
-        if f"{name_of(image)} " in there and _id_of(node, image) == image.image_id:
+        named = f"docker.io/{image.tag}"
+        if f"{named} " in there and f"{name_of(image)} " in there and _id_of(node, image) == image.image_id:
             continue
         with tempfile.NamedTemporaryFile(dir=node.directory, suffix=".tar") as part:
             write_archive(image, Path(part.name))
             run(_ctr(node, ["images", "import", part.name]), timeout_s=_LOAD_S)
+        run(_ctr(node, ["images", "tag", "--force", named, name_of(image)]))
         (node.directory / f"image-{image.tag.rpartition('/')[2]}").write_text(image.image_id)
 
 
@@ -119,8 +121,8 @@ def load_on_each(nodes: Sequence[Node], images: Iterable[Image]) -> None:
 
 
 def name_of(image: Image) -> str:
-    """As pods name it."""
-    return f"docker.io/{image.tag}"
+    """As pods name this one, whichever has the tag `latest` by then."""
+    return f"docker.io/{image.tag.rpartition(':')[0]}:{image.image_id.removeprefix('sha256:')[:12]}"
 
 
 def _id_of(node: Node, image: Image) -> str:

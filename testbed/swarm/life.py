@@ -109,7 +109,7 @@ def down(bed: Bed, *, purge: bool = False) -> None:
 def left_of(bed: Bed) -> list[str]:
     """What there is of the bed beside files: namespaces, links, mounts, groups, processes."""
     left = [*network.left_of(bed), *(f"control group {group}" for group in cgroups.left_of(bed))]
-    directory = str(bed.directory)
+    directory = f"{bed.directory}/"
     left += [f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines() if directory in line]
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
