@@ -361,7 +361,7 @@ class Controller:
         if state.spec.kind is Kind.JOB:
             return step_job(state, state.spec, template, self.wired, now)
         outcome = scale_agent(state, state.spec, now, gateways=bool(self.parts.gateways.live))
-        waits = take_waits(state, self.states, now)
+        waits = take_waits(state, self.states, now, reachable=self._observed.reachable)
         step = step_agent(state, state.spec, template, self.wired, now, chooses_victims=chooses)
         return replace(outcome, actions=step.actions, events=(*outcome.events, *waits, *step.events))
 

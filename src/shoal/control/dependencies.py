@@ -8,10 +8,13 @@ from shoal.control.agent_state import AgentState, Event
 from shoal.core.dependencies import lets_start
 
 
-def take_waits(state: AgentState, states: Mapping[str, AgentState], now: float) -> tuple[Event, ...]:
-    """Notes whom the agent waits for now; where it begins to, that is an event."""
+def take_waits(
+    state: AgentState, states: Mapping[str, AgentState], now: float, *, reachable: bool = True
+) -> tuple[Event, ...]:
+    """Notes whom the agent waits for now; where it begins to, that is an event. Unless gateways are `reachable`, nobody
+    can be called, however ready he is."""
     before = state.waits_on
-    state.waits_on = _end_waits_on(state, states) if state.spec is None else _start_waits_on(state, states)
+    state.waits_on = _end_waits_on(state, states) if state.spec is None else _start_waits_on(state, states, reachable)
     if before or not state.waits_on:
         return ()
     return (Event(now, state.name, "waiting", describe_waits(state)),)
@@ -24,7 +27,7 @@ def describe_waits(state: AgentState) -> str:
     return f"waits for {names} to {'stop' if state.spec is None else 'be ready'}"
 
 
-def _start_waits_on(state: AgentState, states: Mapping[str, AgentState]) -> tuple[str, ...]:
+def _start_waits_on(state: AgentState, states: Mapping[str, AgentState], reachable: bool) -> tuple[str, ...]:
     """The agents that are not ready, and have to be before this one starts; none once it was started, or while no
     replica of it is wished."""
     spec, record = state.spec, state.record
@@ -32,7 +35,7 @@ def _start_waits_on(state: AgentState, states: Mapping[str, AgentState]) -> tupl
         return ()
     if any(state.observed.counts.values()):
         return ()
-    return tuple(name for name in spec.depends_on if name in states and not _lets_start(states[name]))
+    return tuple(name for name in spec.depends_on if name in states and not (reachable and _lets_start(states[name])))
 
 
 def _end_waits_on(state: AgentState, states: Mapping[str, AgentState]) -> tuple[str, ...]:

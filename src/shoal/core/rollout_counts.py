@@ -154,7 +154,8 @@ def _one_by_one(wanted: Wanted, observed: AgentObserved, old: Mapping[str, int])
     if live_total > wanted.count:
         return Counts(_without_highest(observed, now), "the highest ordinal to stop")
     proven, due_at = _proven(wanted, observed)
-    if len(proven) < len(live(observed, wanted.revision)):
+    # Where the engine gives the identity to the new revision by itself, it is set before its replica is there.
+    if len(proven) < max(new_now, len(live(observed, wanted.revision))):
         return Counts(now, "the replaced replica to get ready", due_at)
     return Counts(_without_highest(observed, now, of=old), "the highest ordinal to stop")
 

@@ -39,6 +39,19 @@ async def test_the_first_start_waits_until_the_other_is_ready() -> None:
         assert starts(drive) == ["stock", "web"]
 
 
+async def test_nobody_can_be_called_while_no_gateway_is_reached() -> None:
+    """However ready he is; and the fleet is not settled."""
+    async with driving() as drive:
+        drive.engine.reachable = False
+        await drive.up(FLEET)
+        await drive.go(5)
+        assert drive.state("stock").observed.replicas[0].ready and starts(drive) == ["stock"]
+        assert not drive.controller.routed
+        drive.engine.reachable = True
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert starts(drive) == ["stock", "web"] and drive.controller.routed
+
+
 async def test_one_after_the_other_along_the_whole_way() -> None:
     """Each as soon as those before it are ready, within a pass or two."""
     async with driving() as drive:

@@ -159,6 +159,17 @@ def test_stateful_replaces_stop_first_from_the_highest_ordinal() -> None:
     assert fifth.leaving == NOTHING and fifth.actions == ()
 
 
+def test_stateful_waits_for_who_is_only_counted_yet() -> None:
+    """An engine may give an identity to the new revision by itself: it has replaced nobody before its replica is ready,
+    though the one that is there is."""
+    there = [replica("o0", "old", ordinal=0), replica("n2", ordinal=2)]
+    between = replace(seen(*there), counts={"old": 1, "new": 2})
+    found = step(wanted(3, stateful=True), between, healthy=2)
+    assert (found.leaving, found.actions) == (NOTHING, ())
+    made = replace(seen(*there, replica("n1", ordinal=1)), counts={"old": 1, "new": 2})
+    assert step(wanted(3, stateful=True), made, healthy=3).leaving == {"o0"}
+
+
 def test_removed_agent_is_drained_first() -> None:
     """An agent that left the fleet goes out of the gateway before it is stopped."""
     there = seen(replica("r0"))

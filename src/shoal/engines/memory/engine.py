@@ -32,13 +32,14 @@ class MemoryEngine:
     """A fake engine. `clock` gives epoch seconds; nothing happens between two looks at it.
 
     What a test sets: `behave` (how replicas and jobs go), `crash`, `set_ready`, `lose`, `finish_run`, `fail_next` (an
-    action's failure), `unavailable`, `incomplete`, `mend`, `put_log`, `put_usage`; `acted` holds every action that was
-    asked.
+    action's failure), `unavailable`, `incomplete`, `reachable`, `mend`, `put_log`, `put_usage`; `acted` holds every
+    action that was asked.
     """
 
     def __init__(self, clock: Callable[[], float], *, behaviour: Behaviours | None = None) -> None:
         self.unavailable: str | None = None
         self.incomplete = False
+        self.reachable = True
         self.acted: list[Action] = []
         self.capabilities: Capabilities = CAPABILITIES
         self._clock = clock
@@ -57,7 +58,7 @@ class MemoryEngine:
     async def observe(self) -> Observed:
         """Every agent; the same object again for one of which nothing changed."""
         self._reach()
-        return Observed(self._clock(), self.look(), complete=not self.incomplete)
+        return Observed(self._clock(), self.look(), complete=not self.incomplete, reachable=self.reachable)
 
     def look(self) -> Mapping[str, AgentObserved]:
         """What there is now, whether or not the engine can be reached."""
