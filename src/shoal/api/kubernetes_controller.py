@@ -47,6 +47,7 @@ from shoal.engines.kubernetes.render_own import (
     LINK_PORT,
     SEED,
     TOKEN,
+    pulls_of,
 )
 from shoal.errors import EngineError, NotFound
 from shoal.pki.authority import Authority
@@ -110,7 +111,7 @@ async def _control(
         secrets.take(stored)
         if stored.fleet is not None:
             options = stored.fleet.kubernetes
-            engine.settings = Settings(storage_class=options.storage_class, storage=str(options.storage_bytes))
+            engine.settings = Settings(pulls_of(stored.fleet), options.storage_class, str(options.storage_bytes))
 
     async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
         controller = Controller(

@@ -32,8 +32,8 @@ _IDENTITY = frozenset(("stateful", "volumes"))
 _SENSITIVE = re.compile(r"SECRET|TOKEN|PASSW|PRIVATE|CREDENTIAL|API_?KEY|ACCESS_?KEY|(?:^|_)KEY$|AUTH", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 _OF_FLEET = (
-    "queues", "brokers", "external", "registries", "secrets", "local", "swarm", "gateway", "metrics", "docker_context",
-    "context", "namespace",
+    "queues", "brokers", "external", "registries", "secrets", "local", "swarm", "kubernetes", "gateway", "metrics",
+    "docker_context", "context", "namespace",
 )  # fmt: skip
 # A capability's key, where it is shorter than the way to the value in the spec.
 _FEATURES: Mapping[str, str] = {"gpu": "resources.gpu", "memory": "resources.memory", "cpu": "resources.cpu"}

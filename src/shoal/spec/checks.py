@@ -65,8 +65,8 @@ def warn_of_draft(draft: Draft) -> Iterator[Finding]:
             remedy = did_you_mean(name, used) or f"add it to the `secrets` of one: secrets: [{name}]"
             yield Finding(("secrets", name), f"no agent has the secret {name}", remedy, key=True)
     images = [agent.image for agent in draft.agents.values() if agent.image is not None]
-    own = draft.rest.get("swarm", {}).get("image")
-    yield from warn_of_registries(draft.registries, [*images, *([own] if own else [])])
+    own = [image for engine in ("swarm", "kubernetes") if (image := draft.rest.get(engine, {}).get("image"))]
+    yield from warn_of_registries(draft.registries, [*images, *own])
     consumed = {agent.queue for agent in draft.agents.values()}
     for name, agent in draft.agents.items():
         for index, queue in enumerate(agent.publishes):

@@ -506,7 +506,7 @@ class Fleet(Model):
     registries: Mapping[str, Registry] = Field(
         default_factory=dict,
         description="How images are pulled, by the registry's host, such as `ghcr.io` or `registry.lab:5000`; of the "
-        "engine `swarm`.",
+        "engines `swarm` and `kubernetes`.",
     )
     secrets: Mapping[str, SecretSource] = Field(
         default_factory=dict,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shoal.api.views import EventView, LogView, StatusView
     from shoal.cli.place import Ender, Started
     from shoal.control.kubernetes_contents import KubernetesContents
-    from shoal.control.store import Store
+    from shoal.control.store import SecretRecord, Store
     from shoal.engines.kubernetes.api import Access, Kubernetes
     from shoal.engines.protocol import Capabilities
     from shoal.spec.model import Agent, Fleet
@@ -84,7 +84,8 @@ class KubernetesPlace:
         from shoal.control.store import named_digests
 
         async with self.kubernetes() as kubernetes, self.store() as store:
-            await self._install(kubernetes, fleet)
+            pull = await self._passwords(kubernetes, fleet, known, await store.read_secrets())
+            await self._install(kubernetes, fleet, pull)
             named = await named_digests(store)
         await (await self.contents()).prune(named, KEPT_UNNAMED_S)
         client = self.client()
@@ -179,10 +180,25 @@ class KubernetesPlace:
             self._found = find_access(self._context, self._environ)
         return self._found
 
-    async def _install(self, kubernetes: Kubernetes, fleet: Fleet) -> None:
+    async def _passwords(
+        self, kubernetes: Kubernetes, fleet: Fleet, known: Mapping[str, bytes], records: Mapping[str, SecretRecord]
+    ) -> dict[str, tuple[str, str]]:
+        """User and password by registry; what was given by hand is read from the cluster. Raises EngineError."""
+        from shoal.control.registries import user_and_password
+        from shoal.engines.kubernetes.install import read_content
+
+        found: dict[str, tuple[str, str]] = {}
+        for registry, each in fleet.registries.items():
+            content, record = known.get(each.secret), records.get(each.secret)
+            if content is None and record is not None:
+                content = await read_content(kubernetes, each.secret, record.digest)
+            found[registry] = user_and_password(registry, each.secret, content or b"")
+        return found
+
+    async def _install(self, kubernetes: Kubernetes, fleet: Fleet, pull: Mapping[str, tuple[str, str]]) -> None:
         from shoal import __version__
         from shoal.engines.kubernetes.install import Keys, has_keys, install
-        from shoal.engines.kubernetes.render_own import Own
+        from shoal.engines.kubernetes.render_own import Own, pulls_of
         from shoal.pki import Authority, JoinToken
 
         keys = None
@@ -191,7 +207,8 @@ class KubernetesPlace:
             token = JoinToken.create(authority.certificate_pem)
             keys = Keys(authority.certificate_pem.encode(), authority.key_pem.encode(), str(token).encode())
         image = fleet.kubernetes.image or f"shoal:{__version__}"
-        await install(kubernetes, Own(self.fleet, self.namespace, image, fleet.kubernetes), fleet, keys)
+        own = Own(self.fleet, self.namespace, image, fleet.kubernetes, pulls_of(fleet))
+        await install(kubernetes, own, fleet, keys, pull)
         given = FleetContext(self.fleet, "kubernetes", None, (), "", self.access().context or None, self.namespace)
         if load_context(self._environ, self.fleet) != given:
             save_context(self._environ, given)

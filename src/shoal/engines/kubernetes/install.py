@@ -32,7 +32,7 @@ from shoal.engines.kubernetes.api.kinds import (
     Kind,
 )
 from shoal.engines.kubernetes.applying import ensure
-from shoal.engines.kubernetes.names import CONTROLLER, Role, fleet_labels, labels_of, role_of
+from shoal.engines.kubernetes.names import CONTROLLER, Role, fleet_labels, labels_of, role_of, secret_name
 from shoal.engines.kubernetes.render_own import (
     ADMIN,
     CA_CERTIFICATE,
@@ -49,6 +49,7 @@ from shoal.engines.kubernetes.render_own import (
 )
 from shoal.engines.kubernetes.render_pod import Object
 from shoal.engines.kubernetes.render_policies import render_policies
+from shoal.engines.kubernetes.render_pull import render_pull
 from shoal.engines.kubernetes.waiting import wait_gone, wait_namespace_gone
 from shoal.errors import EngineError
 from shoal.spec.model import Fleet
@@ -97,13 +98,23 @@ async def has_keys(kubernetes: Kubernetes) -> bool:
     return await kubernetes.find(SECRET, KEYS) is not None
 
 
-async def install(kubernetes: Kubernetes, own: Own, fleet: Fleet, keys: Keys | None) -> None:
+async def install(
+    kubernetes: Kubernetes, own: Own, fleet: Fleet, keys: Keys | None, pull: Mapping[str, tuple[str, str]]
+) -> None:
     """Makes what is not there yet: keys, accounts, policies, controller; and brings it up to date. `keys` are taken
-    where the fleet has none. Raises EngineError."""
+    where the fleet has none; `pull` has user and password by registry. Raises EngineError."""
     if keys is not None:
         await _put_keys(kubernetes, own.fleet, keys)
     items = [*render_accounts(own), *render_policies(own, fleet), render_gateway_budget(own), *render_controller(own)]
+    if pull:
+        items.append(render_pull(own.fleet, pull))
     await ensure(kubernetes, own.fleet, items)
+
+
+async def read_content(kubernetes: Kubernetes, name: str, digest: str) -> bytes | None:
+    """What a secret of the fleet's holds; `None` where it is not in the cluster."""
+    secret = await kubernetes.find(SECRET, secret_name(name, digest))
+    return None if secret is None else base64.b64decode(secret["data"][name])
 
 
 async def read_admin_token(kubernetes: Kubernetes) -> str | None:

@@ -23,6 +23,7 @@ from shoal.engines.kubernetes.render_own import (
     PUBLIC_PORT,
     STATE_DIRECTORY,
     Own,
+    pulls_of,
     render_broker,
     render_gateway,
 )
@@ -45,7 +46,7 @@ class KubernetesPlatform:
         async with self._lock:
             if self._done is not None and self._done[0] is fleet:
                 return self._done[1]
-            own = Own(self._fleet, self._kubernetes.namespace, self._image, fleet.kubernetes)
+            own = Own(self._fleet, self._kubernetes.namespace, self._image, fleet.kubernetes, pulls_of(fleet))
             users = broker_users(fleet)
             items = render_gateway(own)
             if users:

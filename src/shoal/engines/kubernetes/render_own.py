@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.names import BROKER, CONTROLLER, GATEWAY, Role, fleet_labels
 from shoal.engines.kubernetes.render_pod import AGENTS_ACCOUNT, Object
-from shoal.spec.model import KubernetesOptions
+from shoal.engines.kubernetes.render_pull import PULL
+from shoal.spec.model import Fleet, KubernetesOptions
 
 LINK_PORT = 7443
 API_PORT = 7444
@@ -64,6 +65,11 @@ class Own:
     image: str
     options: KubernetesOptions
     pulls: Sequence[str] = ()
+
+
+def pulls_of(fleet: Fleet) -> tuple[str, ...]:
+    """The Secrets with which its images are pulled."""
+    return (PULL,) if fleet.registries else ()
 
 
 def render_namespace(fleet: str, namespace: str) -> Object:
