@@ -42,6 +42,7 @@ from shoal.errors import EngineError, EngineUnavailable
 
 RUNS_KEPT = 20
 _AT_ONCE = 16  # agents that are acted upon side by side
+_LOOK_S = 0.5
 _TOGETHER_S = 0.02  # what comes within this time is looked at once
 _LEAST_COST = "-2147483648"
 
@@ -64,6 +65,7 @@ class KubernetesEngine:
         self.settings = Settings()
         self._kubernetes, self._fleet, self._mask, self._clock = kubernetes, fleet, mask, clock
         self._news = asyncio.Event()
+        self._reachable = True
         self._inventory = Inventory(kubernetes, fleet, self._news)
         self._logs = Logs(kubernetes, fleet)
 
@@ -80,12 +82,15 @@ class KubernetesEngine:
         at = self._clock()
         agents = self._inventory.agents(self._mask)
         own = self._inventory.pods()
-        return Observed(at, agents, troubles=troubles_of(own), reachable=gateway_ready(own))
+        self._reachable = gateway_ready(own, at)
+        return Observed(at, agents, troubles=troubles_of(own), reachable=self._reachable)
 
     async def changes(self) -> AsyncIterator[None]:
-        """Yields a moment after the cluster told of a change."""
+        """Yields a moment after the cluster told of a change, and now and then while no gateway is reached."""
         while True:
-            await self._news.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if self._reachable else _LOOK_S):
+                    await self._news.wait()
             await asyncio.sleep(_TOGETHER_S)
             self._news.clear()
             yield

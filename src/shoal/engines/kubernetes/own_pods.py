@@ -7,8 +7,9 @@ from typing import Any
 
 from shoal.core.observed import Phase
 from shoal.engines.kubernetes.names import Role, role_of
-from shoal.engines.kubernetes.read import ON_ITS_WAY, condition, phase_of
+from shoal.engines.kubernetes.read import ON_ITS_WAY, condition, epoch_s, phase_of
 
+_PROXIED_S = 2.0  # from a pod's readiness until the proxies of all nodes have learned of it
 _CALLED: Mapping[str, str] = {Role.GATEWAY: "gateway", Role.BROKER: "broker"}
 
 
@@ -25,7 +26,8 @@ def troubles_of(pods: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(f"the {called} does not run: {reason}" for called, reason in sorted(found))
 
 
-def gateway_ready(pods: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the Service of the gateways leads to one."""
-    ready = (condition(pod, "Ready").get("status") for pod in pods if role_of(pod) == Role.GATEWAY)
-    return "True" in ready
+def gateway_ready(pods: Iterable[Mapping[str, Any]], now: float) -> bool:
+    """Whether the Service of the gateways leads to one, at `now` (epoch seconds)."""
+    ready = (condition(pod, "Ready") for pod in pods if role_of(pod) == Role.GATEWAY)
+    since = [epoch_s(each.get("lastTransitionTime")) for each in ready if each.get("status") == "True"]
+    return any(at is not None and now - at >= _PROXIED_S for at in since)

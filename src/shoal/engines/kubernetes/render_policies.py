@@ -31,9 +31,11 @@ def render_policies(own: Own, fleet: Fleet) -> list[Object]:
     policies = [
         _policy(own, "shoal-default", {"matchLabels": {names.FLEET: own.fleet}}, [], []),
         _policy(own, "shoal-agents", agents, [_from([gateways])], [_DNS, _to([gateways], CALLS_PORT)]),
+        # Who enforces these learns of a new pod's address late, and would refuse its first calls; by that address the
+        # gateway knows callers itself, and holds those whom it does not know yet.
         _policy(
             own, "shoal-gateway", gateways,
-            [_on(PUBLIC_PORT), _from([agents], CALLS_PORT)],
+            [_on(PUBLIC_PORT, CALLS_PORT)],
             [_DNS, _to([agents]), _to([controllers], LINK_PORT, API_PORT), *([_on(*outside)] if outside else [])],
         ),
         # The API server, from where people ask, and which it asks itself, is no pod that could be named.
