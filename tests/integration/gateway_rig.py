@@ -155,6 +155,7 @@ class Rig:
                     await self.process.wait()
             except TimeoutError:
                 self.process.kill()
+                await self.process.wait()
         for process in self.envoys():
             with suppress(psutil.Error):
                 process.kill()
