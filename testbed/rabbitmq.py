@@ -68,6 +68,7 @@ def unpack() -> Installed:
         return found
     partial = CACHE / "root.partial"
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
         for package in Apt("bookworm", Path(scratch)).download(PACKAGES):
             run(["dpkg-deb", "-x", str(package), str(partial)])
