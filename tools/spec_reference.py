@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from shoal.spec.model import Model
+from shoal.spec.block import Model
 from shoal.spec.values import Argv, Assignments, CpuCores, DurationS, MemoryBytes, Number, Percent, Share
 from shoal.spec.written import NOT_WRITTEN, Document
 from shoal.units import format_duration

@@ -16,7 +16,8 @@ from shoal.core.action import Action, EnsureRevision, Scale
 from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.core.template import Template
 from shoal.engines.local import LocalEngine, Timing
-from shoal.spec.model import Health, Kind, LocalOptions, Placement, Resources
+from shoal.spec.engine_options import LocalOptions
+from shoal.spec.model import Health, Kind, Placement, Resources
 
 PYTHON = (sys.executable, "-I", "-S", "-u", "-c")
 DEADLINE_S = 20.0

@@ -28,7 +28,8 @@ from shoal.engines.local import LocalEngine
 from shoal.engines.local.in_memory import find_memory, shared_memory_bytes
 from shoal.engines.local.layout import Layout
 from shoal.errors import EngineUnavailable
-from shoal.spec.model import Health, LocalOptions, Placement, Resources
+from shoal.spec.engine_options import LocalOptions
+from shoal.spec.model import Health, Placement, Resources
 
 
 async def test_a_service_becomes_ready_on_a_port_of_its_own(engine: LocalEngine) -> None:

@@ -32,7 +32,8 @@ from shoal.engines.local.addresses import Addresses
 from shoal.engines.local.census import Census, Look
 from shoal.engines.local.launch import _working_directory
 from shoal.errors import EngineError
-from shoal.spec.model import Agent, Fleet, Health, LocalOptions
+from shoal.spec.engine_options import LocalOptions
+from shoal.spec.model import Agent, Fleet, Health
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 

@@ -19,7 +19,8 @@ from local_fleet import SLEEPER, eventually, processes_below
 from shoal.engines.local import LocalPlatform
 from shoal.engines.local.service import Service
 from shoal.errors import EngineError
-from shoal.spec.model import Agent, Fleet, LocalOptions
+from shoal.spec.engine_options import LocalOptions
+from shoal.spec.model import Agent, Fleet
 
 
 def platform(directory: Path, **arguments: Any) -> LocalPlatform:

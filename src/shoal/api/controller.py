@@ -26,7 +26,7 @@ from shoal.errors import Conflict, NotFound
 from shoal.proxy.link import serve_gateways
 from shoal.sources.jetstream import JetStreamQueues
 from shoal.sources.rabbitmq import RabbitMqQueues
-from shoal.spec.model import LocalOptions
+from shoal.spec.engine_options import LocalOptions
 
 
 async def run_controller(directory: Path, fleet: str) -> None:

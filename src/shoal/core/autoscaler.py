@@ -21,7 +21,8 @@ from shoal.core.hpa_numbers import nanoseconds
 from shoal.core.hpa_types import Behavior, HpaSpec, Pod, Policy, Rules
 from shoal.core.observed import Replica
 from shoal.core.signals import Signals
-from shoal.spec.model import Resources, Scale, ScalingRules
+from shoal.spec.model import Resources
+from shoal.spec.scaling import Scale, ScalingRules
 
 _CAPS = {
     "TooManyReplicas": "max",

@@ -29,7 +29,8 @@ from shoal.core.hpa_types import (
 from shoal.core.observed import Phase, Replica
 from shoal.core.schedule import next_fire
 from shoal.core.signals import Reading, Signals
-from shoal.spec.model import CronWindow, Resources, Scale
+from shoal.spec.model import Resources
+from shoal.spec.scaling import CronWindow, Scale
 
 _POD_PHASES: Mapping[Phase, PodPhase] = {
     Phase.PENDING: "Pending",

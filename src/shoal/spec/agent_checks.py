@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from shoal.spec.model import Agent, CronWindow
+from shoal.spec.model import Agent
 from shoal.spec.nodes import Key, Loc
+from shoal.spec.scaling import CronWindow
 from shoal.spec.suggestions import did_you_mean
 from shoal.spec.times import check_cron, check_time_zone
 from shoal.spec.tmpfs import Tmpfs, parse_tmpfs

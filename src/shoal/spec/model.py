@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
+from shoal.spec.block import Model
+from shoal.spec.engine_options import KubernetesOptions, LocalOptions, SwarmOptions
+from shoal.spec.scaling import Scale
 from shoal.spec.values import (
     Argv,
     Assignments,
@@ -26,46 +29,12 @@ from shoal.spec.values import (
     Integer,
     MemoryBytes,
     Names,
-    Number,
-    Percent,
     Share,
     StringMap,
     User,
 )
 
-if TYPE_CHECKING:
-    from pydantic import GetJsonSchemaHandler
-    from pydantic_core import CoreSchema
-
 SPEC_VERSION = 1
-
-
-class Model(BaseModel):
-    """Frozen, and strict about keys: what is not known is refused.
-
-    `shorthand` names the keys that a bare value stands for; empty: only a mapping will do.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
-
-    shorthand: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _spell_out(cls, value: object) -> object:
-        if cls.shorthand and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            return dict.fromkeys(cls.shorthand, value)
-        return value
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """A mapping, or what the first key of the shorthand takes."""
-        block = handler.resolve_ref_schema(handler(schema))
-        properties = cast("dict[str, dict[str, Any]]", block.get("properties", {}))
-        if not cls.shorthand or not properties:
-            return block
-        short = {key: value for key, value in properties[cls.shorthand[0]].items() if key not in ("default", "title")}
-        return {"title": cls.__name__, "description": block.pop("description", ""), "anyOf": [short, block]}
 
 
 class Kind(StrEnum):
@@ -106,84 +75,6 @@ class Resources(Model):
         default=None, alias="memory", description="The memory a replica asks for and may not exceed, such as `256Mi`."
     )
     gpu: Integer = Field(default=0, ge=0, le=1024, description="The GPUs a replica has for itself.")
-
-
-class ScalingPolicy(Model):
-    """As in HPA v2: at most `value` replicas or percent within `period`."""
-
-    type: Literal["pods", "percent"] = Field(description="What `value` counts: replicas, or percent of the replicas.")
-    value: Integer = Field(gt=0, le=10**6, description="How much may be added or removed within `period`.")
-    period_s: Annotated[DurationS, Field(gt=0, le=1800)] = Field(
-        alias="period", description="The window that `value` holds for, at most 30 minutes."
-    )
-
-
-class ScalingRules(Model):
-    """One direction of HPA v2's behaviour; what is not given is that direction's default."""
-
-    stabilization_window_s: Annotated[DurationS, Field(le=3600)] | None = Field(
-        default=None,
-        alias="stabilization_window",
-        description="How far back recommendations count: the most cautious one of the window wins; at most 1 hour.",
-    )
-    select_policy: Literal["max", "min", "disabled"] = Field(
-        default="max", description="Which policy wins, the one that allows the most or the least; or no change at all."
-    )
-    policies: tuple[ScalingPolicy, ...] | None = Field(
-        default=None, min_length=1, description="How fast the count may change."
-    )
-    tolerance: Annotated[Number, Field(ge=0, le=1)] | None = Field(
-        default=None, description="How far off the target a measured value may be before anything happens; 0.1 is 10 %."
-    )
-
-
-class Behavior(Model):
-    """HPA v2's behaviour, with its defaults: up at once (4 replicas or 100 % in 15 s), down after 300 s."""
-
-    scale_up: ScalingRules = Field(default=ScalingRules(), description="How replicas are added.")
-    scale_down: ScalingRules = Field(default=ScalingRules(), description="How replicas are removed.")
-
-
-class Target(Model):
-    """What a replica should bear. Several targets: the largest count wins."""
-
-    cpu: Annotated[Percent, Field(gt=0)] | None = Field(
-        default=None, description="CPU use in percent of `resources.cpu`, such as `70%`."
-    )
-    memory: Annotated[Percent, Field(gt=0)] | None = Field(
-        default=None, description="Memory use in percent of `resources.memory`, such as `80%`."
-    )
-    concurrency: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
-        default=None, description="Requests in flight a replica."
-    )
-    rps: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(default=None, description="Requests a second a replica.")
-    p95_s: Annotated[DurationS, Field(gt=0)] | None = Field(
-        default=None, alias="p95", description="The time within which 95 % of the requests are answered."
-    )
-    queue_depth: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
-        default=None, description="Tasks waiting or being worked on a replica."
-    )
-
-
-class CronWindow(Model):
-    """At least `replicas` between two cron times."""
-
-    start: str = Field(description="The cron time at which the window opens.")
-    end: str = Field(description="The cron time at which the window closes.")
-    time_zone: str = Field(default="UTC", description="The time zone of both, such as `Europe/Berlin`.")
-    replicas: Integer = Field(ge=0, le=10**6, description="The least number of replicas within the window.")
-
-
-class Scale(Model):
-    """How many replicas there are. `scale: 3` is short for `min` and `max` of 3."""
-
-    shorthand: ClassVar[tuple[str, ...]] = ("min", "max")
-
-    min: Integer = Field(default=1, ge=0, le=10**6, description="The least number of replicas.")
-    max: Integer = Field(default=1, ge=1, le=10**6, description="The largest number of replicas.")
-    target: Target = Field(default=Target(), description="What a replica should bear; the count follows from it.")
-    cron: tuple[CronWindow, ...] = Field(default=(), description="Times at which more replicas are kept than `min`.")
-    behavior: Behavior = Field(default=Behavior(), description="How fast the count follows.")
 
 
 class Update(Model):
@@ -428,55 +319,6 @@ class Registry(Model):
     """A registry that asks who pulls images from it."""
 
     secret: str = Field(description="The secret that holds `user:password`.")
-
-
-class LocalOptions(Model):
-    """What the local engine offers: GPUs that it can't see by itself, labels for placement, where the gateway binds."""
-
-    gpus: Integer | None = Field(default=None, ge=0, le=999, description="The GPUs there are; without it those found.")
-    labels: StringMap = Field(default_factory=dict, description="The labels of this machine, for `placement`.")
-    bind: str = Field(default="127.0.0.1", description="The address the gateway binds.")
-    port: Integer = Field(default=8080, ge=0, le=65535, description="The port of the gateway; 0 is any free one.")
-
-
-class SwarmOptions(Model):
-    """What the engine `swarm` is told: where the gateway and the controller are reached, and Shoal's own image."""
-
-    port: Integer = Field(default=8080, ge=1, le=65535, description="The port of the gateway on every node.")
-    admin_port: Integer = Field(
-        default=7444, ge=1, le=65535, description="The port of the controller, on the node where it runs."
-    )
-    image: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$",
-        description="The image of Shoal itself, which every node has or can pull; by default `shoal:` and the version.",
-    )
-
-
-class KubernetesOptions(Model):
-    """What the engine `kubernetes` is told: Shoal's own image, how the gateway is reached, and what volumes are."""
-
-    image: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$",
-        description="The image of Shoal itself, which every node has or can pull; by default `shoal:` and the version.",
-    )
-    gateways: Integer = Field(default=2, ge=1, le=100, description="How many gateways there are.")
-    service: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
-        default="ClusterIP", description="The type of the Service `shoal-gateway`, through which requests come in."
-    )
-    port: Integer = Field(default=80, ge=1, le=65535, description="The port of that Service.")
-    node_port: Integer | None = Field(
-        default=None, ge=1, le=65535, description="Its port on every node, where the type has one; by default any."
-    )
-    storage_class: str | None = Field(
-        default=None,
-        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-        description="The storage class of volumes; by default the cluster's.",
-    )
-    storage_bytes: Annotated[MemoryBytes, Field(gt=0)] = Field(
-        default=10 * 2**30, alias="storage", description="How much a volume holds, such as `10Gi`."
-    )
 
 
 class Gateway(Model):

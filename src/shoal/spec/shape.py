@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from shoal.errors import Problem
-from shoal.spec.model import Model
+from shoal.spec.block import Model
 from shoal.spec.nodes import Block, Entry, Items, Loc, Node, Scalar, dotted
 from shoal.spec.suggestions import suggest_key
 from shoal.spec.values import FromAssignments, shown

@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from shoal.spec.model import Agent, Broker, External, Fleet, Model, Queue, Registry, SecretSource
+from shoal.spec.block import Model
+from shoal.spec.model import Agent, Broker, External, Fleet, Queue, Registry, SecretSource
 from shoal.spec.nodes import Key, Loc
 from shoal.spec.suggestions import close_name
 from shoal.spec.values import shown

@@ -12,7 +12,8 @@ from shoal.core.autoscaler import decide, record_scaling
 from shoal.core.decision import Decision, Pin, Recommendation, ScaleEvent, ScalingHistory
 from shoal.core.observed import Phase, Replica
 from shoal.core.signals import Reading, Signals, Usage
-from shoal.spec.model import Resources, Scale
+from shoal.spec.model import Resources
+from shoal.spec.scaling import Scale
 
 NOW = 1_700_000_000
 RESOURCES = Resources.model_validate({"cpu": 1, "memory": "1Gi"})

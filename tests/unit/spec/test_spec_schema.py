@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shoal.spec import json_schema, load
-from shoal.spec.model import Model
+from shoal.spec.block import Model
 from shoal.spec.nodes import plain_data
 from shoal.spec.reading import parse_yaml
 from shoal.spec.starter import SPEC_FILE, starter_files

@@ -14,7 +14,8 @@ from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.names import BROKER, CONTROLLER, GATEWAY, Role, fleet_labels
 from shoal.engines.kubernetes.render_pod import AGENTS_ACCOUNT, Object
 from shoal.engines.kubernetes.render_pull import PULL
-from shoal.spec.model import Fleet, KubernetesOptions
+from shoal.spec.engine_options import KubernetesOptions
+from shoal.spec.model import Fleet
 
 LINK_PORT = 7443
 API_PORT = 7444

@@ -41,7 +41,7 @@ from shoal.engines.nvml import with_gpus
 from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
 from shoal.engines.view import View
 from shoal.errors import EngineError, EngineUnavailable
-from shoal.spec.model import LocalOptions
+from shoal.spec.engine_options import LocalOptions
 
 _LOGGER = logging.getLogger("shoal.engines.local")
 _AGAIN_S = 1.0

@@ -10,7 +10,8 @@ from shoal.engines.kubernetes.names import ROLE
 from shoal.engines.kubernetes.render_own import Own, pulls_of, render_broker, render_controller, render_gateway
 from shoal.engines.kubernetes.render_policies import ports_of, render_policies
 from shoal.engines.kubernetes.render_pull import render_pull
-from shoal.spec.model import Fleet, KubernetesOptions
+from shoal.spec.engine_options import KubernetesOptions
+from shoal.spec.model import Fleet
 
 Object = dict[str, Any]
 FLEET = Fleet.model_validate(
