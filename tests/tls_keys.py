@@ -1,11 +1,15 @@
-"""Keys of an engine's API on 127.0.0.1, as people make them by hand."""
+"""An engine's API on 127.0.0.1, with keys as people make them by hand."""
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -35,3 +39,24 @@ def make_keys(directory: Path) -> Path:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password)
     (directory / "key.pem").write_bytes(pem)
     return directory
+
+
+@asynccontextmanager
+async def listening(
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]], keys: Path | None
+) -> AsyncGenerator[int]:
+    """The port of who answers so; with `keys` it has TLS, and lets nobody in without a certificate."""
+    context = None
+    if keys is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=keys / "ca.pem")
+        context.load_cert_chain(keys / "cert.pem", keys / "key.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -174,6 +174,8 @@ def test_an_open_connection_goes_on(namespace: Namespace) -> None:
 def test_what_pods_use_is_known(namespace: Namespace) -> None:
     namespace.pod("busy", "while :; do /busybox sleep 1; done")
     wait_until(lambda: "busy" in namespace.kubectl("top", "pods", "--no-headers"), "metrics of the pod")
+    name, cpu, memory = namespace.kubectl("top", "pods", "--no-headers").split()
+    assert (name, cpu[-1], memory[-2:]) == ("busy", "m", "Mi")
 
 
 def test_pod_security_is_admission(namespace: Namespace) -> None:

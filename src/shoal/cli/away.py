@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from shoal.api.present import run_view
-from shoal.api.views import AgentView, ReplicaView
+from shoal.api.views import AgentView, ReplicaView, StatusView
 from shoal.cli.unattended import unattended
 from shoal.core.observed import AgentObserved, Phase, Replica
 
 if TYPE_CHECKING:
+    from shoal.control.store import StoredFleet
     from shoal.spec.model import Agent
+
+
+_AWAY = (
+    "no controller answers, so nothing is scaled, rolled out or run on schedule; {called} itself replaces what ends. "
+    "`shoal up` sees to it that a controller is there"
+)
+_NO_GATEWAY = "no gateway runs, so nothing routes requests to agents"
+
+
+def fleet_view(
+    engine: str, called: str, stored: StoredFleet, fleet: str, agents: Mapping[str, AgentObserved], *, routed: bool
+) -> StatusView:
+    """A fleet whose controller does not answer, by what its cluster, `called` so in words, shows of its agents."""
+    specs: Mapping[str, Agent] = stored.fleet.agents if stored.fleet is not None else {}
+    away = _AWAY.format(called=called)
+    return StatusView(
+        fleet=fleet,
+        engine=engine,
+        at=time.time(),
+        generation=stored.generation,
+        observed_generation=stored.generation,
+        settled=False,
+        gateway_url=None,
+        gateways=(),
+        controller_pid=0,
+        agents=tuple(
+            agent_view(agents.get(name, AgentObserved(name)), specs.get(name), routed=routed)
+            for name in sorted({*specs, *agents})
+        ),
+        problems=(away,) if routed else (away, _NO_GATEWAY),
+    )
 
 
 def agent_view(agent: AgentObserved, spec: Agent | None, *, routed: bool) -> AgentView:

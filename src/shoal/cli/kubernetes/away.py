@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shoal.api.views import StatusView
-from shoal.cli.away import agent_view
-from shoal.core.observed import AgentObserved
+from shoal.cli.away import fleet_view
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD, STATEFUL_SET
 from shoal.engines.kubernetes.names import Role, labels_of, role_of
@@ -17,13 +15,6 @@ from shoal.engines.kubernetes.read import Parts, read_agent
 if TYPE_CHECKING:
     from shoal.control.store import StoredFleet
     from shoal.engines.kubernetes.api import Kind, Kubernetes
-    from shoal.spec.model import Agent
-
-_AWAY = (
-    "no controller answers, so nothing is scaled, rolled out or run on schedule; Kubernetes itself replaces what ends. "
-    "`shoal up` sees to it that a controller is there"
-)
-_NO_GATEWAY = "no gateway runs, so nothing routes requests to agents"
 
 Object = Mapping[str, Any]
 
@@ -47,23 +38,7 @@ async def look_at_kubernetes(kubernetes: Kubernetes, fleet: str, stored: StoredF
         )
         for name in named
     }
-    specs: Mapping[str, Agent] = stored.fleet.agents if stored.fleet is not None else {}
     if stored.fleet is None and not agents:
         return None
     routed = any(role_of(pod) == Role.GATEWAY and pod["status"].get("phase") == "Running" for pod in found[POD])
-    return StatusView(
-        fleet=fleet,
-        engine="kubernetes",
-        at=time.time(),
-        generation=stored.generation,
-        observed_generation=stored.generation,
-        settled=False,
-        gateway_url=None,
-        gateways=(),
-        controller_pid=0,
-        agents=tuple(
-            agent_view(agents.get(name, AgentObserved(name)), specs.get(name), routed=routed)
-            for name in sorted({*specs, *agents})
-        ),
-        problems=(_AWAY,) if routed else (_AWAY, _NO_GATEWAY),
-    )
+    return fleet_view("kubernetes", "Kubernetes", stored, fleet, agents, routed=routed)

@@ -7,16 +7,16 @@ controller, by `up`. Everything else is asked of the controller.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from shoal.cli.cluster import Without, read_logs, tell
 from shoal.cli.contexts import FleetContext, load_context, remove_context, save_context
 from shoal.cli.output import say
 from shoal.cli.place import VolumeUse
-from shoal.errors import ControllerUnavailable, EngineError, NotFound, no_such_agent
+from shoal.errors import ControllerUnavailable, EngineError, NotFound
 
 if TYPE_CHECKING:
     from shoal.api.client import Client
@@ -26,11 +26,7 @@ if TYPE_CHECKING:
     from shoal.control.store import SecretRecord, Store
     from shoal.engines.kubernetes.api import Access, Kubernetes
     from shoal.engines.protocol import Capabilities
-    from shoal.spec.model import Agent, Fleet
-
-START_TIMEOUT_S = 120.0  # an image may have to be pulled
-_REFUSED_S = 15.0  # what Kubernetes can't do at once, it may a moment later
-_POLL_S = 0.3
+    from shoal.spec.model import Fleet
 
 
 class KubernetesPlace:
@@ -88,23 +84,8 @@ class KubernetesPlace:
             await self._install(kubernetes, fleet, pull)
             named = await named_digests(store)
         await (await self.contents()).prune(named, KEPT_UNNAMED_S)
-        client = self.client()
-        began = time.monotonic()
-        told = False
-        while True:
-            try:
-                await client.apply()
-            except ControllerUnavailable as error:
-                why, refused = await self._why_silent()
-                silent_s = time.monotonic() - began
-                if silent_s > START_TIMEOUT_S or (refused and silent_s > _REFUSED_S):
-                    raise ControllerUnavailable(f"{error}\n{why}") from error
-            else:
-                return None
-            if not told:
-                say(f"Waiting for the controller of {self.fleet} ...")
-                told = True
-            await asyncio.sleep(_POLL_S)
+        await tell(self.client(), self.fleet, self._why_silent)
+        return None
 
     async def ender(self, *, data: bool) -> Ender | None:
         with suppress(ControllerUnavailable):
@@ -116,7 +97,7 @@ class KubernetesPlace:
         if not there:
             return None
         say("No controller answers; what is there is removed without it ...")
-        return _Without(self)
+        return Without(self)
 
     async def tidy(self, *, data: bool) -> None:
         from shoal.engines.kubernetes.install import remove_all
@@ -147,19 +128,13 @@ class KubernetesPlace:
     async def _logs(
         self, agents: Sequence[str], since: float | None, tail: int | None
     ) -> AsyncGenerator[LogView, None]:
-        from shoal.api.views import LogView
         from shoal.engines.kubernetes.engine import KubernetesEngine
 
         async with self.kubernetes() as kubernetes, self.store() as store:
-            stored = await store.read_fleet()
-            known: Mapping[str, Agent] = stored.fleet.agents if stored is not None and stored.fleet is not None else {}
-            for agent in agents:
-                if agent not in known:
-                    raise no_such_agent(agent, known)
             engine = KubernetesEngine(kubernetes, self.fleet)
-            async with aclosing(engine.logs(*(agents or known), since=since, tail=tail)) as lines:
+            async with aclosing(read_logs(engine, store, agents, since, tail)) as lines:
                 async for line in lines:
-                    yield LogView(line.replica, line.agent, line.text, line.stream, line.at)
+                    yield line
 
     async def volume_use(self, name: str, owner: str | None) -> VolumeUse:
         return VolumeUse(None, None, None)  # they are the cluster's
@@ -245,28 +220,3 @@ class KubernetesPlace:
         except EngineError as error:
             return str(error), False
         return "Its pods run.", False
-
-
-class _Without:
-    """Ends a fleet whose controller does not answer: Kubernetes ends its pods, each in its own time."""
-
-    def __init__(self, place: KubernetesPlace) -> None:
-        self._place = place
-
-    async def watch(self) -> AsyncGenerator[StatusView, None]:
-        """There is nothing to be seen."""
-        for view in ():
-            yield view
-
-    async def down(self, *, volumes: bool = False) -> None:
-        async with self._place.store(make=True) as store:
-            stored = await store.read_fleet()
-            if stored is not None and stored.fleet is not None:
-                await store.write_fleet(
-                    None,
-                    directory=stored.directory,
-                    by="down",
-                    at=time.time(),
-                    expected_generation=stored.generation,
-                )
-        await self._place.tidy(data=volumes)

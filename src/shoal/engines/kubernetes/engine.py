@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
 from shoal.core.observed import Observed, Phase
 from shoal.core.signals import Usage
+from shoal.engines.dispatch import act_side_by_side
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD, SECRET, SERVICE, STATEFUL_SET, kind_of
@@ -38,7 +39,7 @@ from shoal.engines.kubernetes.render_pod import CONTAINER, Object, private_varia
 from shoal.engines.kubernetes.stateful import Ordinals, read_ordinals, scaled
 from shoal.engines.kubernetes.usage import read_usage
 from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
-from shoal.errors import EngineError, EngineUnavailable
+from shoal.errors import EngineError
 
 RUNS_KEPT = 20
 _AT_ONCE = 16  # agents that are acted upon side by side
@@ -98,29 +99,7 @@ class KubernetesEngine:
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
         """Carries out the actions of each agent in order, several agents side by side. Raises EngineUnavailable after
         that, where the API server was away for one of them."""
-        by_agent: dict[str, list[Action]] = {}
-        for action in actions:
-            by_agent.setdefault(action.agent, []).append(action)
-        failures: list[ActionFailure] = []
-        away: list[EngineUnavailable] = []
-        slots = asyncio.Semaphore(_AT_ONCE)
-
-        async def act_on(of_agent: Sequence[Action]) -> None:
-            async with slots:
-                for action in of_agent:
-                    try:
-                        await self._carry_out(action)
-                    except EngineUnavailable as error:
-                        away.append(error)
-                    except EngineError as error:
-                        failures.append(ActionFailure(action, str(error)))
-
-        async with asyncio.TaskGroup() as tasks:
-            for of_agent in by_agent.values():
-                tasks.create_task(act_on(of_agent))
-        if away:
-            raise away[0]
-        return tuple(failures)
+        return await act_side_by_side(actions, self._carry_out, at_once=_AT_ONCE)
 
     # What people ask.
 

@@ -14,6 +14,7 @@ from shoal.engines.kubernetes.api.kinds import POD
 from shoal.engines.kubernetes.names import labels_of
 from shoal.engines.kubernetes.read import epoch_s, replica_id
 from shoal.engines.kubernetes.render_pod import CONTAINER
+from shoal.engines.log_gathering import gathered
 from shoal.engines.protocol import LogLine
 from shoal.errors import EngineError
 
@@ -54,15 +55,9 @@ class Logs:
 
     async def follow(self, agents: Sequence[str], since: float) -> AsyncGenerator[LogLine]:
         """What is written from then on, in pods too that come later."""
-        queue: asyncio.Queue[LogLine] = asyncio.Queue(1000)
-        async with asyncio.TaskGroup() as tasks:
-            finder = tasks.create_task(self._find(agents, since, queue, tasks))
-            try:
-                with suppress(GeneratorExit):  # a group would make an error of it
-                    while True:
-                        yield await queue.get()
-            finally:
-                finder.cancel()
+        async with aclosing(gathered(lambda queue, tasks: self._find(agents, since, queue, tasks))) as lines:
+            async for line in lines:
+                yield line
 
     async def _find(
         self, agents: Sequence[str], since: float, queue: asyncio.Queue[LogLine], tasks: asyncio.TaskGroup

@@ -19,6 +19,7 @@ from typing import Any
 from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
 from shoal.core.observed import AgentObserved, Observed, Phase
 from shoal.core.signals import Usage
+from shoal.engines.dispatch import act_side_by_side
 from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
 from shoal.engines.swarm import names
 from shoal.engines.swarm.capabilities import CAPABILITIES
@@ -40,7 +41,7 @@ from shoal.engines.swarm.render import (
     secret_files,
     start_script_name,
 )
-from shoal.errors import EngineError, EngineUnavailable
+from shoal.errors import EngineError
 
 RUNS_KEPT = 20
 LAST_LINES = 20
@@ -137,29 +138,7 @@ class SwarmEngine:
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
         """Carries out the actions of each agent in order, several agents side by side. Raises EngineUnavailable after
         that, where Docker was away for one of them."""
-        by_agent: dict[str, list[Action]] = {}
-        for action in actions:
-            by_agent.setdefault(action.agent, []).append(action)
-        failures: list[ActionFailure] = []
-        away: list[EngineUnavailable] = []
-        slots = asyncio.Semaphore(_AT_ONCE)
-
-        async def act_on(of_agent: Sequence[Action]) -> None:
-            async with slots:
-                for action in of_agent:
-                    try:
-                        await self._carry_out(action)
-                    except EngineUnavailable as error:
-                        away.append(error)
-                    except EngineError as error:
-                        failures.append(ActionFailure(action, str(error)))
-
-        async with asyncio.TaskGroup() as tasks:
-            for of_agent in by_agent.values():
-                tasks.create_task(act_on(of_agent))
-        if away:
-            raise away[0]
-        return tuple(failures)
+        return await act_side_by_side(actions, self._carry_out, at_once=_AT_ONCE)
 
     # What people ask.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
+from shoal.engines.log_gathering import gathered
 from shoal.engines.protocol import LogLine
 from shoal.engines.swarm import names
 from shoal.engines.swarm.docker import Docker, DockerError
@@ -32,15 +33,9 @@ class Logs:
 
     async def follow(self, agents: Sequence[str], since: float) -> AsyncGenerator[LogLine]:
         """What is written from then on, by services too that come later."""
-        queue: asyncio.Queue[LogLine] = asyncio.Queue(1000)
-        async with asyncio.TaskGroup() as tasks:
-            finder = tasks.create_task(self._find(agents, since, queue, tasks))
-            try:
-                with suppress(GeneratorExit):  # a group would make an error of it
-                    while True:
-                        yield await queue.get()
-            finally:
-                finder.cancel()
+        async with aclosing(gathered(lambda queue, tasks: self._find(agents, since, queue, tasks))) as lines:
+            async for line in lines:
+                yield line
 
     async def _find(
         self, agents: Sequence[str], since: float, queue: asyncio.Queue[LogLine], tasks: asyncio.TaskGroup

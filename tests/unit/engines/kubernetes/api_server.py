@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+from tests.tls_keys import listening
 
 
 @dataclass
@@ -61,17 +62,5 @@ class ApiServer:
 @asynccontextmanager
 async def listen(server: ApiServer, keys: Path | None = None) -> AsyncGenerator[str]:
     """Its URL; with `keys` it has TLS, and lets nobody in without a certificate."""
-    context = None
-    if keys is not None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=keys / "ca.pem")
-        context.load_cert_chain(keys / "cert.pem", keys / "key.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        yield f"http{'s' if keys is not None else ''}://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with listening(server.answer, keys) as port:
+        yield f"http{'s' if keys is not None else ''}://127.0.0.1:{port}"

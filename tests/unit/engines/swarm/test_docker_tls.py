@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from fake_docker import FakeDocker
 
 from shoal.engines.swarm.docker import Docker, DockerError, find_endpoint
 from shoal.errors import EngineUnavailable
-from tests.tls_keys import make_keys
+from tests.tls_keys import listening, make_keys
 
 
 @asynccontextmanager
 async def listen(daemon: FakeDocker, keys: Path | None) -> AsyncIterator[str]:
     """DOCKER_HOST of a daemon, which with `keys` lets nobody in without a certificate."""
-    context = None
-    if keys is not None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=keys / "ca.pem")
-        context.load_cert_chain(keys / "cert.pem", keys / "key.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", daemon.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        yield f"tcp://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with listening(daemon.answer, keys) as port:
+        yield f"tcp://127.0.0.1:{port}"
 
 
 @pytest.fixture
