@@ -20,6 +20,7 @@ from shoal.engines.kubernetes.render import (
     render_revision,
     render_run,
     render_stateful,
+    render_wiring_secret,
 )
 from shoal.engines.kubernetes.render_pod import private_variables
 from shoal.engines.kubernetes.stateful import Ordinals
@@ -61,7 +62,8 @@ def objects(agents: dict[str, Object]) -> list[Object]:
         template = template_of(fleet, name, DIGESTS)
         url = {"SHOAL_QUEUE_TASKS_URL": "nats://web:secret@broker:4222", "SHOAL_URL_WEB": "http://gateway/web"}
         action = EnsureRevision(name, revision_of(template), template, url)
-        private = private_variables(name, url, "0123456789")
+        private = private_variables(name, url, action.revision)
+        made.append(render_wiring_secret("shop", name, private))
         rendered = render_revision("shop", action, private, Settings(pulls=("ghcr",), storage="1Gi"))
         made += rendered
         pod = rendered[-1]["spec"]["template"] if rendered[-1]["kind"] == "Deployment" else None

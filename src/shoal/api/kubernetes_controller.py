@@ -36,7 +36,7 @@ from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import CONTROLLER, Role, secret_name
 from shoal.engines.kubernetes.platform import KubernetesPlatform
-from shoal.engines.kubernetes.render import Settings
+from shoal.engines.kubernetes.render import settings_of
 from shoal.engines.kubernetes.render_own import (
     ADMIN,
     API_PORT,
@@ -47,7 +47,6 @@ from shoal.engines.kubernetes.render_own import (
     LINK_PORT,
     SEED,
     TOKEN,
-    pulls_of,
 )
 from shoal.errors import EngineError, NotFound
 from shoal.pki.authority import Authority
@@ -110,8 +109,7 @@ async def _control(
     def take(stored: StoredFleet) -> None:
         secrets.take(stored)
         if stored.fleet is not None:
-            options = stored.fleet.kubernetes
-            engine.settings = Settings(pulls_of(stored.fleet), options.storage_class, str(options.storage_bytes))
+            engine.settings = settings_of(stored.fleet)
 
     async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
         controller = Controller(

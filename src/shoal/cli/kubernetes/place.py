@@ -171,9 +171,8 @@ class KubernetesPlace:
         return found
 
     async def _install(self, kubernetes: Kubernetes, fleet: Fleet, pull: Mapping[str, tuple[str, str]]) -> None:
-        from shoal import __version__
         from shoal.engines.kubernetes.install import Keys, has_keys, install
-        from shoal.engines.kubernetes.render_own import Own, pulls_of
+        from shoal.engines.kubernetes.render_own import Own
         from shoal.pki import Authority, JoinToken
 
         keys = None
@@ -181,9 +180,7 @@ class KubernetesPlace:
             authority = Authority.create(self.fleet, time.time())
             token = JoinToken.create(authority.certificate_pem)
             keys = Keys(authority.certificate_pem.encode(), authority.key_pem.encode(), str(token).encode())
-        image = fleet.kubernetes.image or f"shoal:{__version__}"
-        own = Own(self.fleet, self.namespace, image, fleet.kubernetes, pulls_of(fleet))
-        await install(kubernetes, own, fleet, keys, pull)
+        await install(kubernetes, Own.of(fleet, self.namespace), fleet, keys, pull)
         given = FleetContext(self.fleet, "kubernetes", None, (), "", self.access().context or None, self.namespace)
         if load_context(self._environ, self.fleet) != given:
             save_context(self._environ, given)

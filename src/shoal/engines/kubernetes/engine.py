@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
@@ -18,13 +17,14 @@ from shoal.core.signals import Usage
 from shoal.engines.dispatch import act_side_by_side
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
-from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD, SECRET, SERVICE, STATEFUL_SET, kind_of
+from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD, SERVICE, STATEFUL_SET, kind_of
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
 from shoal.engines.kubernetes.exec import open_command
 from shoal.engines.kubernetes.inventory import Inventory
 from shoal.engines.kubernetes.logs import Logs
-from shoal.engines.kubernetes.names import Role, labels_of, object_name
+from shoal.engines.kubernetes.names import labels_of, object_name
 from shoal.engines.kubernetes.own_pods import gateway_ready, troubles_of
+from shoal.engines.kubernetes.private import PrivateSecrets
 from shoal.engines.kubernetes.read import read_agent, replica_id
 from shoal.engines.kubernetes.render import (
     Settings,
@@ -33,6 +33,7 @@ from shoal.engines.kubernetes.render import (
     render_revision,
     render_run,
     render_stateful,
+    render_wiring_secret,
     revision_name,
 )
 from shoal.engines.kubernetes.render_pod import CONTAINER, Object, private_variables
@@ -69,6 +70,7 @@ class KubernetesEngine:
         self._reachable = True
         self._inventory = Inventory(kubernetes, fleet, self._news)
         self._logs = Logs(kubernetes, fleet)
+        self._private = PrivateSecrets(kubernetes, fleet)
 
     async def run(self) -> None:
         """Watches the cluster until cancelled."""
@@ -151,11 +153,12 @@ class KubernetesEngine:
 
     async def _ensure(self, action: EnsureRevision) -> None:
         """Makes what the revision is. One that is there stays as it is: another one would restart replicas."""
+        private = private_variables(action.agent, action.environment, action.revision)
+        if private:
+            await self._private.ensure(render_wiring_secret(self._fleet, action.agent, private))
         name = revision_name(action.agent, action.revision)
         if self._inventory.item(DEPLOYMENT, name) or self._inventory.item(CONFIG_MAP, name):
             return
-        digest = hashlib.sha256(repr(sorted(action.environment.items())).encode()).hexdigest()[:10]
-        private = private_variables(action.agent, action.environment, digest)
         for item in render_revision(self._fleet, action, private, self.settings):
             await self._make(item)
 
@@ -251,6 +254,7 @@ class KubernetesEngine:
                 if self._inventory.item(kind, name) is not None:
                     await self._kubernetes.delete(kind, name)
                     self._inventory.drop(kind, name)
+            await self._private.remove(action.agent, action.revision)
             return
         for kind, items in (
             (DEPLOYMENT, parts.deployments),
@@ -263,7 +267,4 @@ class KubernetesEngine:
                 self._inventory.drop(kind, item["metadata"]["name"])
         if parts.stateful_sets:
             await self._kubernetes.delete(SERVICE, action.agent)
-        ours = {names.FLEET: self._fleet, names.ROLE: Role.SECRET.value, names.AGENT: action.agent}
-        secrets, _ = await self._kubernetes.list(SECRET, ours)
-        for secret in secrets:
-            await self._kubernetes.delete(SECRET, secret["metadata"]["name"])
+        await self._private.remove(action.agent, None)

@@ -7,26 +7,18 @@ import contextlib
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from shoal.core.broker import ADMIN_USER, broker_url, broker_users, render_config
+from shoal.core.broker import broker_users
 from shoal.core.wiring import Wiring
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET, SERVICE, STATEFUL_SET
 from shoal.engines.kubernetes.applying import ensure
-from shoal.engines.kubernetes.names import BROKER, GATEWAY, Role, fleet_labels, object_name
-from shoal.engines.kubernetes.render_own import (
-    BROKER_PORT,
-    CALLS,
-    CALLS_PORT,
-    PUBLIC_PORT,
-    STATE_DIRECTORY,
-    Own,
-    pulls_of,
-    render_broker,
-    render_gateway,
-)
+from shoal.engines.kubernetes.names import BROKER, GATEWAY, Role
+from shoal.engines.kubernetes.render_own import CALLS, Own, render_broker, render_gateway
+from shoal.engines.kubernetes.wiring import render_broker_secret, wiring_of
 from shoal.spec.model import Fleet
 
 _PLACED_S, _LOOK_S = 5.0, 0.1
@@ -46,13 +38,12 @@ class KubernetesPlatform:
         async with self._lock:
             if self._done is not None and self._done[0] is fleet:
                 return self._done[1]
-            own = Own(self._fleet, self._kubernetes.namespace, self._image, fleet.kubernetes, pulls_of(fleet))
-            users = broker_users(fleet)
+            own = Own.of(fleet, self._kubernetes.namespace, self._image)
             items = render_gateway(own)
-            if users:
+            if broker_users(fleet):
                 items += render_broker(own, await self._configure_broker(fleet))
             await ensure(self._kubernetes, self._fleet, items)
-            wiring = await self._wire(fleet, users)
+            wiring = replace(wiring_of(fleet, self._password), public_url=await self._reached_at(fleet))
             self._done = (fleet, wiring)
             return wiring
 
@@ -66,22 +57,9 @@ class KubernetesPlatform:
                 await self._kubernetes.delete(SERVICE, service)
 
     async def _configure_broker(self, fleet: Fleet) -> str:
-        """Its configuration is a Secret, by its content: other users are another one, and a start anew."""
-        text = render_config(
-            fleet,
-            passwords={name: self._password(name) for name in broker_users(fleet)},
-            admin_password=self._password(""),
-            store_dir=f"{STATE_DIRECTORY}/broker",
-            port=BROKER_PORT,
-            bind="0.0.0.0",
-        )
-        name = object_name("shoal-broker", hashlib.sha256(text.encode()).hexdigest()[:12])
-        secret = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "labels": fleet_labels(self._fleet, Role.BROKER)},
-            "stringData": {"nats.conf": text},
-        }
+        """Makes the Secret that holds its configuration, and gives its name."""
+        secret = render_broker_secret(fleet, self._password)
+        name = secret["metadata"]["name"]
         try:
             await self._kubernetes.create(SECRET, secret)
         except KubernetesError as error:
@@ -92,18 +70,6 @@ class KubernetesPlatform:
             if old["metadata"]["name"] != name:
                 await self._kubernetes.delete(SECRET, old["metadata"]["name"])
         return name
-
-    async def _wire(self, fleet: Fleet, users: tuple[str, ...]) -> Wiring:
-        callers = sorted(name for name, agent in fleet.agents.items() if agent.calls)
-        return Wiring(
-            bind="0.0.0.0",
-            public_port=PUBLIC_PORT,
-            public_url=await self._reached_at(fleet),
-            internal_port=CALLS_PORT,
-            call_url=dict.fromkeys(callers, f"http://{CALLS}:{CALLS_PORT}"),
-            broker_url={name: broker_url(name, self._password(name), BROKER, BROKER_PORT) for name in users},
-            broker_admin_url=broker_url(ADMIN_USER, self._password(""), BROKER, BROKER_PORT) if users else None,
-        )
 
     async def _reached_at(self, fleet: Fleet) -> str:
         """The URL of the gateway for who stands outside, as far as that is known now."""

@@ -6,6 +6,7 @@ a job are Jobs: of these a ConfigMap keeps what a revision's are made from.
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import math
@@ -17,8 +18,9 @@ from shoal.core.action import EnsureRevision, RunJob
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.names import Role, fleet_labels, object_name
 from shoal.engines.kubernetes.render_pod import Object, PrivateVariable, claim_name, render_pod
+from shoal.engines.kubernetes.render_pull import pulls_of
 from shoal.engines.kubernetes.stateful import ORDINALS, Ordinals, render_ordinals
-from shoal.spec.model import Kind
+from shoal.spec.model import Fleet, Kind
 from shoal.spec.volumes import parse_volume
 
 _TEMPLATE = "template.json"
@@ -32,6 +34,12 @@ class Settings:
     pulls: Sequence[str] = ()
     storage_class: str | None = None
     storage: str = "10Gi"
+
+
+def settings_of(fleet: Fleet) -> Settings:
+    """Those of a fleet."""
+    options = fleet.kubernetes
+    return Settings(pulls_of(fleet), options.storage_class, str(options.storage_bytes))
 
 
 def revision_name(agent: str, revision: str) -> str:
@@ -49,25 +57,22 @@ def role_of_pods(action: EnsureRevision) -> Role:
 def render_revision(
     fleet: str, action: EnsureRevision, private: Sequence[PrivateVariable], settings: Settings
 ) -> list[Object]:
-    """What makes a revision known, with no replica: the Deployment or the template, and the Secret and the claims that
-    its pods refer to. Raises EngineError."""
+    """What makes a revision known, with no replica: the Deployment or the template, and the claims that its pods refer
+    to. Raises EngineError."""
     role = role_of_pods(action)
     pod = render_pod(fleet, action, role, private, settings.pulls)
-    found = _wiring_secret(fleet, action.agent, private)
+    claims = [_claim(fleet, name, settings) for name in _claims(action)]
     if role is Role.REVISION:
-        found += [_claim(fleet, name, settings) for name in _claims(action)]
-        return [*found, _deployment(fleet, action, pod)]
-    claims = [_claim(fleet, name, settings) for name in _claims(action)] if role is Role.STATEFUL else []
-    if role is Role.RUN:
-        found += [_claim(fleet, name, settings) for name in _claims(action)]
+        return [*claims, _deployment(fleet, action, pod)]
+    owned = claims if role is Role.STATEFUL else []
     labels = fleet_labels(fleet, Role.TEMPLATE, agent=action.agent, revision=action.revision)
     template = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": revision_name(action.agent, action.revision), "labels": labels},
-        "data": {_TEMPLATE: json.dumps({"role": role.value, "pod": pod, "claims": claims}, sort_keys=True)},
+        "data": {_TEMPLATE: json.dumps({"role": role.value, "pod": pod, "claims": owned}, sort_keys=True)},
     }
-    return [*found, template]
+    return [template] if role is Role.STATEFUL else [*claims, template]
 
 
 def read_template(item: Mapping[str, Any]) -> Object:
@@ -180,14 +185,11 @@ def _claim(fleet: str, name: str, settings: Settings) -> Object:
     }
 
 
-def _wiring_secret(fleet: str, agent: str, private: Sequence[PrivateVariable]) -> list[Object]:
-    if not private:
-        return []
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": private[0].secret, "labels": fleet_labels(fleet, Role.SECRET, agent=agent)},
-            "stringData": {each.name: each.value for each in private},
-        }
-    ]
+def render_wiring_secret(fleet: str, agent: str, private: Sequence[PrivateVariable]) -> Object:
+    """What holds the private variables of a revision."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": private[0].secret, "labels": fleet_labels(fleet, Role.SECRET, agent=agent)},
+        "data": {each.name: base64.b64encode(each.value.encode()).decode() for each in private},
+    }

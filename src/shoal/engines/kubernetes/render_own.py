@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shoal import __version__
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.names import BROKER, CONTROLLER, GATEWAY, Role, fleet_labels
 from shoal.engines.kubernetes.render_pod import AGENTS_ACCOUNT, Object
-from shoal.engines.kubernetes.render_pull import PULL
+from shoal.engines.kubernetes.render_pull import pulls_of
 from shoal.spec.engine_options import KubernetesOptions
 from shoal.spec.model import Fleet
 
@@ -46,7 +47,7 @@ _RULES: Sequence[Mapping[str, Sequence[str]]] = (
         "resources": ["configmaps"],
         "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
     },
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "create", "delete"]},
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "create", "patch", "delete"]},
     {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "create", "patch", "delete"]},
     {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["create"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
@@ -67,10 +68,11 @@ class Own:
     options: KubernetesOptions
     pulls: Sequence[str] = ()
 
-
-def pulls_of(fleet: Fleet) -> tuple[str, ...]:
-    """The Secrets with which its images are pulled."""
-    return (PULL,) if fleet.registries else ()
+    @classmethod
+    def of(cls, fleet: Fleet, namespace: str, image: str | None = None) -> Own:
+        """Of one fleet; `image` is Shoal's where that is known better than the file says it."""
+        found = image or fleet.kubernetes.image or f"shoal:{__version__}"
+        return cls(fleet.fleet, namespace, found, fleet.kubernetes, pulls_of(fleet))
 
 
 def render_namespace(fleet: str, namespace: str) -> Object:
@@ -193,6 +195,7 @@ def render_broker(own: Own, configuration: str) -> list[Object]:
         "metadata": {"name": BROKER, "labels": labels},
         "spec": {
             "replicas": 1,
+            "podManagementPolicy": "Parallel",  # else one that never got ready would never be replaced
             "serviceName": BROKER,
             "selector": {"matchLabels": {names.ROLE: Role.BROKER.value}},
             "template": {"metadata": {"labels": labels}, "spec": pod},

@@ -48,11 +48,17 @@ class PrivateVariable:
     value: str
 
 
-def private_variables(agent: str, environment: Mapping[str, str], digest: str) -> tuple[PrivateVariable, ...]:
-    """Those with a user and a password in a URL; `digest` tells one set of them from another."""
+def private_variables(agent: str, environment: Mapping[str, str], revision: str) -> tuple[PrivateVariable, ...]:
+    """Those with a user and a password in a URL, for one revision."""
     found = {name: value for name, value in environment.items() if re.search(r"://[^/@\s]*:[^/@\s]*@", value)}
-    secret = object_name(agent, "wiring", digest)
+    secret = wiring_name(agent, revision)
     return tuple(PrivateVariable(name, secret, value) for name, value in sorted(found.items()))
+
+
+def wiring_name(agent: str, revision: str) -> str:
+    """Of the Secret that holds the private variables of a revision: it says nothing of what they are, so that the
+    revision is rendered the same by who does not know them."""
+    return object_name(agent, "wiring", revision)
 
 
 def render_pod(

@@ -8,9 +8,15 @@ from collections.abc import Mapping
 
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.engines.kubernetes.render_pod import Object
+from shoal.spec.model import Fleet
 
 PULL = "shoal-pull"
 _DOCKERS_OWN = "https://index.docker.io/v1/"  # what kubelets look for where an image names no registry
+
+
+def pulls_of(fleet: Fleet) -> tuple[str, ...]:
+    """The Secrets with which its images are pulled."""
+    return (PULL,) if fleet.registries else ()
 
 
 def render_pull(fleet: str, credentials: Mapping[str, tuple[str, str]]) -> Object:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
 
-from shoal.core.action import RunJob, Scale
+from shoal.core.action import EnsureRevision, Remove, RunJob, Scale
+from shoal.core.revision import template_of
 from shoal.engines.kubernetes.api import Kind
-from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD
+from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD, SECRET
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.errors import EngineUnavailable
+from shoal.spec.model import Fleet
 from tests.fake_kubernetes import FakeKubernetes
 
 Object = dict[str, Any]
@@ -21,13 +24,24 @@ COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
 class Cluster(FakeKubernetes):
-    """One that an engine has listed; its kubelets never answer."""
+    """One that an engine has listed; its kubelets never answer. `applied` has the names of what was applied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.applied: list[str] = []
 
     async def patch(self, kind: Kind, name: str, change: Mapping[str, Any], sub: str | None = None) -> Object:
         if kind != DEPLOYMENT:
             return await super().patch(kind, name, change, sub)
         found = self.of(DEPLOYMENT)[name]
         return self._write(DEPLOYMENT, {**found, "spec": {**found["spec"], **change["spec"]}})
+
+    async def apply(
+        self, kind: Kind, item: Mapping[str, Any], *, force: bool = False, manager: str = "", dry_run: bool = False
+    ) -> Object:
+        self.applied.append(item["metadata"]["name"])
+        self.of(kind).pop(item["metadata"]["name"], None)
+        return await self.create(kind, item)
 
     async def watch(
         self, kind: Kind, labels: Mapping[str, str], version: str
@@ -110,6 +124,37 @@ async def test_old_runs_are_forgotten_without_losing_news() -> None:
         assert replica.reason == "exit code 3"
 
     await on(cluster, act)
+
+
+def worker(password: str) -> EnsureRevision:
+    """The action for an agent that is told a password."""
+    agent = {"image": "acme/web", "command": "work", "queue": "tasks"}
+    fleet = Fleet.model_validate({"fleet": "shop", "queues": {"tasks": {}}, "agents": {"web": agent}})
+    url = {"SHOAL_QUEUE_TASKS_URL": f"nats://web:{password}@broker:4222"}
+    return EnsureRevision("web", "r1", template_of(fleet, "web", {}), url)
+
+
+async def test_private_variables_are_there_whoever_made_the_deployment() -> None:
+    """Once a password, of whatever is not ours nothing; another password is applied, also by who comes next; without
+    its revision it is gone."""
+    cluster = Cluster()
+    await cluster.add(DEPLOYMENT, "web-r1", Role.REVISION, spec={"replicas": 1})
+    await cluster.add(SECRET, "web-wiring-r0", Role.SECRET)
+
+    async def act(engine: KubernetesEngine) -> None:
+        assert await engine.act([worker("one"), worker("one")]) == ()
+
+    async def act_later(engine: KubernetesEngine) -> None:
+        assert await engine.act([worker("one"), worker("two"), Remove("web", "r1")]) == ()
+        assert list(cluster.of(SECRET)) == ["web-wiring-r0"]
+        assert await engine.act([Remove("web")]) == ()
+
+    await on(cluster, act)
+    assert cluster.applied == ["web-wiring-r1"]
+    held = cluster.of(SECRET)["web-wiring-r1"]["data"]["SHOAL_QUEUE_TASKS_URL"]
+    assert base64.b64decode(held) == b"nats://web:one@broker:4222"
+    await on(cluster, act_later)
+    assert cluster.applied == ["web-wiring-r1"] * 2 and not cluster.of(SECRET)
 
 
 TEMPLATE = '{"role": "run", "claims": [], "pod": {"metadata": {"labels": {}}, "spec": {}}}'

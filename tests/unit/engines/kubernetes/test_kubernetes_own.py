@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from shoal.engines.kubernetes.names import ROLE
-from shoal.engines.kubernetes.render_own import Own, pulls_of, render_broker, render_controller, render_gateway
+from shoal.engines.kubernetes.render_own import Own, render_broker, render_controller, render_gateway
 from shoal.engines.kubernetes.render_policies import ports_of, render_policies
-from shoal.engines.kubernetes.render_pull import render_pull
+from shoal.engines.kubernetes.render_pull import pulls_of, render_pull
 from shoal.spec.engine_options import KubernetesOptions
 from shoal.spec.model import Fleet
 
@@ -79,3 +79,10 @@ def test_who_may_speak_with_whom() -> None:
     ]
     assert ports_of(["amqps://rabbit/x", "http://a", "https://a:8443"]) == [80, 5671, 8443]
     assert "shoal-uses-outside" not in {item["metadata"]["name"] for item in policies}
+
+
+def test_a_broker_that_never_got_ready_can_be_replaced() -> None:
+    """Kubernetes waits for the one before, unless it may have them in parallel."""
+    assert (
+        named(render_broker(own(), "conf"), "StatefulSet", "shoal-broker")["spec"]["podManagementPolicy"] == "Parallel"
+    )

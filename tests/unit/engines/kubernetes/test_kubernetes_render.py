@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from typing import Any
@@ -18,6 +19,7 @@ from shoal.engines.kubernetes.render import (
     render_revision,
     render_run,
     render_stateful,
+    render_wiring_secret,
 )
 from shoal.engines.kubernetes.render_pod import private_variables
 from shoal.engines.kubernetes.stateful import Ordinals
@@ -40,7 +42,7 @@ def ensure(agent: Object, environment: dict[str, str] | None = None) -> EnsureRe
 def objects(agent: Object, environment: dict[str, str] | None = None, settings: Settings | None = None) -> list[Object]:
     """What makes its revision known."""
     action = ensure(agent, environment)
-    private = private_variables("web", action.environment, "digest")
+    private = private_variables("web", action.environment, "revision")
     return render_revision("shop", action, private, settings or Settings())
 
 
@@ -180,15 +182,15 @@ def test_a_secret_without_content() -> None:
 
 def test_credentials_of_a_broker_are_in_a_secret() -> None:
     """The rest of what Shoal adds are variables that anybody may see."""
-    secret, deployment = objects(
-        {"command": "work", "queue": "tasks"}, {"SHOAL_QUEUE_TASKS_URL": BROKER_URL, "SHOAL_QUEUE": "tasks"}
-    )
-    assert (secret["kind"], secret["metadata"]["name"]) == ("Secret", "web-wiring-digest")
-    assert secret["stringData"] == {"SHOAL_QUEUE_TASKS_URL": BROKER_URL}
+    told = {"SHOAL_QUEUE_TASKS_URL": BROKER_URL, "SHOAL_QUEUE": "tasks"}
+    secret = render_wiring_secret("shop", "web", private_variables("web", told, "revision"))
+    (deployment,) = objects({"command": "work", "queue": "tasks"}, told)
+    assert (secret["kind"], secret["metadata"]["name"]) == ("Secret", "web-wiring-revision")
+    assert secret["data"] == {"SHOAL_QUEUE_TASKS_URL": base64.b64encode(BROKER_URL.encode()).decode()}
     assert "hunter2" not in json.dumps(deployment)
     template = deployment["spec"]["template"]
     container = template["spec"]["containers"][0]
-    reference = {"secretKeyRef": {"name": "web-wiring-digest", "key": "SHOAL_QUEUE_TASKS_URL"}}
+    reference = {"secretKeyRef": {"name": "web-wiring-revision", "key": "SHOAL_QUEUE_TASKS_URL"}}
     assert {"name": "SHOAL_QUEUE_TASKS_URL", "valueFrom": reference} in container["env"]
     assert values_of(container)["SHOAL_QUEUE"] == "tasks"
     assert template["metadata"]["labels"]["shoal.dev/uses-broker"] == "1"
