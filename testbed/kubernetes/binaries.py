@@ -7,6 +7,7 @@ its parts take one by one.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -79,7 +80,11 @@ def _take_stages(sources: Iterable[Path], go: Path, out: Path) -> None:
 
 
 def _build(sources: Iterable[Path], package: str, flags: str, go: Path, out: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
+    """Once, whoever else wants it meanwhile: several beds share the cache."""
+    with out.with_suffix(".lock").open("w") as lock, tempfile.TemporaryDirectory() as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if out.exists():
+            return
         for source in sources:
             shutil.copy(source, scratch)
         made = out.with_suffix(".new")
