@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test unit lint bench bench-swarm soak lock clean
+.PHONY: demo test test-kubernetes unit lint bench bench-swarm soak lock clean
 .PHONY: testbed test-images swarm-testbed swarm-up swarm-down kube-testbed kube-up kube-down
 
 # requirements.lock is uv's lock file in its form without registry addresses: names, versions, hashes.
@@ -23,9 +23,17 @@ lock:
 
 # Most tests wait, and those on clusters most of all: they run beside the others.
 test: .venv/.installed lint
-	@log=$$(mktemp); $(BIN)/pytest -m "swarm or kubernetes" >$$log 2>&1 & clusters=$$!; \
-	$(BIN)/pytest -m "not swarm and not kubernetes"; here=$$?; wait $$clusters; there=$$?; \
-	echo "those on a Swarm or a Kubernetes, at the same time:"; cat $$log; rm $$log; exit $$((here || there))
+	@logs=$$(mktemp -d); $(BIN)/pytest -m "swarm and not kubernetes" >$$logs/swarm 2>&1 & swarm=$$!; \
+	$(BIN)/pytest -m kubernetes >$$logs/kubernetes 2>&1 & kubernetes=$$!; \
+	$(BIN)/pytest -m "not swarm and not kubernetes"; here=$$?; wait $$swarm; on_swarm=$$?; wait $$kubernetes; there=$$?; \
+	echo "those on a Swarm, at the same time:"; cat $$logs/swarm; \
+	echo "those on a Kubernetes, at the same time:"; cat $$logs/kubernetes; \
+	rm -r $$logs; exit $$((here || on_swarm || there))
+
+# All that needs a Kubernetes, on a bed of this version alone: `make test-kubernetes VERSION=1.36`.
+VERSION ?= 1.34
+test-kubernetes: kube-testbed
+	$(BIN)/python -m tests.conformance.versions $(VERSION)
 
 unit: .venv/.installed
 	$(BIN)/pytest tests/unit

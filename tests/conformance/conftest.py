@@ -10,16 +10,16 @@ import aiohttp
 import pytest
 
 from tests.conformance.bed import FleetBed
-from tests.conformance.beds import chosen
+from tests.conformance.beds import BEDS
 from tests.conformance.cases import enforced, why_impossible
 from tests.conformance.sink import Sink
 
 
-@pytest.fixture(params=list(chosen()))
+@pytest.fixture(params=list(BEDS))
 async def bed(request: pytest.FixtureRequest) -> AsyncIterator[FleetBed]:
     """An engine with room for a fleet. Where it says that a case is impossible, that has to be so: the case runs, and
     fails should it pass."""
-    bed_class = chosen()[request.param]
+    bed_class = BEDS[request.param]
     bed_class.find()
     reason = why_impossible(enforced(request.node.iter_markers()), bed_class.capabilities)
     if reason is not None:

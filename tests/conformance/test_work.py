@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shoal.api.views import AgentView
 from shoal.core.queued import QueuedTask
 from tests.conformance.bed import FleetBed
 from tests.conformance.sink import Sink
