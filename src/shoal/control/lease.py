@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 TERM_S = 8.0
 _RENEW_S = 2.0
 _LOOK_S = 0.5
+_SURE_S = 1.0  # who renewed within this time is there: it is not asked for each time that somebody looks
 _DRIFT = 1.05  # clocks of two machines that run apart by so much
 _RELEASE_TRIES = 20
 
@@ -135,7 +136,9 @@ class Lease:
     async def _may_take(self, claim: Claim) -> bool:
         if claim.holder in ("", self.holder):
             return True
-        now = self._now()
-        if self._seen is None or self._seen[0].sign != claim.sign:
-            self._seen = (claim, now)
-        return now - self._seen[1] > TERM_S * _DRIFT or await self._gone(claim.holder)
+        now, before = self._now(), self._seen
+        since = before[1] if before is not None and before[0].sign == claim.sign else now
+        self._seen = (claim, since)
+        if now - since > TERM_S * _DRIFT:
+            return True
+        return (before is None or now - since >= _SURE_S) and await self._gone(claim.holder)

@@ -157,6 +157,29 @@ async def test_who_ended_is_not_waited_for(world_of: Callable[[], World]) -> Non
 
 
 @WORLDS
+async def test_who_renewed_a_moment_ago_is_not_asked_for(world_of: Callable[[], World]) -> None:
+    """The one that waits costs the engine little while all is well, and takes over soon after it is not."""
+    world, time = world_of(), Time()
+    ended_at = float("inf")
+    asked: list[float] = []
+
+    async def gone(_: str) -> bool:
+        asked.append(time.now)
+        return time.now >= ended_at
+
+    first, second = lease(world, time, "a"), lease(world, time, "b", gone)
+    await first.acquire()
+    async with asyncio.TaskGroup() as tasks:
+        keeping, waiting = tasks.create_task(first.keep()), tasks.create_task(second.acquire())
+        await time.run_until(20.25, lambda: None)
+        assert 0 < len(asked) <= 22  # of 41 looks
+        ended_at = time.now
+        keeping.cancel()
+        await time.run_until(ended_at + 1.5, lambda: None)
+        assert second.held and waiting.done()
+
+
+@WORLDS
 async def test_who_lets_go_does_so_though_others_write(world_of: Callable[[], World]) -> None:
     """Where the right stands, there may stand more."""
     world, time = world_of(), Time()

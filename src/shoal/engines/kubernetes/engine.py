@@ -46,6 +46,7 @@ RUNS_KEPT = 20
 _AT_ONCE = 16  # agents that are acted upon side by side
 _LOOK_S = 0.5
 _TOGETHER_S = 0.02  # what comes within this time is looked at once
+_USAGE_S = 3.0  # the cluster measures every fifteen seconds
 _LEAST_COST = "-2147483648"
 
 
@@ -68,6 +69,8 @@ class KubernetesEngine:
         self._kubernetes, self._fleet, self._mask, self._clock = kubernetes, fleet, mask, clock
         self._news = asyncio.Event()
         self._reachable = True
+        self._usage: Mapping[str, Usage] = {}
+        self._used_at = float("-inf")
         self._inventory = Inventory(kubernetes, fleet, self._news)
         self._logs = Logs(kubernetes, fleet)
         self._private = PrivateSecrets(kubernetes, fleet)
@@ -118,8 +121,13 @@ class KubernetesEngine:
                     yield self._masked(line)
 
     async def usage(self) -> Mapping[str, Usage]:
-        """By replica id, from metrics.k8s.io; nothing where the cluster does not have that."""
-        return await read_usage(self._kubernetes, self._fleet, self._inventory.pods())
+        """By replica id, from metrics.k8s.io, which is asked now and then; nothing where the cluster does not have
+        that."""
+        now = self._clock()
+        if abs(now - self._used_at) >= _USAGE_S:
+            self._used_at = now
+            self._usage = await read_usage(self._kubernetes, self._fleet, self._inventory.pods())
+        return self._usage
 
     @contextlib.asynccontextmanager
     async def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AsyncGenerator[Command]:

@@ -12,7 +12,7 @@ import pytest
 from shoal.core.action import EnsureRevision, Remove, RunJob, Scale
 from shoal.core.revision import template_of
 from shoal.engines.kubernetes.api import Kind
-from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD, SECRET
+from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD, POD_METRICS, SECRET
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.errors import EngineUnavailable
@@ -79,6 +79,32 @@ async def on(cluster: Cluster, act: Any) -> None:
             await act(engine)
         finally:
             watching.cancel()
+
+
+async def test_what_is_used_is_asked_now_and_then() -> None:
+    """However often control wants to know: the cluster measures every fifteen seconds."""
+    now, asked = 100.0, list[float]()
+
+    class Measured(Cluster):
+        async def list(self, kind: Kind, *more: Any, **options: Any) -> tuple[list[Object], str]:
+            if kind == POD_METRICS:
+                asked.append(now)
+                usage = {"cpu": "250m", "memory": "1Mi"}
+                about = {"name": "a"}
+                return [{"metadata": about, "timestamp": "2026-01-01T00:00:00Z", "containers": [{"usage": usage}]}], ""
+            return await super().list(kind, *more, **options)
+
+    cluster = Measured()
+    await cluster.add_pod("a")
+    engine = KubernetesEngine(cluster, "shop", clock=lambda: now)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(engine.run())
+        await engine._inventory.ready()  # pyright: ignore[reportPrivateUsage]
+        for _ in range(10):
+            assert (await engine.usage())["a"].cpu_cores == 0.25
+            now += 1.0
+        watching.cancel()
+    assert asked == [100.0, 103.0, 106.0, 109.0]
 
 
 async def test_who_goes_is_marked_and_who_was_spared_is_not_any_more() -> None:
