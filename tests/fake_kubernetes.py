@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any
 
 from shoal.engines.kubernetes.api import Access, Kind, Kubernetes
+from shoal.engines.kubernetes.api.client import MANAGER
 from shoal.engines.kubernetes.api.credentials import StaticToken
 from shoal.engines.kubernetes.api.refusals import refusal
 
@@ -27,7 +28,7 @@ class FakeKubernetes(Kubernetes):
     """Each write takes the next version, as etcd's revisions do.
 
     `before_write` is called before each replacement, as somebody else's chance; `away` makes every call fail; `writes`
-    counts the objects that were replaced; `now` is what things are stamped by (epoch seconds).
+    counts the objects that were replaced or applied; `now` is what things are stamped by (epoch seconds).
     """
 
     def __init__(self) -> None:
@@ -49,8 +50,8 @@ class FakeKubernetes(Kubernetes):
     async def list(
         self, kind: Kind, labels: Mapping[str, str] = NO_LABELS, *, fields: str = ""
     ) -> tuple[list[dict[str, Any]], str]:
-        assert not fields
-        return self._select(kind, labels), str(next(self._versions))
+        found = [each for each in self._select(kind, labels) if _meets(each, fields)]
+        return found, str(next(self._versions))
 
     async def list_metadata(self, kind: Kind, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         return [{"metadata": each["metadata"]} for each in self._select(kind, labels)]
@@ -66,6 +67,15 @@ class FakeKubernetes(Kubernetes):
         made["metadata"] |= {"creationTimestamp": stamped, "resourceVersion": str(next(self._versions))}
         self.of(kind)[name] = made
         return copy.deepcopy(made)
+
+    async def apply(
+        self, kind: Kind, item: Mapping[str, Any], *, force: bool = False, manager: str = MANAGER, dry_run: bool = False
+    ) -> dict[str, Any]:
+        assert force and not dry_run and manager == MANAGER
+        self._answer()
+        self.before_write()
+        self.writes += 1
+        return self._write(kind, item)
 
     async def replace(self, kind: Kind, item: Mapping[str, Any]) -> dict[str, Any]:
         name = item["metadata"]["name"]
@@ -106,11 +116,20 @@ class FakeKubernetes(Kubernetes):
     def _select(self, kind: Kind, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         self._answer()
         found = self.of(kind).values()
-        return [copy.deepcopy(each) for each in found if labels.items() <= each["metadata"]["labels"].items()]
+        return [copy.deepcopy(each) for each in found if labels.items() <= each["metadata"].get("labels", {}).items()]
 
     def _answer(self) -> None:
         if self.away is not None:
             raise self.away
+
+
+def _meets(item: Mapping[str, Any], fields: str) -> bool:
+    """Selectors of fields at the top, `type=Warning` and `reason!=BackOff`."""
+    for each in fields.split(",") if fields else ():
+        key, _, value = each.partition("=")
+        if (item.get(key.removesuffix("!")) == value) is key.endswith("!"):
+            return False
+    return True
 
 
 def _check(kind: Kind, item: Mapping[str, Any]) -> None:
@@ -122,8 +141,8 @@ def _check(kind: Kind, item: Mapping[str, Any]) -> None:
         assert _LABEL.fullmatch(value), value
     if kind.name not in {"ConfigMap", "Secret"}:
         return
-    encoded = dict(item.get("binaryData") or {}) | dict(item["data"] if kind.name == "Secret" else {})
-    plain = dict(item.get("data") or {}) if kind.name == "ConfigMap" else {}
+    encoded = dict(item.get("binaryData") or {}) | dict((item.get("data") or {}) if kind.name == "Secret" else {})
+    plain = dict((item.get("data") if kind.name == "ConfigMap" else item.get("stringData")) or {})
     for key in (*encoded, *plain):
         assert _KEY.fullmatch(key), key
     held = [base64.b64decode(value, validate=True) for value in encoded.values()]

@@ -23,10 +23,12 @@ from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller
 from shoal.control.document_store import DocumentStore
+from shoal.control.kubernetes_contents import KubernetesContents
 from shoal.control.kubernetes_keeper import KubernetesKeeper
 from shoal.control.kubernetes_lease import KubernetesLease
 from shoal.control.lease import Lease
 from shoal.control.parts import Parts
+from shoal.control.secret_contents import KEPT_UNNAMED_S
 from shoal.control.store import StoredFleet
 from shoal.core.masking import Mask
 from shoal.core.template import SecretUse
@@ -36,6 +38,7 @@ from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import CONTROLLER, Role, secret_name
 from shoal.engines.kubernetes.platform import KubernetesPlatform
+from shoal.engines.kubernetes.pruning import prune_pull
 from shoal.engines.kubernetes.render import settings_of
 from shoal.engines.kubernetes.render_own import (
     ADMIN,
@@ -48,7 +51,7 @@ from shoal.engines.kubernetes.render_own import (
     SEED,
     TOKEN,
 )
-from shoal.errors import EngineError, NotFound
+from shoal.errors import EngineError, NotFound, ShoalError
 from shoal.pki.authority import Authority
 from shoal.pki.credentials import Credentials
 from shoal.pki.member import keep_issued
@@ -102,9 +105,11 @@ async def _control(
 ) -> None:
     secrets = _Secrets(kubernetes)
     engine = KubernetesEngine(kubernetes, fleet, mask=secrets.mask)
+    pruning = asyncio.Queue[frozenset[str]]()
     own = await kubernetes.get(DEPLOYMENT, CONTROLLER)
     image = own["spec"]["template"]["spec"]["containers"][0]["image"]
     seed = Path(KEYS_DIRECTORY, SEED).read_bytes()
+    platform = KubernetesPlatform(kubernetes, fleet, image, seed, engine.is_there)
 
     def take(stored: StoredFleet) -> None:
         secrets.take(stored)
@@ -116,13 +121,14 @@ async def _control(
             Parts(
                 engine=Leased(engine, lease),
                 inspector=engine,
-                platform=KubernetesPlatform(kubernetes, fleet, image, seed),
+                platform=platform,
                 gateways=gateways,
                 store=DocumentStore(KubernetesKeeper(kubernetes, fleet)),
                 open_queues=open_queues,
                 open_outside=RabbitMqQueues,
                 read_secret=secrets.read,
                 take_fleet=take,
+                prune_secrets=pruning.put_nowait,
                 clock=time.time,
                 fleet=fleet,
             )
@@ -131,12 +137,40 @@ async def _control(
             contextlib.aclosing(QueueAdmins(controller, fleet, secrets.mask)) as queues,
             serve_api(controller, Path("/tmp/api/api.sock"), queues, remote),
         ):
-            beside = [tasks.create_task(engine.run()), tasks.create_task(secrets.run())]
+            beside = [
+                tasks.create_task(engine.run()),
+                tasks.create_task(secrets.run()),
+                tasks.create_task(_prune(kubernetes, controller, engine, platform, pruning)),
+            ]
             try:
                 await controller.run()
             finally:
                 for task in beside:
                     task.cancel()
+
+
+async def _prune(
+    kubernetes: Kubernetes,
+    controller: Controller,
+    engine: KubernetesEngine,
+    platform: KubernetesPlatform,
+    settled: asyncio.Queue[frozenset[str]],
+) -> None:
+    """Takes away what a fleet has no use for any more, each time that it is settled, until cancelled."""
+    while True:
+        named = await settled.get()
+        spec = controller.carried_out
+        try:
+            if spec is not None:
+                used = engine.used_secrets()
+                contents = await KubernetesContents.open(lambda: contextlib.nullcontext(kubernetes), spec.fleet)
+                await contents.prune(named, KEPT_UNNAMED_S, used)
+                await prune_pull(kubernetes, spec, used)
+                await platform.prune(spec)
+        except ShoalError as error:
+            controller.problems.failed("pruning", error)
+        else:
+            controller.problems.say("pruning", None)
 
 
 class _Secrets:

@@ -99,14 +99,15 @@ class KubernetesContents:
         self._put.append(content)
         return digest
 
-    async def prune(self, kept: Collection[str], unnamed_s: float = 0.0) -> None:
-        """Removes contents that none of these HMACs names, those aside that were put less than `unnamed_s` ago. What a
-        pod may still be made from has to be among them: Kubernetes would let it go."""
+    async def prune(self, kept: Collection[str], unnamed_s: float = 0.0, used: Collection[str] = ()) -> None:
+        """Removes contents that none of these HMACs names, those aside that were put less than `unnamed_s` ago. `used`
+        are the names of those that a pod may still be made from: Kubernetes would let them go."""
         async with self._connect() as kubernetes:
             for secret in await _contents(kubernetes, self._fleet):
                 named = _named(secret)
-                if named[1] not in kept and _wanted_at(secret) <= self._clock() - unnamed_s:
-                    await kubernetes.delete(SECRET, secret["metadata"]["name"])
+                name = secret["metadata"]["name"]
+                if named[1] not in kept and name not in used and _wanted_at(secret) <= self._clock() - unnamed_s:
+                    await kubernetes.delete(SECRET, name)
                     self._known.discard(named)
 
     async def release(self, name: str, digest: str) -> None:

@@ -76,14 +76,9 @@ class KubernetesPlace:
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
         """The controller is nobody's to end: it stays when this command goes."""
-        from shoal.control.secret_contents import KEPT_UNNAMED_S
-        from shoal.control.store import named_digests
-
         async with self.kubernetes() as kubernetes, self.store() as store:
             pull = await self._passwords(kubernetes, fleet, known, await store.read_secrets())
             await self._install(kubernetes, fleet, pull)
-            named = await named_digests(store)
-        await (await self.contents()).prune(named, KEPT_UNNAMED_S)
         await tell(self.client(), self.fleet, self._why_silent)
         return None
 

@@ -1,54 +1,116 @@
-"""Objects brought to what is rendered: server-side, several at once, and what is unchanged not at all."""
+"""Objects brought to what is rendered: server-side, several at once, and what is unchanged not at all.
+
+What is there is listed once a kind and role, so that a fleet of which nothing changed costs a few calls.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes
-from shoal.engines.kubernetes.api.kinds import KINDS, kind_of
+from shoal.engines.kubernetes.api.kinds import KINDS, SECRET, Kind, kind_of
+from shoal.engines.kubernetes.drift import drift_of
 from shoal.engines.kubernetes.names import labels_of
 from shoal.engines.kubernetes.render_own import noted
 from shoal.engines.kubernetes.render_pod import Object
-from shoal.errors import EngineError
+from shoal.errors import EngineError, EngineUnavailable
 
 _AT_ONCE = 16
 _ORDER = list(KINDS)
 
 
 async def ensure(kubernetes: Kubernetes, fleet: str, items: Sequence[Object]) -> list[Object]:
-    """Applies what differs from what was applied before, what others refer to first; gives what it applied. Raises
-    EngineError where one is of somebody else, KubernetesError where it is refused."""
-    changed: list[Object] = []
+    """Applies what differs from what was applied before, or was changed by somebody else, what others refer to first;
+    gives what it applied. Raises EngineError where one is of somebody else, KubernetesError where it is refused."""
+    there = await list_own(kubernetes, fleet, items)
+    differ = [item for item in map(noted, items) if _differs(item, there.get(name_of(item)))]
     slots = asyncio.Semaphore(_AT_ONCE)
+    applied: list[Object] = []
+    failures: list[EngineError] = []
 
     async def put(item: Object) -> None:
         async with slots:
-            if await _put(kubernetes, fleet, item):
-                changed.append(item)
+            try:
+                if name_of(item) not in there:
+                    await _refuse_others(kubernetes, fleet, item)
+                await kubernetes.apply(kind_of(item), item, force=True)  # it carries our label
+            except EngineError as error:
+                failures.append(error)
+            else:
+                applied.append(item)
 
-    for name in sorted({item["kind"] for item in items}, key=_ORDER.index):
+    for name in sorted({item["kind"] for item in differ}, key=_ORDER.index):
         async with asyncio.TaskGroup() as tasks:
-            for item in items:
+            for item in differ:
                 if item["kind"] == name:
-                    tasks.create_task(put(noted(item)))
-    return changed
+                    tasks.create_task(put(item))
+        if failures:
+            raise _partly(failures, applied, differ)
+    return applied
 
 
-async def _put(kubernetes: Kubernetes, fleet: str, item: Object) -> bool:
+def _partly(failures: Sequence[EngineError], applied: Sequence[Object], of: Sequence[Object]) -> EngineError:
+    """With what is done already; what others refer to came first."""
+    away = next((each for each in failures if isinstance(each, EngineUnavailable)), None)
+    if away is not None or (len(failures) == 1 and not applied):
+        return away or failures[0]
+    told = "\n".join(dict.fromkeys(map(str, failures)))
+    return EngineError(
+        f"{told}\n{len(applied)} of the {len(of)} objects that Shoal itself needs were made or changed before; once "
+        "that is out of the way it goes on from there"
+    )
+
+
+async def list_own(kubernetes: Kubernetes, fleet: str, items: Iterable[Object]) -> dict[tuple[str, str], Object]:
+    """Those of the fleet's objects that are of the same kinds and for the same as these, by kind and name; of Secrets
+    their metadata alone."""
+    of = {(kind_of(item), names.role_of(item)) for item in items}
+    found = await asyncio.gather(*(_list(kubernetes, fleet, kind, role) for kind, role in of))
+    return {name_of(item): item for items in found for item in items}
+
+
+def name_of(item: Mapping[str, Any]) -> tuple[str, str]:
+    """Its kind and its name."""
+    return str(item["kind"]), item["metadata"]["name"]
+
+
+def is_as_applied(item: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether the last that was applied is this, which `noted` gave."""
+    return _content(item) == _content(there)
+
+
+async def _list(kubernetes: Kubernetes, fleet: str, kind: Kind, role: str) -> Sequence[Object]:
+    labels = {names.FLEET: fleet, names.ROLE: role}
+    if kind == SECRET:
+        return [{**item, "kind": kind.name} for item in await kubernetes.list_metadata(kind, labels)]
+    return (await kubernetes.list(kind, labels))[0]
+
+
+def _differs(item: Object, there: Object | None) -> bool:
+    if there is None or not is_as_applied(item, there):
+        return True
+    return kind_of(item) != SECRET and bool(drift_of(item, there))
+
+
+async def _refuse_others(kubernetes: Kubernetes, fleet: str, item: Object) -> None:
+    """What has the name already, and is not in the list of the fleet's."""
     kind, name = kind_of(item), item["metadata"]["name"]
     there = await kubernetes.find(kind, name)
-    if there is not None:
-        owner = labels_of(there).get(names.FLEET)
-        if owner != fleet and kind.namespaced:
-            raise EngineError(
-                f"the {kind.name} {name} in {kubernetes.namespace} is {f'of fleet {owner}' if owner else 'not ours'}: "
-                "give this fleet a namespace of its own (`namespace` in the file), or remove that"
-            )
-        annotations: Mapping[str, str] = there["metadata"].get("annotations") or {}
-        same = annotations.get(names.CONTENT) == item["metadata"]["annotations"][names.CONTENT]
-        if same and there.get("spec", {}).get("replicas") == item.get("spec", {}).get("replicas"):  # often set by hand
-            return False
-    await kubernetes.apply(kind, item, force=True)  # it carries our label
-    return True
+    if there is None:
+        return
+    owner = labels_of(there).get(names.FLEET)
+    if owner != fleet:
+        managers = sorted({str(each.get("manager")) for each in there["metadata"].get("managedFields") or ()})
+        whose = f"of fleet {owner}" if owner else f"not ours (made by {', '.join(managers) or 'somebody else'})"
+        raise EngineError(
+            f"the {kind.name} {name} in {kubernetes.namespace} is {whose}: give this fleet a namespace of its own "
+            "(`namespace` in the file), or remove that"
+        )
+
+
+def _content(item: Mapping[str, Any]) -> str | None:
+    annotations: Mapping[str, str] = item["metadata"].get("annotations") or {}
+    return annotations.get(names.CONTENT)

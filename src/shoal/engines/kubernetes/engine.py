@@ -16,7 +16,7 @@ from shoal.core.observed import Observed, Phase
 from shoal.core.signals import Usage
 from shoal.engines.dispatch import act_side_by_side
 from shoal.engines.kubernetes import names
-from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
+from shoal.engines.kubernetes.api import Kind, Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD, SERVICE, STATEFUL_SET, kind_of
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
 from shoal.engines.kubernetes.exec import open_command
@@ -25,6 +25,7 @@ from shoal.engines.kubernetes.logs import Logs
 from shoal.engines.kubernetes.names import labels_of, object_name
 from shoal.engines.kubernetes.own_pods import gateway_ready, troubles_of
 from shoal.engines.kubernetes.private import PrivateSecrets
+from shoal.engines.kubernetes.pruning import secrets_of
 from shoal.engines.kubernetes.read import read_agent, replica_id
 from shoal.engines.kubernetes.render import (
     Settings,
@@ -35,6 +36,7 @@ from shoal.engines.kubernetes.render import (
     render_stateful,
     render_wiring_secret,
     revision_name,
+    started_with,
 )
 from shoal.engines.kubernetes.render_pod import CONTAINER, Object, private_variables
 from shoal.engines.kubernetes.stateful import Ordinals, read_ordinals, scaled
@@ -89,7 +91,7 @@ class KubernetesEngine:
         agents = self._inventory.agents(self._mask)
         own = self._inventory.pods()
         self._reachable = gateway_ready(own, at)
-        return Observed(at, agents, troubles=troubles_of(own), reachable=self._reachable)
+        return Observed(at, agents, troubles=troubles_of(own, self._inventory.warnings()), reachable=self._reachable)
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields a moment after the cluster told of a change, and now and then while no gateway is reached."""
@@ -104,7 +106,26 @@ class KubernetesEngine:
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
         """Carries out the actions of each agent in order, several agents side by side. Raises EngineUnavailable after
         that, where the API server was away for one of them."""
-        return await act_side_by_side(actions, self._carry_out, at_once=_AT_ONCE)
+        counts = {(each.agent, each.revision): each.count for each in actions if isinstance(each, Scale)}
+
+        async def carry_out(action: Action) -> None:
+            await self._carry_out(action, counts)
+
+        return await act_side_by_side(actions, carry_out, at_once=_AT_ONCE)
+
+    def is_there(self, kind: Kind, name: str) -> bool:
+        """Whether the cluster has an object of the fleet's, as far as is known."""
+        return self._inventory.is_there(kind, name)
+
+    def used_secrets(self) -> frozenset[str]:
+        """The Secrets that something in the cluster is made from, or would be."""
+        inventory = self._inventory
+        pods = [pod["spec"] for pod in inventory.pods()]
+        pods += [
+            each["spec"]["template"]["spec"] for kind in (DEPLOYMENT, STATEFUL_SET) for each in inventory.items(kind)
+        ]
+        pods += [read_template(each)["pod"]["spec"] for each in inventory.items(CONFIG_MAP)]
+        return frozenset(name for pod in pods for name in secrets_of(pod))
 
     # What people ask.
 
@@ -148,10 +169,10 @@ class KubernetesEngine:
     def _masked(self, line: LogLine) -> LogLine:
         return LogLine(line.replica, line.agent, self._mask(line.text), line.stream, line.at)
 
-    async def _carry_out(self, action: Action) -> None:
+    async def _carry_out(self, action: Action, counts: Mapping[tuple[str, str], int]) -> None:
         match action:
             case EnsureRevision():
-                await self._ensure(action)
+                await self._ensure(action, counts.get((action.agent, action.revision), 0))
             case Scale():
                 await self._scale(action)
             case RunJob():
@@ -159,8 +180,9 @@ class KubernetesEngine:
             case Remove():
                 await self._remove(action)
 
-    async def _ensure(self, action: EnsureRevision) -> None:
-        """Makes what the revision is. One that is there stays as it is: another one would restart replicas."""
+    async def _ensure(self, action: EnsureRevision, count: int) -> None:
+        """Makes what the revision is, with the count that it is about to get. One that is there stays as it is: another
+        one would restart replicas."""
         private = private_variables(action.agent, action.environment, action.revision)
         if private:
             await self._private.ensure(render_wiring_secret(self._fleet, action.agent, private))
@@ -168,7 +190,7 @@ class KubernetesEngine:
         if self._inventory.item(DEPLOYMENT, name) or self._inventory.item(CONFIG_MAP, name):
             return
         for item in render_revision(self._fleet, action, private, self.settings):
-            await self._make(item)
+            await self._make(started_with(item, count))
 
     async def _make(self, item: Object) -> None:
         """Unless it is there."""
@@ -228,13 +250,10 @@ class KubernetesEngine:
         if kept is None:
             raise EngineError(f"agents.{action.agent}: revision {ordinals.rolled_out} is not known; ensure it first")
         template = read_template(kept)
-        if there is None:
+        if self._inventory.item(SERVICE, action.agent) is None:
             ports = template["pod"]["spec"]["containers"][0].get("ports")
-            await self._kubernetes.apply(
-                SERVICE,
-                render_governing(self._fleet, action.agent, ports[0]["containerPort"] if ports else None),
-                force=True,
-            )
+            service = render_governing(self._fleet, action.agent, ports[0]["containerPort"] if ports else None)
+            self._inventory.put(SERVICE, await self._kubernetes.apply(SERVICE, service, force=True))
         claims = there["spec"].get("volumeClaimTemplates") if there is not None else None
         wanted = render_stateful(self._fleet, action.agent, template, ordinals, claims)
         self._inventory.put(STATEFUL_SET, await self._kubernetes.apply(STATEFUL_SET, wanted, force=True))
@@ -275,4 +294,5 @@ class KubernetesEngine:
                 self._inventory.drop(kind, item["metadata"]["name"])
         if parts.stateful_sets:
             await self._kubernetes.delete(SERVICE, action.agent)
+            self._inventory.drop(SERVICE, action.agent)
         await self._private.remove(action.agent, None)

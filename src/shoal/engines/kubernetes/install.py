@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from shoal.engines.kubernetes import names
@@ -109,6 +109,7 @@ async def install(
     if pull:
         items.append(render_pull(own.fleet, pull))
     await ensure(kubernetes, own.fleet, items)
+    await _prune_policies(kubernetes, own.fleet, {item["metadata"]["name"] for item in items})
 
 
 async def read_content(kubernetes: Kubernetes, name: str, digest: str) -> bytes | None:
@@ -149,6 +150,17 @@ async def _remove_namespace(kubernetes: Kubernetes, fleet: str) -> None:
             return
     await kubernetes.delete(NAMESPACE, kubernetes.namespace)
     await wait_namespace_gone(kubernetes)
+
+
+async def _prune_policies(kubernetes: Kubernetes, fleet: str, kept: Collection[str]) -> None:
+    """Those that no fleet of now needs go once there is no pod any more that they let through."""
+    policies, _ = await kubernetes.list(NETWORK_POLICY, {names.FLEET: fleet, names.ROLE: Role.FLEET.value})
+    for policy in policies:
+        if policy["metadata"]["name"] in kept:
+            continue
+        selected: Mapping[str, str] = policy["spec"]["podSelector"].get("matchLabels") or {}
+        if not await kubernetes.list_metadata(POD, {names.FLEET: fleet, **selected}):
+            await kubernetes.delete(NETWORK_POLICY, policy["metadata"]["name"])
 
 
 async def _put_keys(kubernetes: Kubernetes, fleet: str, keys: Keys) -> None:

@@ -14,16 +14,17 @@ from shoal.core.observed import AgentObserved
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kind, Kubernetes
 from shoal.engines.kubernetes.api.informer import Informer
-from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD, STATEFUL_SET
+from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, JOB, POD, SERVICE, STATEFUL_SET
 from shoal.engines.kubernetes.names import Role, labels_of
 from shoal.engines.kubernetes.read import Parts, read_agent
+from shoal.engines.kubernetes.warnings import WARNINGS, Warnings, about, read_warnings
 from shoal.errors import EngineError, EngineUnavailable
 
 Object = Mapping[str, Any]
 
 _SYNCED_S = 30.0
 _KINDS: Mapping[Kind, Mapping[str, str]] = {
-    DEPLOYMENT: {}, STATEFUL_SET: {}, JOB: {}, POD: {}, CONFIG_MAP: {names.ROLE: Role.TEMPLATE.value},
+    DEPLOYMENT: {}, STATEFUL_SET: {}, JOB: {}, POD: {}, SERVICE: {}, CONFIG_MAP: {names.ROLE: Role.TEMPLATE.value},
 }  # fmt: skip
 
 
@@ -36,6 +37,8 @@ class Inventory:
             kind: Informer(kubernetes, kind, {names.FLEET: fleet, **more}, self._hear(kind))
             for kind, more in _KINDS.items()
         }
+        self._events = Informer(kubernetes, EVENT, {}, self._hear_warning, WARNINGS)
+        self._warnings: Warnings | None = None  # None: not read since there was another
         self._of: dict[str, dict[Kind, dict[str, Object]]] = {}  # by agent and kind: by name
         self._dirty: set[str] = set()
         self._agents: dict[str, AgentObserved] = {}
@@ -44,7 +47,7 @@ class Inventory:
     async def run(self) -> None:
         """Watches until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for informer in self._informers.values():
+            for informer in (*self._informers.values(), self._events):
                 tasks.create_task(informer.run())
 
     async def ready(self) -> None:
@@ -81,14 +84,28 @@ class Inventory:
         def items(kind: Kind) -> list[Object]:
             return list(of.get(kind, {}).values())
 
-        return Parts(items(DEPLOYMENT), items(STATEFUL_SET), items(CONFIG_MAP), items(JOB), items(POD))
+        return Parts(items(DEPLOYMENT), items(STATEFUL_SET), items(CONFIG_MAP), items(JOB), items(POD), self.warnings())
+
+    def warnings(self) -> Warnings:
+        """What events tell of the namespace's objects."""
+        if self._warnings is None:
+            self._warnings = read_warnings(self._events.items.values())
+        return self._warnings
 
     def item(self, kind: Kind, name: str) -> Object | None:
         return self._informers[kind].items.get(name)
 
+    def items(self, kind: Kind) -> list[Object]:
+        return list(self._informers[kind].items.values())
+
+    def is_there(self, kind: Kind, name: str) -> bool:
+        """As far as is known: what is not heard of is not gone."""
+        informer = self._informers[kind]
+        return not informer.synced or informer.away is not None or name in informer.items
+
     def pods(self) -> list[Object]:
         """Those of agents, and of what Shoal itself runs."""
-        return list(self._informers[POD].items.values())
+        return self.items(POD)
 
     def put(self, kind: Kind, item: Object) -> None:
         """What a write gave back, before the watch tells of it."""
@@ -114,6 +131,17 @@ class Inventory:
             self._news.set()
 
         return changed
+
+    def _hear_warning(self, event: Object | None) -> None:
+        self._warnings = None
+        if event is None:
+            self._dirty.update(self._of)
+        else:
+            kind, name = about(event)
+            for known, informer in self._informers.items():
+                if known.name == kind and name in informer.items:
+                    self._index(known, informer.items[name])
+        self._news.set()
 
     def _index(self, kind: Kind, item: Object) -> None:
         agent = labels_of(item).get(names.AGENT)

@@ -8,19 +8,20 @@ from typing import Any
 from shoal.core.observed import Phase
 from shoal.engines.kubernetes.names import Role, role_of
 from shoal.engines.kubernetes.read import ON_ITS_WAY, condition, epoch_s, phase_of
+from shoal.engines.kubernetes.warnings import NONE, Warnings
 
 _PROXIED_S = 2.0  # from a pod's readiness until the proxies of all nodes have learned of it
 _CALLED: Mapping[str, str] = {Role.GATEWAY: "gateway", Role.BROKER: "broker"}
 
 
-def troubles_of(pods: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def troubles_of(pods: Iterable[Mapping[str, Any]], warnings: Warnings = NONE) -> tuple[str, ...]:
     """A line for each of them and reason. One that runs is none, and one that is merely on its way neither."""
     found: dict[tuple[str, str], None] = {}
     for pod in pods:
         called = _CALLED.get(role_of(pod))
         if called is None:
             continue
-        phase, reason = phase_of(pod)
+        phase, reason = phase_of(pod, warnings)
         if phase in (Phase.PENDING, Phase.BACKOFF) and reason not in ("", ON_ITS_WAY):
             found[called, reason] = None
     return tuple(f"the {called} does not run: {reason}" for called, reason in sorted(found))

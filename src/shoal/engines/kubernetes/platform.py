@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from shoal.core.broker import broker_users
 from shoal.core.wiring import Wiring
 from shoal.engines.kubernetes import names
-from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
-from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET, SERVICE, STATEFUL_SET
+from shoal.engines.kubernetes.api import Kind, Kubernetes, KubernetesError
+from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET, SERVICE, STATEFUL_SET, kind_of
 from shoal.engines.kubernetes.applying import ensure
 from shoal.engines.kubernetes.names import BROKER, GATEWAY, Role
 from shoal.engines.kubernetes.render_own import CALLS, Own, render_broker, render_gateway
@@ -25,24 +25,34 @@ _PLACED_S, _LOOK_S = 5.0, 0.1
 
 
 class KubernetesPlatform:
-    """Implements `Platform`. `image` is Shoal's own; `seed` is what the broker's passwords are made of."""
+    """Implements `Platform`. `image` is Shoal's own; `seed` is what the broker's passwords are made of; `is_there` says
+    of an object by kind and name whether the cluster has it."""
 
-    def __init__(self, kubernetes: Kubernetes, fleet: str, image: str, seed: bytes) -> None:
+    def __init__(
+        self, kubernetes: Kubernetes, fleet: str, image: str, seed: bytes, is_there: Callable[[Kind, str], bool]
+    ) -> None:
         self._kubernetes, self._fleet, self._image, self._seed = kubernetes, fleet, image, seed
+        self._is_there = is_there
         self._done: tuple[Fleet, Wiring] | None = None
+        self._made: list[tuple[Kind, str]] = []
         self._lock = asyncio.Lock()
 
     async def ensure(self, fleet: Fleet) -> Wiring:
-        """Makes or adapts gateways and the broker. With the same fleet object it costs nothing: what ends is
-        Kubernetes' to start again. Raises EngineError."""
+        """Makes or adapts gateways and the broker. With the same fleet object it costs nothing, unless somebody removed
+        one of these: what ends is Kubernetes' to start again. Raises EngineError."""
         async with self._lock:
-            if self._done is not None and self._done[0] is fleet:
+            there = all(self._is_there(*each) for each in self._made)
+            if there and self._done is not None and self._done[0] is fleet:
                 return self._done[1]
             own = Own.of(fleet, self._kubernetes.namespace, self._image)
             items = render_gateway(own)
-            if broker_users(fleet):
-                items += render_broker(own, await self._configure_broker(fleet))
+            configuration = await self._configure_broker(fleet) if broker_users(fleet) else None
+            if configuration is not None:
+                items += render_broker(own, configuration)
             await ensure(self._kubernetes, self._fleet, items)
+            if configuration is not None:
+                await self._forget_configurations(configuration)
+            self._made = [(kind_of(item), item["metadata"]["name"]) for item in items]
             wiring = replace(wiring_of(fleet, self._password), public_url=await self._reached_at(fleet))
             self._done = (fleet, wiring)
             return wiring
@@ -50,11 +60,24 @@ class KubernetesPlatform:
     async def remove(self, *, data: bool) -> None:
         """Ends them; their volumes go with `data`, by whoever takes the rest away."""
         async with self._lock:
-            self._done = None
+            self._done, self._made = None, []
             await self._kubernetes.delete(DEPLOYMENT, GATEWAY)
-            await self._kubernetes.delete(STATEFUL_SET, BROKER)
-            for service in (GATEWAY, CALLS, BROKER):
+            for service in (GATEWAY, CALLS):
                 await self._kubernetes.delete(SERVICE, service)
+            await self._remove_broker()
+
+    async def prune(self, fleet: Fleet) -> None:
+        """Ends the broker where there is no queue any more, once nobody works on what was in one. Its claim stays, and
+        with it what it holds: a queue that comes back finds it."""
+        async with self._lock:
+            in_force = self._done is not None and self._done[0] is fleet
+            if in_force and not broker_users(fleet) and self._is_there(STATEFUL_SET, BROKER):
+                await self._remove_broker()
+
+    async def _remove_broker(self) -> None:
+        await self._kubernetes.delete(STATEFUL_SET, BROKER)
+        await self._kubernetes.delete(SERVICE, BROKER)
+        await self._forget_configurations(None)
 
     async def _configure_broker(self, fleet: Fleet) -> str:
         """Makes the Secret that holds its configuration, and gives its name."""
@@ -65,11 +88,14 @@ class KubernetesPlatform:
         except KubernetesError as error:
             if error.reason != "AlreadyExists":
                 raise
-        ours = {names.FLEET: self._fleet, names.ROLE: Role.BROKER.value}
-        for old in (await self._kubernetes.list(SECRET, ours))[0]:
-            if old["metadata"]["name"] != name:
-                await self._kubernetes.delete(SECRET, old["metadata"]["name"])
         return name
+
+    async def _forget_configurations(self, kept: str | None) -> None:
+        """All but the one that the broker is started with."""
+        ours = {names.FLEET: self._fleet, names.ROLE: Role.BROKER.value}
+        for old in await self._kubernetes.list_metadata(SECRET, ours):
+            if old["metadata"]["name"] != kept:
+                await self._kubernetes.delete(SECRET, old["metadata"]["name"])
 
     async def _reached_at(self, fleet: Fleet) -> str:
         """The URL of the gateway for who stands outside, as far as that is known now."""

@@ -7,16 +7,18 @@ reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
 from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.api.kinds import JOB, STATEFUL_SET
 from shoal.engines.kubernetes.api.refusals import remedy_for
 from shoal.engines.kubernetes.names import Role, labels_of, role_of
 from shoal.engines.kubernetes.render_pod import CONTAINER
-from shoal.engines.kubernetes.stateful import ordinal_of, read_ordinals
+from shoal.engines.kubernetes.stateful import ORDINALS, ordinal_of, read_ordinals
+from shoal.engines.kubernetes.warnings import NONE, Warnings
 
 Object = Mapping[str, Any]
 LAST_LINES = 20
@@ -34,13 +36,14 @@ _BAD_WAITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The objects of one agent. `mask` takes secrets out of what replicas wrote."""
+    """The objects of one agent, and what events tell. `mask` takes secrets out of what replicas wrote."""
 
     deployments: Sequence[Object] = ()
     stateful_sets: Sequence[Object] = ()
     templates: Sequence[Object] = ()
     jobs: Sequence[Object] = ()
     pods: Sequence[Object] = ()
+    warnings: Warnings = field(default_factory=dict[tuple[str, str], str])
     mask: Callable[[str], str] = str
 
 
@@ -58,7 +61,7 @@ def read_agent(agent: str, parts: Parts) -> AgentObserved:
         if role_of(pod) in (Role.REVISION, Role.STATEFUL) and not _is_over(pod)
     ]
     for item in (*parts.deployments, *parts.stateful_sets):
-        replicas += _not_made(agent, item, replicas)
+        replicas += _not_made(agent, item, replicas, parts.warnings)
     runs = [_run(agent, job, parts) for job in parts.jobs]
     return AgentObserved(
         agent,
@@ -101,7 +104,7 @@ def _is_over(pod: Object) -> bool:
 def _replica(agent: str, pod: Object, parts: Parts, *, stays: bool) -> Replica:
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or _NONE
     container = _container(pod)
-    phase, reason = phase_of(pod) if stays else (Phase.STOPPING, "")
+    phase, reason = phase_of(pod, parts.warnings) if stays else (Phase.STOPPING, "")
     restarts = int(container.get("restartCount", 0))
     ended = (container.get("lastState") or _NONE).get("terminated") or _NONE
     ready = condition(pod, "Ready")
@@ -140,7 +143,7 @@ def _ready_at(ready: Object, running: Object) -> float | None:
     return started_at if changed_at > started_at else None
 
 
-def phase_of(pod: Object) -> tuple[Phase, str]:
+def phase_of(pod: Object, warnings: Warnings = NONE) -> tuple[Phase, str]:
     """Where a pod is in its life, and what is to be said of that."""
     container = _container(pod)
     state = container.get("state") or _NONE
@@ -156,7 +159,10 @@ def phase_of(pod: Object) -> tuple[Phase, str]:
     waiting = state.get("waiting") or _NONE
     if waiting.get("reason") == "CrashLoopBackOff" or (ended and waiting.get("reason") not in _BAD_WAITS):
         return Phase.BACKOFF, why_ended(ended, pod) if ended else "it ends again and again"
-    return Phase.PENDING, _again(pod, ended, _why_pending(pod, waiting))
+    reason = _why_pending(pod, waiting)
+    if reason in ("", ON_ITS_WAY):
+        reason = warnings.get(("Pod", pod["metadata"]["name"]), reason)
+    return Phase.PENDING, _again(pod, ended, reason)
 
 
 def _node_lost(pod: Object) -> bool:
@@ -224,18 +230,25 @@ def _memory_limit(pod: Object) -> str:
     return f"limit {limit} (resources.memory)"
 
 
-def _not_made(agent: str, item: Object, replicas: Sequence[Replica]) -> list[Replica]:
-    """Replicas that Kubernetes can't even make a pod of, with what it says."""
+def _not_made(agent: str, item: Object, replicas: Sequence[Replica], warnings: Warnings) -> list[Replica]:
+    """Replicas that Kubernetes can't even make a pod of, with what it says: of a Deployment as a condition, of a
+    StatefulSet in an event."""
+    name = item["metadata"]["name"]
     failure = condition(item, "ReplicaFailure")
-    if failure.get("status") != "True":
+    if failure.get("status") == "True":
+        revision = labels_of(item)[names.REVISION]
+        there = sum(each.revision == revision and each.phase is not Phase.STOPPING for each in replicas)
+        said = str(failure.get("message") or failure.get("reason") or "its pods can't be made")
+        remedy = remedy_for(said)
+        reason = f"{said} ({remedy})" if remedy else said
+    elif ORDINALS in _annotations(item) and (STATEFUL_SET.name, name) in warnings:
+        revision = labels_of(item["spec"]["template"])[names.REVISION]
+        there = sum(each.ordinal is not None for each in replicas)
+        reason = warnings[STATEFUL_SET.name, name]
+    else:
         return []
-    revision = labels_of(item).get(names.REVISION, "")
-    there = sum(each.revision == revision and each.phase is not Phase.STOPPING for each in replicas)
-    said = str(failure.get("message") or failure.get("reason") or "its pods can't be made")
-    remedy = remedy_for(said)
-    reason = f"{said} ({remedy})" if remedy else said
     return [
-        Replica(f"{item['metadata']['name']}-unmade-{number}", agent, revision, Phase.PENDING, reason=reason)
+        Replica(f"{name}-unmade-{number}", agent, revision, Phase.PENDING, reason=reason)
         for number in range(there, int(item["spec"].get("replicas", 0)))
     ]
 
@@ -248,10 +261,11 @@ def _run(agent: str, job: Object, parts: Parts) -> JobRun:
     )
     last = pods[-1] if pods else None
     failed = int(status.get("failed", 0))
-    phase, finished_at, reason, exit_code, source = Phase.PENDING, None, "", None, None
+    phase, finished_at, exit_code, source = Phase.PENDING, None, None, None
+    reason = parts.warnings.get((JOB.name, job["metadata"]["name"]), "") if last is None else ""
     ended = _terminated(last) if last is not None else _NONE
     if condition(job, "Complete").get("status") == "True":
-        phase, exit_code = Phase.SUCCEEDED, 0
+        phase, exit_code, reason = Phase.SUCCEEDED, 0, ""
         finished_at = epoch_s(status.get("completionTime"))
     elif condition(job, "Failed").get("status") == "True":
         over = condition(job, "Failed")
@@ -262,7 +276,7 @@ def _run(agent: str, job: Object, parts: Parts) -> JobRun:
         if pod_phase == "Failed":
             phase, reason, exit_code = Phase.BACKOFF, _why_failed(last, ended, _NONE), ended.get("exitCode")
         else:
-            replica_phase, reason = phase_of(last)
+            replica_phase, reason = phase_of(last, parts.warnings)
             phase = Phase.RUNNING if replica_phase in (Phase.RUNNING, Phase.STOPPING) else Phase.PENDING
             source = (last.get("status") or _NONE).get("podIP")
     annotations = _annotations(job)

@@ -75,6 +75,11 @@ def render_revision(
     return [template] if role is Role.STATEFUL else [*claims, template]
 
 
+def started_with(item: Object, count: int) -> Object:
+    """Of what makes a revision known a Deployment with so many replicas from the start; all else as it is."""
+    return {**item, "spec": {**item["spec"], "replicas": count}} if item["kind"] == "Deployment" else item
+
+
 def read_template(item: Mapping[str, Any]) -> Object:
     """What the ConfigMap of a revision keeps: `role`, `pod`, `claims`."""
     return json.loads(item["data"][_TEMPLATE])

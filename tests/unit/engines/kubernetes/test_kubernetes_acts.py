@@ -44,7 +44,7 @@ class Cluster(FakeKubernetes):
         return await self.create(kind, item)
 
     async def watch(
-        self, kind: Kind, labels: Mapping[str, str], version: str
+        self, kind: Kind, labels: Mapping[str, str], version: str, *, fields: str = ""
     ) -> AsyncGenerator[tuple[str, Object], None]:
         await asyncio.Event().wait()
         yield "", {}
@@ -121,6 +121,24 @@ async def test_who_goes_is_marked_and_who_was_spared_is_not_any_more() -> None:
     await on(cluster, act)
     assert (cluster.cost_of("a"), cluster.cost_of("b"), cluster.cost_of("spared")) == ("-2147483648", None, None)
     assert cluster.of(DEPLOYMENT)["web-r1"]["spec"]["replicas"] == 1
+
+
+async def test_a_revision_is_made_with_the_count_that_it_gets() -> None:
+    """One call where two would do the same; the next count is a call of its own."""
+    cluster = Cluster()
+    document = {"fleet": "shop", "engine": "kubernetes", "agents": {"web": {"image": "acme/web:1", "port": 80}}}
+    template = template_of(Fleet.model_validate(document), "web", {})
+    web = EnsureRevision("web", "r1", template, {})
+    made: list[int] = []
+
+    async def act(engine: KubernetesEngine) -> None:
+        for count in (3, 4):
+            assert await engine.act([web, Scale("web", "r1", count)]) == ()
+            made.append(int(cluster.of(DEPLOYMENT)["web-r1"]["metadata"]["resourceVersion"]))
+            assert cluster.of(DEPLOYMENT)["web-r1"]["spec"]["replicas"] == count
+
+    await on(cluster, act)
+    assert made[1] == made[0] + 1
 
 
 async def test_a_server_that_goes_away_while_victims_are_marked() -> None:

@@ -42,7 +42,7 @@ class Script(FakeKubernetes):
         return found, "100"
 
     async def watch(
-        self, kind: Kind, labels: Mapping[str, str], version: str
+        self, kind: Kind, labels: Mapping[str, str], version: str, *, fields: str = ""
     ) -> AsyncGenerator[tuple[str, Object], None]:
         self.begun.append(version)
         if not self.watches:

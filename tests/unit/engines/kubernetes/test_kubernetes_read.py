@@ -11,6 +11,7 @@ from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.engines.kubernetes.own_pods import troubles_of
 from shoal.engines.kubernetes.read import Parts, epoch_s, read_agent, replica_id
 from shoal.engines.kubernetes.stateful import ORDINALS, POD_INDEX
+from shoal.engines.kubernetes.warnings import read_warnings
 
 Object = dict[str, Any]
 
@@ -302,3 +303,35 @@ def test_what_of_shoals_own_does_not_run() -> None:
     ]  # fmt: skip
     (line,) = troubles_of(pods)
     assert line.startswith("the gateway does not run: ErrImagePull: no such host")
+
+
+def event(kind: str, name: str, reason: str, message: str, second: int) -> Object:
+    about = {"kind": kind, "name": name}
+    return {"involvedObject": about, "reason": reason, "message": message, "lastTimestamp": at(second)}
+
+
+def test_what_only_events_tell() -> None:
+    """Of a pod on its way, a StatefulSet and a Job whose pods are refused the last of them, with what to do; what runs
+    is not spoken of."""
+    quota = 'pods "web-1" is forbidden: exceeded quota: small'
+    mount = 'MountVolume.SetUp failed for volume "shoal-secrets" : secret "x" not found'
+    warnings = read_warnings(
+        [
+            event("Pod", "web-r1-abc", "FailedMount", mount, 9),
+            event("Pod", "web-r1-abc", "FailedAttachVolume", "an older one", 3),
+            event("StatefulSet", "web", "FailedCreate", quota, 5),
+            event("Job", "web-1", "FailedCreate", quota, 5),
+        ]
+    )
+    stuck = pod(state=waiting("ContainerCreating"))
+    assert replica(stuck, warnings=warnings).reason == f"FailedMount: {mount} (`shoal up` puts it back)"
+    assert replica(pod(ready=8), warnings=warnings).reason == ""
+    named = Parts(stateful_sets=[stateful_set('[["r1", 2]]', 2, "r1")], pods=[identity(0, "r1")], warnings=warnings)
+    missing, runs = read_agent("web", named).replicas
+    assert (runs.reason, missing.revision, missing.phase) == ("", "r1", Phase.PENDING)
+    assert missing.reason.startswith(f"FailedCreate: {quota} (`kubectl describe quota`")
+    (run,) = read_agent("web", Parts(jobs=[job()], warnings=warnings)).runs
+    assert run.phase is Phase.PENDING and run.reason.startswith("FailedCreate")
+    gateway = pod(role=Role.GATEWAY, state=waiting("ContainerCreating"))
+    assert troubles_of([gateway], warnings) == (f"the gateway does not run: FailedMount: {mount} (`shoal up` puts it "
+                                                "back)",)  # fmt: skip

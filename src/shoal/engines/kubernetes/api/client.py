@@ -132,7 +132,7 @@ class Kubernetes:
         return told["items"] or []  # the API says null of none here
 
     async def watch(
-        self, kind: Kind, labels: Mapping[str, str], version: str
+        self, kind: Kind, labels: Mapping[str, str], version: str, *, fields: str = ""
     ) -> AsyncGenerator[tuple[str, JSON], None]:
         """What happens to them from a version on: `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`, each with the object. It
         ends when the server wants it to; raises KubernetesError of status 410 where the version is too old."""
@@ -141,6 +141,8 @@ class Kubernetes:
         }  # fmt: skip
         if labels:
             params["labelSelector"] = _selector(labels)
+        if fields:
+            params["fieldSelector"] = fields
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_WATCH_S + _ANSWER_S)
         asked = f"watch {kind.plural}"
         async with self._open("GET", kind.path(self.namespace), params=params, timeout=timeout) as answer:

@@ -28,12 +28,18 @@ Object = Mapping[str, Any]
 
 class Informer:
     """Objects by name. `changed` is called with the one that changed, after it did, and with `None` when all were
-    listed or nothing is heard."""
+    listed or nothing is heard; `fields` is a selector, for what has no labels of ours."""
 
     def __init__(
-        self, kubernetes: Kubernetes, kind: Kind, labels: Mapping[str, str], changed: Callable[[Object | None], None]
+        self,
+        kubernetes: Kubernetes,
+        kind: Kind,
+        labels: Mapping[str, str],
+        changed: Callable[[Object | None], None],
+        fields: str = "",
     ) -> None:
         self._kubernetes, self._kind, self._labels, self._changed = kubernetes, kind, labels, changed
+        self._fields = fields
         self.items: dict[str, Object] = {}
         self.synced = False  # listed at least once
         self.away: EngineError | None = None  # why nothing is heard now
@@ -61,13 +67,14 @@ class Informer:
                 await asyncio.sleep(random.uniform(0.5, 1) * min(_LONGEST_BACK_OFF_S, _BACK_OFF_S * 2**failures))
 
     async def _list(self) -> None:
-        items, version = await self._kubernetes.list(self._kind, self._labels)
+        items, version = await self._kubernetes.list(self._kind, self._labels, fields=self._fields)
         self.items = {item["metadata"]["name"]: item for item in items}
         self._version, self.synced, self.away = version, True, None
         self._changed(None)
 
     async def _watch(self) -> None:
-        async with aclosing(self._kubernetes.watch(self._kind, self._labels, self._version)) as events:
+        watching = self._kubernetes.watch(self._kind, self._labels, self._version, fields=self._fields)
+        async with aclosing(watching) as events:
             async for what, item in events:
                 self._version = item["metadata"]["resourceVersion"]
                 if what == "BOOKMARK":

@@ -41,6 +41,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
      "who runs it"),
     (r"denied the request|is forbidden: .*(?:maximum|minimum) ", "a policy of this namespace (LimitRange, admission "
      "policy) refuses it: `kubectl describe limitrange` shows the limits"),
+    (r'(?:secret|configmap) "[^"]+" not found', "`shoal up` puts it back"),
     (r"field is immutable|updates to statefulset spec", "it can't be changed in place: `shoal down` and `shoal up` make"
      " it anew, or take the change back"),
     (r"Unauthorized|must be logged in", "your credentials are not accepted: log in again, or look at the user of this "

@@ -1,0 +1,153 @@
+"""What somebody else changed in an object that Shoal made, read from who owns its fields. Pure.
+
+The API server notes for each field who set it last (managedFields), so what it fills in itself, what it writes in
+another way (`0.5` of a CPU as `500m`), and what its controllers keep there are no changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from shoal.core.drift import Drift
+from shoal.engines.kubernetes.api.client import MANAGER
+from shoal.engines.kubernetes.read import epoch_s
+
+Object = Mapping[str, Any]
+Fields = Mapping[str, Any]
+
+_NOT_COMPARED = frozenset(("apiVersion", "kind", "metadata", "stringData", "status"))
+# What people set to have replicas started anew; nothing of them differs by it.
+_NOT_OURS_TO_SAY = ("spec.template.metadata", "spec.replicas")
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    name: str
+    at: float | None
+    fields: Fields | None  # at the place that is looked at: None where it has nothing there, empty where all below
+
+    def below(self, key: str) -> _Owner:
+        return _Owner(self.name, self.at, self.fields and self.fields.get(key))
+
+    def has_keys(self) -> bool:
+        return any(key.startswith("k:") for key in self.fields or ())
+
+
+def drift_of(rendered: Object, there: Object) -> list[Drift]:
+    """What Shoal says and is not so any more, as somebody else changed it or took it out."""
+    owners = _owners(there)
+    found: list[Drift] = []
+    if owners:
+        where = _called(there)
+        for key in rendered.keys() - _NOT_COMPARED:
+            found += _changed(where, key, rendered[key], there.get(key), [each.below(f"f:{key}") for each in owners])
+    return sorted(found, key=lambda each: each.path)
+
+
+def additions_of(rendered: Object, there: Object) -> list[Drift]:
+    """What others put in of which Shoal says nothing."""
+    found: list[Drift] = []
+    for owner in _others(there):
+        found += _added(_called(there), "spec", rendered["spec"], there["spec"], owner.below("f:spec"))
+    return sorted(found, key=lambda each: each.path)
+
+
+def touched_by_others(there: Object) -> bool:
+    """Whether anybody else set something of what it is to be; of `there` its metadata are enough."""
+    return any(set(owner.fields or ()) & {"f:spec", "f:data"} for owner in _others(there))
+
+
+def _called(there: Object) -> str:
+    return f"{there['kind']} {there['metadata']['name']}"
+
+
+def _owners(there: Object) -> list[_Owner]:
+    entries: Sequence[Mapping[str, Any]] = there["metadata"].get("managedFields") or ()
+    return [
+        _Owner(str(entry.get("manager", "")), epoch_s(entry.get("time")), entry.get("fieldsV1") or {})
+        for entry in entries
+        if entry.get("subresource") != "status"
+    ]
+
+
+def _others(there: Object) -> list[_Owner]:
+    return [owner for owner in _owners(there) if owner.name not in (MANAGER, "kube-controller-manager")]
+
+
+def _changed(where: str, path: str, wanted: object, found: object, owners: Sequence[_Owner]) -> Iterator[Drift]:
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        wants, has = cast("Object", wanted), cast("Object", found)
+        for key, value in wants.items():
+            yield from _changed(where, f"{path}.{key}", value, has.get(key), [_within(o, f"f:{key}") for o in owners])
+    elif isinstance(wanted, Sequence) and any(owner.has_keys() for owner in owners):
+        there = cast("Sequence[Object]", found or ())
+        for element in cast("Sequence[Object]", wanted):
+            keys = [_key_of(owner, element) for owner in owners]
+            key = next((each for each in keys if each is not None), None)
+            match = next((each for each in there if key is not None and _says(each, json.loads(key[2:]))), None)
+            below = [_within(owner, key) if key is not None else owner for owner in owners]
+            yield from _changed(where, f"{path}[{_name_of(element)}]", element, match, below)
+    elif not _says(found, cast("object", wanted)) and not any(
+        owner.name == MANAGER and owner.fields is not None for owner in owners
+    ):
+        by = max(
+            (owner for owner in owners if owner.name != MANAGER and owner.fields is not None),
+            key=lambda owner: owner.at or 0.0,
+            default=None,
+        )
+        yield Drift(where, path, found, wanted, by.name if by else "", by.at if by else None)
+
+
+def _added(where: str, path: str, wanted: object, found: object, owner: _Owner) -> Iterator[Drift]:
+    if path in _NOT_OURS_TO_SAY:
+        return
+    if wanted is None or (owner.fields and "." in owner.fields and not wanted):
+        yield Drift(where, path, found, None, owner.name, owner.at)
+        return
+    for key in owner.fields or ():
+        if key.startswith("f:") and isinstance(wanted, Mapping) and isinstance(found, Mapping):
+            wants, has, name = cast("Object", wanted), cast("Object", found), key[2:]
+            yield from _added(where, f"{path}.{name}", wants.get(name), has.get(name), owner.below(key))
+        elif key.startswith("k:") and isinstance(wanted, Sequence) and isinstance(found, Sequence):
+            is_it: Object = json.loads(key[2:])
+            match = next((each for each in cast("Sequence[Object]", found) if _says(each, is_it)), None)
+            ours = next((each for each in cast("Sequence[Object]", wanted) if _meets(each, is_it)), None)
+            yield from _added(where, f"{path}[{_name_of(is_it)}]", ours, match, owner.below(key))
+
+
+def _within(owner: _Owner, key: str) -> _Owner:
+    """Who owns a map or a list as a whole owns what is in it."""
+    return owner if owner.fields is not None and not owner.fields else owner.below(key)
+
+
+def _key_of(owner: _Owner, element: Object) -> str | None:
+    """By what the API server knows an element of a list."""
+    return next(
+        (key for key in owner.fields or () if key.startswith("k:") and _meets(element, json.loads(key[2:]))), None
+    )
+
+
+def _meets(element: Object, key: Object) -> bool:
+    """The element may leave out what is filled in, such as a protocol."""
+    return any(name in element for name in key) and all(element.get(name, key[name]) == key[name] for name in key)
+
+
+def _says(found: object, wanted: object) -> bool:
+    """Whether all that is wanted is there; the API server fills in more, and leaves out what is empty."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        has = cast("Object", found)
+        return all(_says(has.get(key), value) for key, value in cast("Object", wanted).items())
+    if isinstance(wanted, Sequence) and isinstance(found, Sequence) and not isinstance(wanted, str):
+        wants, others = cast("Sequence[object]", wanted), cast("Sequence[object]", found)
+        return len(wants) == len(others) and all(map(_says, others, wants))
+    return found == wanted or (found is None and not wanted)
+
+
+def _name_of(element: Object) -> str:
+    for key in ("name", "mountPath", "containerPort", "port", "topologyKey"):
+        if key in element:
+            return str(element[key])
+    return next(iter(map(str, element.values())), "")

@@ -1,0 +1,121 @@
+"""What is taken away that a fleet has no use for any more, and what is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal.core.wiring import Wiring
+from shoal.engines.kubernetes.api import Kind
+from shoal.engines.kubernetes.api.kinds import NETWORK_POLICY, POD, SECRET, SERVICE, STATEFUL_SET
+from shoal.engines.kubernetes.install import install
+from shoal.engines.kubernetes.names import Role, fleet_labels
+from shoal.engines.kubernetes.platform import KubernetesPlatform
+from shoal.engines.kubernetes.pruning import prune_pull, secrets_of
+from shoal.engines.kubernetes.render_own import Own
+from shoal.engines.kubernetes.render_pod import USES_OUTSIDE
+from shoal.spec.model import Fleet
+from tests.fake_kubernetes import FakeKubernetes
+
+Object = dict[str, Any]
+
+
+def fleet(**more: Any) -> Fleet:
+    agents = {"web": {"image": "acme/web:1", "port": 80}}
+    return Fleet.model_validate({"fleet": "shop", "engine": "kubernetes", "agents": agents, **more})
+
+
+QUEUES = {"agents": {"work": {"image": "acme/web:1", "queue": "tasks"}}, "queues": {"tasks": {}}}
+OUTSIDE = {
+    **QUEUES,
+    "brokers": {"main": {"type": "rabbitmq", "url": "amqp://rabbit", "management_url": "http://rabbit"}},
+}
+OUTSIDE["queues"] = {"tasks": {"broker": "main"}}
+
+
+def own(spec: Fleet) -> Own:
+    return Own("shop", "f", "shoal:1", spec.kubernetes)
+
+
+def secret(name: str, role: Role, **labels: str) -> Object:
+    about = {"name": name, "labels": fleet_labels("shop", role, **labels)}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": about, "data": {}}
+
+
+async def test_the_password_for_images_goes_once_nothing_names_it() -> None:
+    """And no registry of the file asks for one."""
+    cluster = FakeKubernetes()
+    await cluster.create(SECRET, secret("shoal-pull", Role.CONTROLLER))
+    await prune_pull(cluster, fleet(registries={"ghcr.io": {"secret": "PULL"}}), ())
+    await prune_pull(cluster, fleet(), {"shoal-pull"})
+    assert "shoal-pull" in cluster.of(SECRET)
+    await prune_pull(cluster, fleet(), ())
+    assert "shoal-pull" not in cluster.of(SECRET)
+
+
+def test_what_a_pod_needs_to_start_again() -> None:
+    """Passwords of images, files, variables."""
+    pod = {
+        "imagePullSecrets": [{"name": "a"}],
+        "volumes": [{"secret": {"secretName": "b"}}, {"projected": {"sources": [{"secret": {"name": "c"}}, {}]}}, {}],
+        "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "d"}}}, {"value": "x"}]}, {}],
+    }
+    assert list(secrets_of(pod)) == ["a", "b", "c", "d"]
+
+
+async def test_a_policy_goes_with_the_last_pod_that_it_lets_through() -> None:
+    """Who still works on what was in a broker outside reaches it."""
+    cluster = FakeKubernetes()
+    before, after = fleet(**OUTSIDE), fleet()
+    await install(cluster, own(before), before, None, {})
+    assert "shoal-uses-outside" in cluster.of(NETWORK_POLICY)
+    drains: Object = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "work-1", "labels": {**fleet_labels("shop", Role.REVISION), USES_OUTSIDE: "1"}},
+    }  # fmt: skip
+    await cluster.create(POD, drains)
+    await install(cluster, own(after), after, None, {})
+    assert "shoal-uses-outside" in cluster.of(NETWORK_POLICY)
+    await cluster.delete(POD, "work-1")
+    await install(cluster, own(after), after, None, {})
+    assert "shoal-uses-outside" not in cluster.of(NETWORK_POLICY) and "shoal-default" in cluster.of(NETWORK_POLICY)
+
+
+class Cluster(FakeKubernetes):
+    """One that gives every Service what it needs to be reached."""
+
+    async def get(self, kind: Kind, name: str) -> Object:
+        found = await super().get(kind, name)
+        return {**found, "status": {}} if kind == SERVICE else found
+
+
+def platform(cluster: FakeKubernetes) -> KubernetesPlatform:
+    return KubernetesPlatform(cluster, "shop", "shoal:1", b"seed", lambda kind, name: name in cluster.of(kind))
+
+
+async def test_the_broker_goes_once_all_is_settled_without_a_queue() -> None:
+    """Not before: who drains still needs it. What is in force by then is what counts."""
+    cluster = Cluster()
+    made = platform(cluster)
+    with_queues, without = fleet(**QUEUES), fleet()
+    assert (await made.ensure(with_queues)).broker_admin_url is not None
+    await made.prune(with_queues)
+    wiring: Wiring = await made.ensure(without)
+    assert wiring.broker_admin_url is None and "shoal-broker" in cluster.of(STATEFUL_SET)
+    await made.prune(with_queues)  # of a generation that is not in force any more
+    assert "shoal-broker" in cluster.of(STATEFUL_SET)
+    await made.prune(without)
+    assert "shoal-broker" not in {*cluster.of(STATEFUL_SET), *cluster.of(SERVICE)} and not cluster.of(SECRET)
+    assert {"shoal-gateway", "shoal-calls"} <= set(cluster.of(SERVICE))
+
+
+async def test_what_somebody_removes_is_made_again() -> None:
+    """By the controller, within its look at the platform; else a look costs no call."""
+    cluster = Cluster()
+    made, spec = platform(cluster), fleet()
+    await made.ensure(spec)
+    written = cluster.writes
+    await made.ensure(spec)
+    assert cluster.writes == written
+    await cluster.delete(SERVICE, "shoal-gateway")
+    await made.ensure(spec)
+    assert "shoal-gateway" in cluster.of(SERVICE) and cluster.writes == written + 1
