@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ("tests.swarm_bed", "tests.kubernetes_cluster")
+pytest_plugins = ("tests.bed_turns", "tests.swarm_bed", "tests.kubernetes_cluster")
 
 # A shell starts background jobs with SIGINT ignored, which every process started from here would inherit: the tests of
 # Ctrl-C would then wait for ever.

@@ -22,6 +22,7 @@ from testbed.kubernetes import life, node
 from testbed.kubernetes.bed import KubeBed
 from testbed.kubernetes.environment import bed_from_environment
 from testbed.swarm.life import held
+from tests.bed_turns import turn_on
 from tests.required import skip_without
 
 
@@ -42,17 +43,19 @@ class Cluster:
 
     @contextlib.contextmanager
     def to_be_broken(self) -> Generator[KubeBed]:
-        """The bed, whose nodes and control plane may be broken; afterwards it is whole again.
+        """The bed, whose nodes and control plane may be broken while no other test uses it; afterwards it is whole
+        again.
 
         Skips on a cluster that isn't the bed.
         """
         if self.bed is None:
             skip("its nodes are killed and cut off, which only the bed's may be (make kube-up)")
-        try:
-            yield self.bed
-        finally:
-            with held(self.bed):
-                life.up(self.bed, None)
+        with turn_on(self.bed).alone():
+            try:
+                yield self.bed
+            finally:
+                with held(self.bed):
+                    life.up(self.bed, None)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from testbed.images import REPOSITORY, build_images
 from testbed.swarm import life, loading
 from testbed.swarm.bed import Bed
 from testbed.swarm.environment import bed_from_environment
+from tests.bed_turns import turn_on
 from tests.required import skip_without
 
 BUILD_S = 900
@@ -47,17 +48,19 @@ class Swarm:
 
     @contextlib.contextmanager
     def to_be_broken(self) -> Generator[Bed]:
-        """The bed, whose nodes may be killed, cut off and frozen; afterwards it is whole again.
+        """The bed, whose nodes may be killed, cut off and frozen while no other test uses it; afterwards it is whole
+        again.
 
         Skips on a Swarm that isn't the bed.
         """
         if self.bed is None:
             skip("its nodes are killed and cut off, which only the bed's may be (make swarm-up)")
-        try:
-            yield self.bed
-        finally:
-            with life.held(self.bed):
-                life.up(self.bed, None)
+        with turn_on(self.bed).alone():
+            try:
+                yield self.bed
+            finally:
+                with life.held(self.bed):
+                    life.up(self.bed, None)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from typing import Any
 
 from shoal.api.certificates import Remote
 from shoal.api.controller import open_queues
-from shoal.api.leased import Leased
 from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller
@@ -74,6 +73,7 @@ async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None
     async with Kubernetes(access, namespace) as kubernetes, asyncio.TaskGroup() as tasks:
         lease = Lease(KubernetesLease(kubernetes, fleet), holder, gone=lambda pod: _has_ended(kubernetes, pod))
         await lease.acquire()
+        acting = Kubernetes(access, namespace, before_write=lease.require)
         beside = [tasks.create_task(lease.keep()), tasks.create_task(keep_issued(credentials, authority))]
         token = JoinToken.parse(Path(JOIN_DIRECTORY, TOKEN).read_text())
         remote = Remote(
@@ -86,8 +86,9 @@ async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None
             admin_token=await _admin_token(kubernetes),
         )
         try:
-            await _lead(kubernetes, fleet, holder)
-            await _control(kubernetes, fleet, lease, credentials, remote, tasks)
+            async with acting:
+                await _lead(acting, fleet, holder)
+                await _control(acting, fleet, credentials, remote, tasks)
         finally:
             for task in beside:
                 task.cancel()
@@ -96,12 +97,7 @@ async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None
 
 
 async def _control(
-    kubernetes: Kubernetes,
-    fleet: str,
-    lease: Lease,
-    credentials: Credentials,
-    remote: Remote,
-    tasks: asyncio.TaskGroup,
+    kubernetes: Kubernetes, fleet: str, credentials: Credentials, remote: Remote, tasks: asyncio.TaskGroup
 ) -> None:
     secrets = _Secrets(kubernetes)
     engine = KubernetesEngine(kubernetes, fleet, mask=secrets.mask)
@@ -119,7 +115,7 @@ async def _control(
     async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
         controller = Controller(
             Parts(
-                engine=Leased(engine, lease),
+                engine=engine,
                 inspector=engine,
                 platform=platform,
                 gateways=gateways,
@@ -238,10 +234,11 @@ async def _lead(kubernetes: Kubernetes, fleet: str, holder: str) -> None:
 
 
 async def _has_ended(kubernetes: Kubernetes, pod: str) -> bool:
-    """Whether the pod is gone, or its container has ended: one on a node that does not answer may run on."""
+    """Whether its container has. One on a node that does not answer may run on, and so may one whose pod somebody
+    removed by force."""
     found = await kubernetes.find(POD, pod)
     if found is None:
-        return True
+        return False
     statuses: list[dict[str, Any]] = found.get("status", {}).get("containerStatuses") or []
     return found["status"].get("phase") in ("Failed", "Succeeded") or any(
         "terminated" in each.get("state", {}) for each in statuses

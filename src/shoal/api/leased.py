@@ -12,7 +12,7 @@ from shoal.engines.protocol import Capabilities, Engine
 
 class Lease(Protocol):
     def require(self) -> None:
-        """Raises Conflict unless this one may act now."""
+        """Raises EngineUnavailable unless this one may act now."""
         ...
 
 
@@ -33,6 +33,6 @@ class Leased:
         return self._engine.changes()
 
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
-        """Raises Conflict without the lease."""
+        """Raises EngineUnavailable without the lease."""
         self._lease.require()
         return await self._engine.act(actions)

@@ -75,9 +75,9 @@ class Lease:
         return self._now() < self._until
 
     def require(self) -> None:
-        """Raises Conflict unless this one may act now."""
+        """Raises EngineUnavailable unless this one may act now."""
         if not self.held:
-            raise Conflict(
+            raise EngineUnavailable(
                 f"this controller has not heard from {self._keeper.granter} for so long that another one may act in "
                 "its place; it waits until it may again"
             )
@@ -90,7 +90,7 @@ class Lease:
                 if await self._try():
                     return
                 why = f"the fleet has a controller already, {self._seen[0].holder}" if self._seen is not None else ""
-            except EngineUnavailable as error:
+            except EngineError as error:  # one that starts refuses what it grants a moment later
                 why = str(error)
             if why and why != told:
                 log.warning("%s; this one waits", why)

@@ -113,7 +113,7 @@ async def test_who_comes_first_acts(world_of: Callable[[], World]) -> None:
         assert not second.held and first.held
         await time.run_until(TERM_S + 2, lambda: None)
         assert second.held and not first.held and waiting.done()
-    with pytest.raises(Conflict, match="another one may act in its place"):
+    with pytest.raises(EngineUnavailable, match="another one may act in its place"):
         first.require()
 
 

@@ -54,6 +54,27 @@ async def test_what_is_asked() -> None:
     assert applied.params == {"fieldManager": "shoal", "fieldValidation": "Strict", "force": "true"}
 
 
+async def test_who_may_not_act_looks_on() -> None:
+    """Nothing is sent that would change something, in the middle of what was begun neither; to look goes on."""
+    made = {"metadata": {"name": "web"}}
+    server = ApiServer({"POST /api/v1/namespaces/shop/configmaps": Answer(made, 201), f"{PODS}/web": Answer(made)})
+    rights = [True, False]
+
+    def require() -> None:
+        if not rights.pop(0):
+            raise EngineUnavailable("another one may act")
+
+    async with (
+        listen(server) as url,
+        Kubernetes(Access(url, None, StaticToken(None)), "shop", before_write=require) as kubernetes,
+    ):
+        await kubernetes.create(CONFIG_MAP, made)
+        with pytest.raises(EngineUnavailable, match="another one may act"):
+            await kubernetes.create(CONFIG_MAP, made)
+        await kubernetes.get(POD, "web")
+    assert [each.what.split()[0] for each in server.asked] == ["POST", "GET"]
+
+
 async def test_lists() -> None:
     """What has all labels, and is what it was asked for; of what is large or secret only what is said about it."""
     listed = {"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "a"}}]}

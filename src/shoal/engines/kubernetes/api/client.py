@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_format
 import socket
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -40,12 +40,14 @@ class Kubernetes:
     """An API server, for one namespace; an asynchronous context manager.
 
     Every method raises KubernetesError for a refusal, KubernetesConflict where somebody else was first or owns it, and
-    EngineUnavailable where it can't be reached. `labels` select what has all of them.
+    EngineUnavailable where it can't be reached. `labels` select what has all of them. `before_write` is called before
+    each request that changes something, and keeps it from being sent by what it raises.
     """
 
-    def __init__(self, access: Access, namespace: str) -> None:
+    def __init__(self, access: Access, namespace: str, *, before_write: Callable[[], None] | None = None) -> None:
         self.access = access
         self.namespace = namespace
+        self._before_write = before_write
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -79,6 +81,8 @@ class Kubernetes:
     ) -> Any:
         """The answer's JSON. `asked` says in words what it was about."""
         for attempt in range(_TRIES):
+            if method != "GET" and self._before_write is not None:
+                self._before_write()
             asking = self._open(method, path, params=params, json=json, content_type=content_type, accept=accept)
             async with asking as answer:
                 body = await answer.read()
