@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from shoal.api.client import Client
     from shoal.api.views import EventView, LogView, StatusView
-    from shoal.control.store import Store
+    from shoal.control.store import Store, StoredFleet
+    from shoal.core.drift import Drift
     from shoal.engines.protocol import Capabilities
     from shoal.spec.model import Fleet
 
@@ -105,6 +106,11 @@ class Place(Protocol):
 
     async def contents(self, *, make: bool = False) -> Contents:
         """What secrets hold, in the same way."""
+        ...
+
+    async def drift(self, stored: StoredFleet) -> tuple[Drift, ...]:
+        """What somebody else changed of what runs of the stored fleet, and `up` puts back; nothing where the engine
+        can't tell."""
         ...
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:

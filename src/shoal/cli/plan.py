@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,26 @@ from shoal.cli.agent_names import complete_agents
 from shoal.cli.engine_check import check_engine
 from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, say
-from shoal.errors import PlanError
+from shoal.errors import EngineError, EngineUnavailable, PlanError
 
 if TYPE_CHECKING:
     from shoal.cli.place import Contents, Place
     from shoal.cli.secret_values import Choices
-    from shoal.control.store import SecretRecord
+    from shoal.control.store import SecretRecord, StoredFleet
+    from shoal.core.drift import Drift
     from shoal.core.plan import Plan
     from shoal.core.record import AgentRecord
     from shoal.spec.model import Fleet
 
 CHANGES = 2
-_SIGN_COLOURS = (("  + ", "green"), ("  -/+ ", "red"), ("  ~ ", "yellow"), ("  - ", "red"), ("note: ", "blue"))
+_SIGN_COLOURS = (
+    ("  + ", "green"),
+    ("  -/+ ", "red"),
+    ("  ~ ", "yellow"),
+    ("  - ", "red"),
+    ("  ! ", "magenta"),
+    ("note: ", "blue"),
+)
 ADOPT = click.option(
     "--adopt", is_flag=True, help="Take over a fleet of this name that was started from another directory."
 )
@@ -64,7 +72,8 @@ def plan(common: Common, agents: tuple[str, ...], detailed_exitcode: bool, adopt
     """Show what `up` would change, compared with the fleet as it was last stored.
 
     A change is live (nothing restarts), rolling (new replicas take over from old ones) or recreate (old ones stop
-    first). Notes say what the engine does not enforce.
+    first). On Kubernetes it also tells what somebody else changed in the cluster since, who and when. Notes say what
+    the engine does not enforce.
     """
     intent = asyncio.run(make_intent(common, agents, adopt=adopt))
     if common.output == "text":
@@ -83,7 +92,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     from shoal.cli.part_of_fleet import take_agents
     from shoal.cli.secret_sources import Sources
     from shoal.cli.secret_values import choose_secrets
-    from shoal.cli.stored_fleet import generation_of, other_directory, read_with_secrets
+    from shoal.cli.stored_fleet import generation_of, new_nonces, other_directory, read_with_secrets
 
     loaded = common.load()
     for warning in loaded.warnings:
@@ -108,11 +117,31 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     async with place.store() as store:
         records = await store.read_records()
     nonces: Mapping[str, str] = stored.nonces if stored is not None else {}
-    made = compare(place, contents, old, fleet, secrets, records, nonces, messages=messages)
+    drift, unseen = await _find_drift(place, stored, fleet, agents)
+    anew = sorted({each.agent for each in drift if each.agent})
+    if anew:
+        nonces = {**nonces, **new_nonces(anew)}
+    made = compare(place, contents, old, fleet, secrets, records, nonces, restarted=anew, messages=messages)
     only = (f"only {', '.join(agents)} may change; the other agents stay as they are stored",) if agents and old else ()
-    made = replace(made, notes=(*made.notes, *only, *secrets.notes))
-    what = " ".join(("up", *agents))
-    return Intent(place, project, fleet, secrets, made, generation_of(stored), known, elsewhere, what=what)
+    made = replace(made, notes=(*made.notes, *only, *secrets.notes, *unseen), drift=drift)
+    what, kept = " ".join(("up", *agents)), nonces if anew else None
+    return Intent(place, project, fleet, secrets, made, generation_of(stored), known, elsewhere, kept, what)
+
+
+async def _find_drift(
+    place: Place, stored: StoredFleet | None, fleet: Fleet, agents: Sequence[str]
+) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
+    """What somebody else changed of what may change now, and a note where that can't be seen."""
+    if stored is None or stored.fleet is None:
+        return (), ()
+    try:
+        drift = await place.drift(stored)
+    except EngineUnavailable:
+        raise
+    except EngineError as error:
+        return (), (f"what somebody else changed in the cluster is not known: {error}",)
+    stays = stored.fleet.agents.keys() - (set(agents) or fleet.agents.keys())
+    return tuple(each for each in drift if each.agent not in stays), ()
 
 
 def compare(
@@ -171,5 +200,6 @@ def _as_plain(made: Plan, generation: int) -> dict[str, Any]:
             }
             for change in made.changes
         ],
+        "drift": [asdict(each) for each in made.drift],
         "notes": list(made.notes),
     }

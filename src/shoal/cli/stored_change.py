@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from shoal.cli.home import describe_known
 from shoal.cli.losses import refuse_losses
 from shoal.cli.options import Common
 from shoal.cli.plan import Intent, colour_plan, compare
+from shoal.cli.stored_fleet import new_nonces
 from shoal.control.store import History, SecretRecord, StoredFleet
 from shoal.core.record import AgentRecord
 from shoal.errors import NotFound, PlanError, no_such_agent
@@ -62,7 +62,7 @@ def restart_intent(past: Past, agents: Sequence[str]) -> Intent:
     for name in agents:
         if _agent(past.fleet, name).kind is Kind.JOB:
             raise NotFound(f"{name!r} is a job, which has no replicas to restart; `shoal run {name}` runs it now")
-    nonces = {**stored.nonces, **{name: secrets.token_hex(4) for name in agents}}
+    nonces = {**stored.nonces, **new_nonces(agents)}
     return _intent(past, past.fleet, stored.secrets, nonces, f"restart {' '.join(agents)}")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import socket
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from shoal.cli.place import Place
@@ -30,6 +31,11 @@ def other_directory(place: Place, stored: StoredFleet | None, project: Path) -> 
     if os.path.realpath(stored.directory) == os.path.realpath(project):
         return None
     return stored.directory
+
+
+def new_nonces(agents: Iterable[str]) -> dict[str, str]:
+    """Those by which agents get new replicas though nothing of them differs."""
+    return {name: secrets.token_hex(4) for name in agents}
 
 
 async def write_stored(

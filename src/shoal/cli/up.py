@@ -151,7 +151,7 @@ async def _store(intent: Intent) -> int:
     from shoal.cli.stored_fleet import who_am_i, write_secrets, write_stored
 
     secrets = await store_choices(await intent.place.contents(make=True), intent.secrets, who_am_i())
-    if not intent.plan and intent.generation and intent.adopted_from is None:
+    if not intent.plan.changes and intent.generation and intent.adopted_from is None:
         await write_secrets(intent.place, secrets, intent.generation, intent.known_secrets)
         return intent.generation
     return await write_stored(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast
 
+from shoal.core.drift import Drift
 from shoal.core.rabbitmq import RabbitMqQueue, rabbitmq_queues, used_outside
 from shoal.errors import PlanError
 from shoal.spec.model import Agent, Fleet, Kind
@@ -78,16 +79,18 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes by agent, the fleet's own first; `notes` say what the engine can't do, or does not enforce."""
+    """Changes by agent, the fleet's own first; `drift` is what somebody else changed where the fleet runs, which `up`
+    puts back; `notes` say what the engine can't do, or does not enforce."""
 
     fleet: str
     engine: str
     changes: tuple[Change, ...]
     notes: tuple[str, ...] = ()
+    drift: tuple[Drift, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything would change."""
-        return bool(self.changes)
+        return bool(self.changes or self.drift)
 
 
 def make_plan(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from shoal.core.drift import Drift
 from shoal.core.plan import RESTART, SECRET_CONTENT, Change, ChangeClass, Plan
 from shoal.units import format_duration, format_memory
 
@@ -31,6 +33,8 @@ def format_plan(plan: Plan) -> str:
     lines = [f"fleet {plan.fleet} on the {plan.engine} engine"]
     for change in plan.changes:
         lines += ["", *_change_lines(change, plan.fleet)]
+    if plan.drift:
+        lines += ["", "changed by somebody else since, and put back by `up`:", *map(_drift_line, plan.drift)]
     if plan.notes:
         lines += ["", *(f"note: {note}" for note in plan.notes)]
     return "\n".join([*lines, "", _summary(plan)])
@@ -58,6 +62,21 @@ def _change_lines(change: Change, fleet: str) -> list[str]:
     return lines
 
 
+def _drift_line(drift: Drift) -> str:
+    if not drift.path:
+        return f"  ! {drift.where}: is gone"
+    by = [drift.by] if drift.by else []
+    if drift.at is not None:
+        by.append(f"{datetime.fromtimestamp(drift.at, UTC):%Y-%m-%d %H:%M:%SZ}")
+    who = f" ({', '.join(by)})" if by else ""
+    now, wanted = (_value(each) if each is not None else "nothing" for each in (drift.found, drift.wanted))
+    return f"  ! {drift.where}: {drift.path}: {now}{who} -> {wanted}"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
 def _shown(path: str, value: Any) -> str:
     name = path.rpartition(".")[2]
     if value is None:
@@ -78,8 +97,10 @@ def _shown(path: str, value: Any) -> str:
 
 
 def _summary(plan: Plan) -> str:
-    if not plan.changes:
+    if not plan:
         return "No changes."
     counts = {each: sum(change.class_ == each for change in plan.changes) for each in _SIGNS}
-    said = ", ".join(f"{count} {each}" for each, count in counts.items() if count)
-    return f"Plan: {said}."
+    said = [f"{count} {each}" for each, count in counts.items() if count]
+    if plan.drift:
+        said.append(f"{len(plan.drift)} put back")
+    return f"Plan: {', '.join(said)}."

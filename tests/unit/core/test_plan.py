@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shoal.core.drift import Drift
 from shoal.core.masking import Mask
 from shoal.core.plan import HIDDEN, Change, make_plan
 from shoal.core.plan_text import format_plan
@@ -370,3 +371,29 @@ def test_memory_is_shown_as_people_write_it() -> None:
     old, new = (fleet_of(a={**SERVICE, "shm_size": size, "tmpfs": ["/run"]}) for size in ("64Mi", "1.5Gi"))
     plan = make_plan(old, new, LOCAL)
     assert plan.changes[0].class_ == "rolling" and "      shm_size: 64Mi -> 1.5Gi" in format_plan(plan)
+
+
+def test_what_somebody_else_changed_is_told_and_put_back() -> None:
+    """With who and when, where that is known; it is something to do though the file says nothing else."""
+    same = fleet_of(a=SERVICE)
+    drift = (
+        Drift("Deployment a-1", "spec.template.image", "nginx", "x:1", "kubectl-set", 1767225600.0, "a"),
+        Drift("Deployment a-1", "spec.template.hostNetwork", True, None, "kubectl-edit", None, "a"),
+        Drift("Service shoal-gateway", "spec.ports[public].port", None, 80),
+        Drift("NetworkPolicy shoal-default", ""),
+    )  # fmt: skip
+    plan = replace(make_plan(same, same, LOCAL, restarted=["a"]), drift=drift)
+    assert format_plan(plan).splitlines()[2:] == [
+        "  ~ a (service): rolling: new replicas take over from old ones",
+        "      restart: new replicas of the same version",
+        "",
+        "changed by somebody else since, and put back by `up`:",
+        "  ! Deployment a-1: spec.template.image: nginx (kubectl-set, 2026-01-01 00:00:00Z) -> x:1",
+        "  ! Deployment a-1: spec.template.hostNetwork: true (kubectl-edit) -> nothing",
+        "  ! Service shoal-gateway: spec.ports[public].port: nothing -> 80",
+        "  ! NetworkPolicy shoal-default: is gone",
+        "",
+        "Plan: 1 rolling, 4 put back.",
+    ]
+    alone = replace(make_plan(same, same, LOCAL), drift=drift[2:])
+    assert alone and not alone.changes and format_plan(alone).endswith("Plan: 2 put back.")

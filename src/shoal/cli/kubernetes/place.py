@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from shoal.api.views import EventView, LogView, StatusView
     from shoal.cli.place import Ender, Started
     from shoal.control.kubernetes_contents import KubernetesContents
-    from shoal.control.store import SecretRecord, Store
+    from shoal.control.store import SecretRecord, Store, StoredFleet
+    from shoal.core.drift import Drift
     from shoal.engines.kubernetes.api import Access, Kubernetes
     from shoal.engines.protocol import Capabilities
     from shoal.spec.model import Fleet
@@ -73,6 +74,12 @@ class KubernetesPlace:
             async with self.kubernetes() as kubernetes:
                 await make_namespace(kubernetes, self.fleet)
         return await KubernetesContents.open(self.kubernetes, self.fleet, make=make)
+
+    async def drift(self, stored: StoredFleet) -> tuple[Drift, ...]:
+        from shoal.cli.kubernetes.drift import find_drift
+
+        async with self.kubernetes() as kubernetes:
+            return await find_drift(kubernetes, stored)
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
         """The controller is nobody's to end: it stays when this command goes."""

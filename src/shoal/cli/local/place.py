@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from shoal.api.views import EventView, LogView, StatusView
     from shoal.cli.local.controller_process import StartedController
     from shoal.control.secret_contents import SecretContents
-    from shoal.control.store import Store
+    from shoal.control.store import Store, StoredFleet
+    from shoal.core.drift import Drift
     from shoal.engines.protocol import Capabilities
     from shoal.spec.model import Fleet
 
@@ -65,6 +66,9 @@ class LocalPlace:
         if make:
             self._make_directory()
         return LocalContents(SecretContents(self.directory))
+
+    async def drift(self, stored: StoredFleet) -> tuple[Drift, ...]:
+        return ()
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> StartedController | None:
         from shoal.cli.local.controller_process import tell_or_start

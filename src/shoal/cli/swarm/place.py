@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from shoal.api.lines import Preface, WebRoute
     from shoal.api.views import EventView, LogView, StatusView
     from shoal.cli.place import Ender, Started
-    from shoal.control.store import Store
+    from shoal.control.store import Store, StoredFleet
     from shoal.control.swarm_contents import SwarmContents
+    from shoal.core.drift import Drift
     from shoal.engines.protocol import Capabilities
     from shoal.engines.swarm.docker import Docker
     from shoal.http1 import ProtocolError, Streams
@@ -81,6 +82,9 @@ class SwarmPlace:
         from shoal.control.swarm_contents import SwarmContents
 
         return await SwarmContents.open(self.docker, self.fleet, make=make)
+
+    async def drift(self, stored: StoredFleet) -> tuple[Drift, ...]:
+        return ()
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
         """The controller is nobody's to end: it stays when this command goes."""

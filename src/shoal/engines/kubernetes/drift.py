@@ -32,8 +32,9 @@ class _Owner:
     def below(self, key: str) -> _Owner:
         return _Owner(self.name, self.at, self.fields and self.fields.get(key))
 
-    def has_keys(self) -> bool:
-        return any(key.startswith("k:") for key in self.fields or ())
+    def elements(self) -> list[str]:
+        """By what the API server knows the elements of a list."""
+        return [key for key in self.fields or () if key.startswith("k:")]
 
 
 def drift_of(rendered: Object, there: Object) -> list[Drift]:
@@ -56,8 +57,8 @@ def additions_of(rendered: Object, there: Object) -> list[Drift]:
 
 
 def touched_by_others(there: Object) -> bool:
-    """Whether anybody else set something of what it is to be; of `there` its metadata are enough."""
-    return any(set(owner.fields or ()) & {"f:spec", "f:data"} for owner in _others(there))
+    """Whether anybody else set something of what it is to be, but how many; of `there` its metadata are enough."""
+    return any(set((owner.fields or {}).get("f:spec") or ()) - {"f:replicas"} for owner in _others(there))
 
 
 def _called(there: Object) -> str:
@@ -82,13 +83,15 @@ def _changed(where: str, path: str, wanted: object, found: object, owners: Seque
         wants, has = cast("Object", wanted), cast("Object", found)
         for key, value in wants.items():
             yield from _changed(where, f"{path}.{key}", value, has.get(key), [_within(o, f"f:{key}") for o in owners])
-    elif isinstance(wanted, Sequence) and any(owner.has_keys() for owner in owners):
+    elif isinstance(wanted, Sequence) and any(owner.elements() for owner in owners):
         there = cast("Sequence[Object]", found or ())
         for element in cast("Sequence[Object]", wanted):
-            keys = [_key_of(owner, element) for owner in owners]
-            key = next((each for each in keys if each is not None), None)
-            match = next((each for each in there if key is not None and _says(each, json.loads(key[2:]))), None)
-            below = [_within(owner, key) if key is not None else owner for owner in owners]
+            key = next(
+                (key for owner in owners for key in owner.elements() if _meets(element, json.loads(key[2:]))), None
+            )
+            is_it = json.loads(key[2:]) if key is not None else _identity(element, owners)
+            match = next((each for each in there if _says(each, is_it)), None)
+            below = [_within(owner, key or "") for owner in owners]
             yield from _changed(where, f"{path}[{_name_of(element)}]", element, match, below)
     elif not _says(found, cast("object", wanted)) and not any(
         owner.name == MANAGER and owner.fields is not None for owner in owners
@@ -123,11 +126,10 @@ def _within(owner: _Owner, key: str) -> _Owner:
     return owner if owner.fields is not None and not owner.fields else owner.below(key)
 
 
-def _key_of(owner: _Owner, element: Object) -> str | None:
-    """By what the API server knows an element of a list."""
-    return next(
-        (key for key in owner.fields or () if key.startswith("k:") and _meets(element, json.loads(key[2:]))), None
-    )
+def _identity(element: Object, owners: Sequence[_Owner]) -> Object:
+    """Of an element that nobody owns, as it was taken out: what others of its list are known by."""
+    known: Object = next(json.loads(key[2:]) for owner in owners for key in owner.elements())
+    return {name: element[name] for name in known if name in element}
 
 
 def _meets(element: Object, key: Object) -> bool:

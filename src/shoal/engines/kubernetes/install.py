@@ -98,6 +98,11 @@ async def has_keys(kubernetes: Kubernetes) -> bool:
     return await kubernetes.find(SECRET, KEYS) is not None
 
 
+def render_installed(own: Own, fleet: Fleet) -> list[Object]:
+    """What `up` itself makes in the namespace, but for what is secret; all else is the controller's to make."""
+    return [*render_accounts(own), *render_policies(own, fleet), render_gateway_budget(own), *render_controller(own)]
+
+
 async def install(
     kubernetes: Kubernetes, own: Own, fleet: Fleet, keys: Keys | None, pull: Mapping[str, tuple[str, str]]
 ) -> None:
@@ -105,7 +110,7 @@ async def install(
     where the fleet has none; `pull` has user and password by registry. Raises EngineError."""
     if keys is not None:
         await _put_keys(kubernetes, own.fleet, keys)
-    items = [*render_accounts(own), *render_policies(own, fleet), render_gateway_budget(own), *render_controller(own)]
+    items = render_installed(own, fleet)
     if pull:
         items.append(render_pull(own.fleet, pull))
     await ensure(kubernetes, own.fleet, items)

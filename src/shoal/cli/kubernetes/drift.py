@@ -1,0 +1,99 @@
+"""What somebody else changed of a fleet's objects in the cluster since Shoal wrote them: looked at for a plan.
+
+Of agents the metadata are listed, which say who set what; an object is read only where somebody else did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from shoal.core.action import EnsureRevision
+from shoal.core.broker import broker_users
+from shoal.core.drift import Drift
+from shoal.core.revision import revision_of, template_of
+from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, STATEFUL_SET
+from shoal.engines.kubernetes.applying import is_as_applied, list_own, name_of
+from shoal.engines.kubernetes.drift import additions_of, drift_of, touched_by_others
+from shoal.engines.kubernetes.install import render_installed
+from shoal.engines.kubernetes.names import BROKER, CONTROLLER, Role, labels_of
+from shoal.engines.kubernetes.render import read_template, render_revision, revision_name, settings_of
+from shoal.engines.kubernetes.render_own import Own, noted, render_broker, render_gateway
+
+if TYPE_CHECKING:
+    from shoal.control.store import StoredFleet
+    from shoal.engines.kubernetes.api import Kind, Kubernetes
+    from shoal.spec.model import Fleet
+
+Object = Mapping[str, Any]
+
+
+async def find_drift(kubernetes: Kubernetes, stored: StoredFleet) -> tuple[Drift, ...]:
+    """Of Shoal's own objects, and of those that replicas of the stored revisions are made from. Raises EngineError."""
+    assert stored.fleet is not None
+    found = await asyncio.gather(_of_own(kubernetes, stored.fleet), _of_agents(kubernetes, stored.fleet, stored))
+    return tuple(sorted((each for drift in found for each in drift), key=lambda each: (each.where, each.path)))
+
+
+async def _of_own(kubernetes: Kubernetes, fleet: Fleet) -> list[Drift]:
+    own = Own.of(fleet, kubernetes.namespace)
+    items = [*render_installed(own, fleet), *render_gateway(own)]
+    if broker_users(fleet):
+        broker = await kubernetes.find(STATEFUL_SET, BROKER)
+        items += render_broker(own, _configuration(broker) if broker is not None else "")
+    there = await list_own(kubernetes, fleet.fleet, items)
+    if (DEPLOYMENT.name, CONTROLLER) not in there:
+        return []  # `up` was never done with it, or `down` ended it
+    found: list[Drift] = []
+    for item in map(noted, items):
+        as_it_is = there.get(name_of(item))
+        if as_it_is is None:
+            found.append(Drift(" ".join(name_of(item)), ""))
+        elif is_as_applied(item, as_it_is):
+            found += drift_of(item, as_it_is)
+    return found
+
+
+def _configuration(broker: Object) -> str:
+    """Which Secret it is started with: what that is called is the controller's to know."""
+    volumes: Iterable[Mapping[str, Any]] = broker["spec"]["template"]["spec"]["volumes"]
+    return next((str(each["secret"]["secretName"]) for each in volumes if each["name"] == "configuration"), "")
+
+
+async def _of_agents(kubernetes: Kubernetes, fleet: Fleet, stored: StoredFleet) -> list[Drift]:
+    touched = await asyncio.gather(
+        _touched(kubernetes, fleet, DEPLOYMENT, Role.REVISION), _touched(kubernetes, fleet, STATEFUL_SET, Role.STATEFUL)
+    )
+    digests = {name: record.digest for name, record in stored.secrets.items()}
+    found: list[Drift] = []
+    for there in (item for items in touched for item in items):
+        agent = labels_of(there)[names.AGENT]
+        if agent in fleet.agents:
+            template = template_of(fleet, agent, digests, stored.nonces.get(agent, ""))
+            action = EnsureRevision(agent, revision_of(template), template, {})
+            found += [replace(each, agent=agent) for each in _of_agent(fleet, action, there)]
+    return found
+
+
+async def _touched(kubernetes: Kubernetes, fleet: Fleet, kind: Kind, role: Role) -> Iterable[Object]:
+    listed = await kubernetes.list_metadata(kind, {names.FLEET: fleet.fleet, names.ROLE: role.value})
+    touched = [each["metadata"]["name"] for each in listed if touched_by_others(each)]
+    found = await asyncio.gather(*(kubernetes.find(kind, name) for name in touched))
+    return [each for each in found if each is not None]
+
+
+def _of_agent(fleet: Fleet, action: EnsureRevision, there: Object) -> list[Drift]:
+    """How many replicas there are is told by who owns that; nothing of an older revision, which is on its way out."""
+    if labels_of(there["spec"]["template"]).get(names.REVISION) != action.revision:
+        return []
+    rendered = render_revision(fleet.fleet, action, (), settings_of(fleet))[-1]
+    if there["kind"] == STATEFUL_SET.name:
+        pod = read_template(rendered)["pod"]
+        return drift_of({"spec": {"template": pod}}, there)
+    if there["metadata"]["name"] != revision_name(action.agent, action.revision):
+        return []
+    wanted = {**rendered, "spec": {key: value for key, value in rendered["spec"].items() if key != "replicas"}}
+    return [*drift_of(wanted, there), *additions_of(wanted, there)]
