@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-kubernetes unit lint bench bench-swarm soak lock clean
+.PHONY: demo test test-kubernetes unit lint bench bench-swarm bench-kubernetes soak lock clean
 .PHONY: testbed test-images swarm-testbed swarm-up swarm-down kube-testbed kube-up kube-down
 
 # requirements.lock is uv's lock file in its form without registry addresses: names, versions, hashes.
@@ -85,6 +85,11 @@ bench: .venv/.installed
 bench-swarm: .venv/.installed
 	$(BIN)/python -m bench swarm
 	$(BIN)/python -m bench.swarm_loss
+
+# On the test bed's Kubernetes (make kube-up), against plain Kubernetes in the same run; an hour.
+bench-kubernetes: .venv/.installed
+	$(BIN)/python -m bench kubernetes-step kubernetes-many kubernetes-controller
+	$(BIN)/python -m bench.kubernetes_loss
 
 # Hours: every campaign of faults with its full numbers; writes docs/soak.md.
 soak: .venv/.installed

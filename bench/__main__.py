@@ -29,7 +29,7 @@ class Bench:
     module: str
     about: str
     limit_s: int
-    needs_swarm: bool = False
+    needs_cluster: bool = False
 
 
 BENCHES = {
@@ -39,7 +39,16 @@ BENCHES = {
     "pass": Bench("bench.control_pass", "one pass of the control loop over 1,000 agents", 600),
     "cli": Bench("bench.command_line", "the command line's start, and the check of a large file", 300),
     "queue": Bench("bench.queue_rate", "the embedded broker: confirmed publishes and tasks a second", 300),
-    "swarm": Bench("bench.swarm_scaling", "on a Swarm: a step of load, and 3 replicas to 10", 900, needs_swarm=True),
+    "swarm": Bench("bench.swarm_scaling", "on a Swarm: a step of load, and 3 replicas to 10", 900, needs_cluster=True),
+    "kubernetes-step": Bench(
+        "bench.kubernetes_step", "on Kubernetes: a step of load, against an HPA", 1800, needs_cluster=True
+    ),
+    "kubernetes-many": Bench(
+        "bench.kubernetes_many", "on Kubernetes: 1,000 agents applied, against kubectl", 1800, needs_cluster=True
+    ),
+    "kubernetes-controller": Bench(
+        "bench.kubernetes_controller", "on Kubernetes: what 3,000 pods cost the controller", 1800, needs_cluster=True
+    ),
 }
 
 
@@ -48,20 +57,20 @@ class OutOfTime(BaseException):
 
 
 def main() -> int:
-    names = "\n".join(f"  {name:8} {bench.about}" for name, bench in BENCHES.items())
+    names = "\n".join(f"  {name:21} {bench.about}" for name, bench in BENCHES.items())
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=f"Measures Shoal on this machine.\n\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all that need no Swarm without one")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all that need no cluster without one")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, for a first look")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in BENCHES]:
         parser.error(f"no bench {', '.join(unknown)}; there are: {', '.join(BENCHES)}")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins with it ignored
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    here = [name for name, bench in BENCHES.items() if not bench.needs_swarm]
+    here = [name for name, bench in BENCHES.items() if not bench.needs_cluster]
     return _run_all(arguments.names or here, quick=arguments.quick)
 
 
@@ -75,7 +84,7 @@ def _run_all(names: list[str], *, quick: bool) -> int:
             try:
                 rows = _run_one(BENCHES[name], quick=quick)
             except (Exception, OutOfTime) as error:  # noqa: BLE001 - the other benches are worth having
-                print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                print(f"{name} failed: {_in_words(error)}", file=sys.stderr, flush=True)
                 status = 1
                 continue
             write_json(OUT / f"{name}.json", rows, {**described, "quick": quick})
@@ -86,6 +95,13 @@ def _run_all(names: list[str], *, quick: bool) -> int:
     tools = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
     print(f"{render_table(shown)}\n\n{described['cores']} cores; {tools}{'; quick run' if quick else ''}")
     return status
+
+
+def _in_words(error: BaseException) -> str:
+    """Of what several tasks at once failed with, each."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_in_words(each) for each in error.exceptions)
+    return f"{type(error).__name__}: {error}"
 
 
 def _run_one(bench: Bench, *, quick: bool) -> list[Row]:

@@ -26,7 +26,7 @@ from testbed.swarm.bed import Bed
 from testbed.swarm.environment import bed_from_environment
 
 PUBLIC_PORT, ADMIN_PORT = 18090, 17454
-AGENT = ["python3", "-c", (HERE / "swarm_agent.py").read_text()]
+AGENT = ["python3", "-c", (HERE / "cluster_agent.py").read_text()]
 CLIENT = ["python3", "-c", (HERE / "swarm_client.py").read_text()]
 _UP_S, _DOWN_S = 180.0, 120.0
 

@@ -10,20 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import itertools
-import json
-import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
-from bench.live_fleet import HERE
-from bench.load import Request, read_outcomes
+from bench.load import read_outcomes
+from bench.loss import by_kind, count, failed, mixed_load
 from bench.swarm_fleet import SwarmFleet, on_swarm
 from bench.swarm_plain import Plain, plain_service
 from testbed.swarm import life
@@ -60,18 +52,17 @@ async def _run(fleet: SwarmFleet, what: str, times: int, inject: Inject) -> bool
     """One row of the table; whether none failed that may be repeated."""
     async with plain_service(fleet, REPLICAS) as plain:
         await plain.start_client(RATE + UNSAFE_RATE)
-        with _load(fleet) as out:
+        out = fleet.directory / f"outcomes-{time.monotonic_ns()}.jsonl"
+        with mixed_load(fleet.url, [f"{fleet.bed.network}.0/24"], RATE, UNSAFE_RATE, out):
             await asyncio.sleep(_BEFORE_S)
             for number in range(1, times + 1):
                 await inject(fleet, plain, number)
             await asyncio.sleep(_BEFORE_S)
         theirs = plain.outcomes()
-    by_kind: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    for outcome in read_outcomes(out)[1]:
-        by_kind[outcome.idempotent][outcome.outcome] += 1
-    cells = [_count(by_kind[True]), _failed(by_kind[True]), _count(by_kind[False]), _failed(by_kind[False])]
-    print(f"| {what} | {times} | {' | '.join(cells)} | {_count(theirs)} | {_failed(theirs)} |", flush=True)
-    return by_kind[True].keys() == {"ok"}
+    safe, unsafe = by_kind(read_outcomes(out)[1])
+    cells = [each for outcomes in (safe, unsafe, theirs) for each in (count(outcomes), failed(outcomes))]
+    print(f"| {what} | {times} | {' | '.join(cells)} |", flush=True)
+    return safe.keys() == {"ok"}
 
 
 async def _kill(fleet: SwarmFleet, plain: Plain, number: int) -> None:
@@ -94,46 +85,6 @@ async def _change(fleet: SwarmFleet, plain: Plain, number: int) -> None:
     fleet.write(_spec(fleet, number))
     ours = asyncio.to_thread(fleet.shoal, "up", "-d", "-y", timeout_s=180)
     await asyncio.gather(ours, plain.change(number, REPLICAS))
-
-
-@contextlib.contextmanager
-def _load(fleet: SwarmFleet) -> Generator[Path]:
-    """Requests on time until the block ends; then all outcomes are in the file."""
-    out = fleet.directory / f"outcomes-{time.monotonic_ns()}.jsonl"
-    command = [sys.executable, "-m", "bench.load", "--target", fleet.url, "--schedule", "/dev/stdin", "--out", str(out)]
-    command += ["--max-requests", "10000000", "--max-seconds", "14400", "--timeout", "10"]
-    command += ["--allow-network", f"{fleet.bed.network}.0/24"]
-    load = subprocess.Popen(command, cwd=HERE.parent, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    threading.Thread(target=_feed, args=(load,), daemon=True).start()
-    try:
-        yield out
-        if load.poll() is not None:
-            raise RuntimeError(f"the load ended before its time, with {load.returncode}")
-    finally:
-        load.terminate()  # it waits for what it sent
-        load.wait(60)
-
-
-def _feed(load: subprocess.Popen[bytes]) -> None:
-    assert load.stdin is not None
-    every = (RATE + UNSAFE_RATE) // UNSAFE_RATE
-    with contextlib.suppress(BrokenPipeError, ValueError), load.stdin as pipe:
-        for number in itertools.count():
-            method = "POST" if number % every == 0 else "GET"
-            headers = {"Connection": "close"} if number % 2 else {}
-            at_s = number / (RATE + UNSAFE_RATE)
-            request = Request(f"r{number}", at_s, method, f"/web/{number}", "", headers, idempotent=method == "GET")
-            pipe.write(json.dumps(asdict(request)).encode() + b"\n")
-
-
-def _count(outcomes: Mapping[str, int]) -> str:
-    return f"{sum(outcomes.values()):,}"
-
-
-def _failed(outcomes: Mapping[str, int]) -> str:
-    bad = {name: count for name, count in sorted(outcomes.items()) if name != "ok"}
-    kinds = ", ".join(f"{name} {count}" for name, count in bad.items())
-    return f"{sum(bad.values())} ({kinds})" if bad else "0"
 
 
 if __name__ == "__main__":

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-from bench.live_fleet import HERE
-from bench.load import Request, read_outcomes, summarize, write_schedule
+from bench.load import read_outcomes, summarize
 from bench.row import Goal, Row
+from bench.step_load import SCALE, SERVICE_S, back_to_one, send_step
 from bench.swarm_fleet import SwarmFleet, on_swarm
 from bench.swarm_plain import Plain, plain_service
 
-TARGET = 20  # requests in flight a replica
-SERVICE_S = 0.4
-BEFORE_RPS, STEP_RPS = 38, 150  # times SERVICE_S: 15 in flight, then 60
 BEFORE_S, STEP_S = 3.0, 8.0
 FEW, MANY = 3, 10
 _QUIET_S = 10.0  # a network that was just removed holds Swarm up for seconds, whoever starts something next
@@ -26,8 +20,7 @@ def run(quick: bool) -> list[Row]:
     """Ours and Swarm's own in turns."""
     turns = 2 if quick else 5
     with on_swarm("bench-swarm") as fleet:
-        scale = {"min": 1, "max": 4, "target": {"concurrency": TARGET}}
-        fleet.write(fleet.agent_spec(scale=scale, environment={"SERVICE_S": f"{SERVICE_S}"}))
+        fleet.write(fleet.agent_spec(scale=SCALE, environment={"SERVICE_S": f"{SERVICE_S}"}))
         fleet.shoal("up", "-d", "-y", timeout_s=180)
         steps = [(_step(fleet), asyncio.run(_starts(fleet))) for _ in range(turns)]
         fleet.write(fleet.agent_spec(scale={"min": FEW, "max": MANY}))
@@ -50,7 +43,7 @@ def run(quick: bool) -> list[Row]:
 def _step(fleet: SwarmFleet) -> float:
     """Seconds from the step to the first word of a new replica; then the fleet is back at one."""
     began = time.monotonic()
-    load, out = _send(fleet)
+    load, out = send_step(fleet.url, f"{fleet.bed.network}.0/24", fleet.directory, BEFORE_S, STEP_S)
     with load:
         until = began + BEFORE_S + STEP_S + 5.0
         while not (said := fleet.sink.of("ours", began + BEFORE_S)) and time.monotonic() < until:
@@ -61,22 +54,8 @@ def _step(fleet: SwarmFleet) -> float:
     if not said or failed:
         raise RuntimeError(f"{failed} failed requests, {len(said)} new replicas: {fleet.agent('web')}")
     at_s = started_at + BEFORE_S - time.time() + time.monotonic()
-    fleet.pin("web", 1)
-    fleet.wait_for("web", lambda agent: len(agent.replicas) == 1 and agent.ready == 1)
-    time.sleep(2.0)  # what the windows remember of the load
-    fleet.pin("web", None)
-    fleet.wait_for("web", lambda agent: agent.pin is None and agent.desired == 1)
+    back_to_one(fleet)
     return said[0][0] - at_s
-
-
-def _send(fleet: SwarmFleet) -> tuple[subprocess.Popen[bytes], Path]:
-    planned, out = fleet.directory / "schedule.jsonl", fleet.directory / "outcomes.jsonl"
-    before = [i / BEFORE_RPS for i in range(int(BEFORE_S * BEFORE_RPS))]
-    step = [BEFORE_S + i / STEP_RPS for i in range(int(STEP_S * STEP_RPS))]
-    write_schedule(planned, [Request(f"r{number}", at_s) for number, at_s in enumerate([*before, *step])])
-    command = [sys.executable, "-m", "bench.load", "--target", f"{fleet.url}/web/", "--schedule", str(planned)]
-    command += ["--out", str(out), "--allow-network", f"{fleet.bed.network}.0/24"]
-    return subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.DEVNULL), out
 
 
 async def _starts(fleet: SwarmFleet) -> float:

@@ -1,7 +1,8 @@
 """Simulated nodes, for measuring with hundreds: the real API server, scheduler and controllers, and pods that only seem
 to run. KWOK plays their kubelets.
 
-A pod goes there by a toleration of the taint `kwok.x-k8s.io/node`, and nowhere else by a node selector, `type: kwok`.
+A pod goes there by a toleration of the taint `kwok.x-k8s.io/node`, and nowhere else by a node selector, `type: kwok`;
+an agent by `placement: {require: {kwok.x-k8s.io/node: fake}}`, which is both.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MOST = 5000
 _AT_ONCE = 16
 _READY_S = 120.0
 _NODES = "/api/v1/nodes"
-_MARK = "kwok.x-k8s.io/node"
+MARK = "kwok.x-k8s.io/node"
 _SIZE = {"cpu": "32", "memory": "256Gi", "pods": "110"}
 
 
@@ -51,14 +52,14 @@ def simulate(bed: KubeBed, count: int) -> None:
 
 def simulated_node(name: str, number: int) -> Object:
     """A large one, of one of three zones."""
-    labels = {"type": KWOK, "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
+    labels = {"type": KWOK, MARK: "fake", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
     return {
         "metadata": {
             "name": name,
-            "annotations": {_MARK: "fake"},
+            "annotations": {MARK: "fake"},
             "labels": {**labels, "topology.kubernetes.io/zone": f"z{number % 3 + 1}"},
         },
-        "spec": {"taints": [{"key": _MARK, "value": "fake", "effect": "NoSchedule"}]},
+        "spec": {"taints": [{"key": MARK, "value": "fake", "effect": "NoSchedule"}]},
         "status": {"allocatable": _SIZE, "capacity": _SIZE},
     }
 
@@ -69,7 +70,7 @@ def _command(bed: KubeBed) -> list[str]:
         "kubeconfig": str(kubeconfig_of(bed, ADMIN)),
         "config": str(kwok.with_name("stages.yaml")),
         "manage-all-nodes": "false",
-        "manage-nodes-with-annotation-selector": f"{_MARK}=fake",
+        "manage-nodes-with-annotation-selector": f"{MARK}=fake",
         "node-lease-duration-seconds": "40",
         "v": "WARN",
     }

@@ -131,6 +131,7 @@ def test_a_simulated_node_is_kept_from_what_does_not_ask_for_it() -> None:
     assert node["metadata"]["annotations"] == {"kwok.x-k8s.io/node": "fake"}
     labels = node["metadata"]["labels"]
     assert (labels["type"], labels["topology.kubernetes.io/zone"]) == ("kwok", "z2")
+    assert labels["kwok.x-k8s.io/node"] == "fake"  # by which an agent's placement asks for it
 
 
 def test_simulated_nodes_are_asked_for_in_reason(bed: KubeBed) -> None:

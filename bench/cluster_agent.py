@@ -1,15 +1,17 @@
-"""The agent of the benches on a Swarm, given to a container's Python as its text: the standard library alone.
+"""The agent of the benches on a cluster, given to a container's Python as its text: the standard library alone.
 
-Answers each request after SERVICE_S with its name in X-Replica, says at SINK that it serves, and at SIGTERM takes no
-more connections, answers what it has, and ends.
+Answers each request after BURN_S of work and SERVICE_S of waiting with its name in X-Replica, says at SINK that it
+serves, and at SIGTERM takes no more connections, answers what it has, and ends.
 """
 
 import asyncio
 import os
 import signal
+import time
 import urllib.request
 
 SERVICE_S = float(os.environ.get("SERVICE_S", "0.02"))
+BURN_S = float(os.environ.get("BURN_S", "0"))
 NAME = os.environ.get("SHOAL_REPLICA", "?")
 HEAD = f"HTTP/1.1 200 OK\r\nX-Replica: {NAME}\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n"
 
@@ -30,6 +32,7 @@ class Server:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.busy.add(writer)
                 if b" /healthz " not in head.partition(b"\r\n")[0]:
+                    burn()
                     await asyncio.sleep(SERVICE_S)
                 last = self.ending or b"connection: close" in head.lower()
                 writer.write(f"{HEAD}Connection: {'close' if last else 'keep-alive'}\r\n\r\nok".encode())
@@ -56,6 +59,12 @@ async def main() -> None:
     while agent.busy:
         agent.idle.clear()
         await agent.idle.wait()
+
+
+def burn() -> None:
+    began = time.thread_time()
+    while time.thread_time() - began < BURN_S:
+        pass
 
 
 def say() -> None:

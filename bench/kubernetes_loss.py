@@ -1,0 +1,153 @@
+"""On Kubernetes, under load: changes of version, and a node that is killed, against what a plain Service loses.
+
+    python -m bench.kubernetes_loss [--changes 50] [--plain-changes 5] [--kills 3]
+
+A change: 100 requests a second to a NodePort, of Shoal's gateways and then of a plain Service, whose pods end at once
+or sleep 3 s before (`preStop`). A killed node: 60 a second at a surviving gateway, and as many to the plain Service at
+a surviving node, at the same time. Each request is sent once, and has 10 s. Exits 1 if one of ours failed that may be
+repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Awaitable, Callable, Generator
+from pathlib import Path
+
+from bench.kubernetes_fleet import AGENT, KubernetesFleet, on_kubernetes
+from bench.kubernetes_plain import NODE_PORT, Plain, Program, plain_service
+from bench.load import read_outcomes
+from bench.loss import by_kind, count, failed, mixed_load
+from shoal.engines.kubernetes.api.kinds import POD
+from shoal.engines.kubernetes.names import ROLE, Role
+from shoal.engines.kubernetes.render_own import PUBLIC_PORT
+from testbed.kubernetes import life
+from testbed.swarm import node as machine
+from testbed.swarm.life import held
+
+RATE, UNSAFE_RATE = 90, 10
+KILL_RATE, KILL_UNSAFE_RATE = 50, 10
+REPLICAS = 4
+_BEFORE_S, _AFTER_S = 5.0, 60.0  # a node is called lost after 47 s
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.kubernetes_loss", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--changes", type=int, default=50)
+    parser.add_argument("--plain-changes", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=3)
+    arguments = parser.parse_args()
+    print("| under load | times | whose | GETs | failed | POSTs | failed |\n" + "|---" * 7 + "|")
+    with on_kubernetes("bench-loss") as fleet:
+        fleet.write(_agents(fleet, 0))
+        fleet.shoal("up", "-d", "-y", timeout_s=180)
+        safe = asyncio.run(_changes(fleet, arguments.changes, arguments.plain_changes))
+        safe &= asyncio.run(_kills(fleet, arguments.kills))
+    return 0 if safe else 1
+
+
+def _agents(fleet: KubernetesFleet, version: int) -> dict[str, object]:
+    environment = {"VERSION": f"{version}"}
+    return {"web": fleet.agent_spec(scale=REPLICAS, idempotent=["GET"], environment=environment)}
+
+
+async def _changes(fleet: KubernetesFleet, ours: int, plains: int) -> bool:
+    """One after the other, as they would disturb each other; whether none of ours failed that may be repeated."""
+
+    async def change(number: int) -> None:
+        fleet.write(_agents(fleet, number))
+        await asyncio.to_thread(fleet.shoal, "up", "-d", "-y", timeout_s=180)
+
+    what, safe = "another version", True
+    if ours:
+        with _load(fleet, fleet.url, RATE, UNSAFE_RATE) as tally:
+            await _repeat(change, ours)
+        safe = tally.show(what, ours, "Shoal")
+    for leaves_s, whose in ((0, "plain"), (3, "plain, `preStop` 3 s")) if plains else ():
+        program = Program(fleet.image, AGENT, leaves_s=leaves_s)
+        async with plain_service(fleet.place.access(), program, REPLICAS) as plain:
+            with _load(fleet, _plain_url(fleet), RATE, UNSAFE_RATE) as tally:
+                await _repeat(plain.change, plains)
+            tally.show(what, plains, whose)
+    return safe
+
+
+async def _kills(fleet: KubernetesFleet, kills: int) -> bool:
+    """The last node, with all that runs there; it comes back each time, and both have their replicas again."""
+    if not kills:
+        return True
+    async with plain_service(fleet.place.access(), Program(fleet.image, AGENT), REPLICAS) as plain:
+        ours = await _surviving_gateway(fleet)
+        with (
+            _load(fleet, ours, KILL_RATE, KILL_UNSAFE_RATE) as tally,
+            _load(fleet, _plain_url(fleet), KILL_RATE, KILL_UNSAFE_RATE) as theirs,
+        ):
+            await _repeat(lambda _: _kill(fleet, plain), kills)
+    safe = tally.show("a node killed", kills, "Shoal")
+    theirs.show("a node killed", kills, "plain")
+    return safe
+
+
+async def _kill(fleet: KubernetesFleet, plain: Plain) -> None:
+    await asyncio.to_thread(machine.kill, fleet.bed.nodes()[-1])
+    await asyncio.sleep(_AFTER_S)
+    await asyncio.to_thread(_heal, fleet)
+    await plain.settled()
+    await asyncio.to_thread(fleet.wait_for, "web", lambda agent: agent.ready == REPLICAS, 120.0)
+
+
+def _heal(fleet: KubernetesFleet) -> None:
+    with held(fleet.bed):
+        life.up(fleet.bed, None)
+
+
+async def _surviving_gateway(fleet: KubernetesFleet) -> str:
+    """That on the first node."""
+    async with fleet.place.kubernetes() as kubernetes:
+        pods, _ = await kubernetes.list(POD, {ROLE: Role.GATEWAY.value})
+    first = fleet.bed.node(1).name
+    (address,) = [pod["status"]["podIP"] for pod in pods if pod["spec"]["nodeName"] == first]
+    return f"http://{address}:{PUBLIC_PORT}"
+
+
+def _plain_url(fleet: KubernetesFleet) -> str:
+    return f"http://{fleet.bed.node(1).address}:{NODE_PORT}"
+
+
+class _Tally:
+    """What came of one load, once it has ended."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+
+    def show(self, what: str, times: int, whose: str) -> bool:
+        """Prints a row of the table; whether none failed that may be repeated."""
+        safe, unsafe = by_kind(read_outcomes(self._out)[1])
+        cells = [each for outcomes in (safe, unsafe) for each in (count(outcomes), failed(outcomes))]
+        print(f"| {what} | {times} | {whose} | {' | '.join(cells)} |", flush=True)
+        return safe.keys() == {"ok"}
+
+
+@contextlib.contextmanager
+def _load(fleet: KubernetesFleet, url: str, rate: int, unsafe_rate: int) -> Generator[_Tally]:
+    """Until the block ends."""
+    out = fleet.directory / f"outcomes-{time.monotonic_ns()}.jsonl"
+    with mixed_load(url, [f"{fleet.bed.network}.0/24", fleet.bed.pods], rate, unsafe_rate, out):
+        yield _Tally(out)
+
+
+async def _repeat(inject: Callable[[int], Awaitable[None]], times: int) -> None:
+    await asyncio.sleep(_BEFORE_S)
+    for number in range(1, times + 1):
+        await inject(number)
+    await asyncio.sleep(_BEFORE_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
