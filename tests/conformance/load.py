@@ -42,18 +42,24 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def load(url: str, per_second: float, method: str = "GET") -> AsyncGenerator[Load]:
-    """Runs for as long as the block; every second request on a new connection."""
+async def load(
+    url: str, per_second: float, method: str = "GET", *, within_s: float | None = None
+) -> AsyncGenerator[Load]:
+    """Runs for as long as the block; every second request on a new connection. `NUMBER` in the URL is each one's own;
+    one that is not answered within `within_s` has failed."""
     result = Load()
     stop = asyncio.Event()
-    kept = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-    fresh = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+    waits = aiohttp.ClientTimeout(total=within_s or 300)
+    kept = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=waits)
+    fresh = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=waits)
 
     async def send() -> None:
         started, number = time.monotonic(), 0
         async with asyncio.TaskGroup() as requests:
             while not stop.is_set():
-                requests.create_task(result.one(fresh if number % 2 else kept, method, url))
+                requests.create_task(
+                    result.one(fresh if number % 2 else kept, method, url.replace("NUMBER", f"{number}"))
+                )
                 number += 1
                 await asyncio.sleep(max(0.0, started + number / per_second - time.monotonic()))
 

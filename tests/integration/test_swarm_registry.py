@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm_typed import Typed
+from typed import Typed
 
 from testbed.swarm import registry
 from tests.swarm_bed import Swarm, skip
@@ -48,7 +48,7 @@ def write(home: Path, images: Sequence[str], **more: Any) -> None:
 def test_images_are_pulled_with_the_credentials_of_the_file(swarm: Swarm, images: tuple[str, str]) -> None:
     """Without them nothing starts, and it is told why; with them all nodes have both images."""
     with tempfile.TemporaryDirectory(prefix="shoal-") as directory:
-        typed = Typed(Path(directory), swarm)
+        typed = Typed(Path(directory), {"DOCKER_HOST": swarm.endpoint.host})
         try:
             write(typed.home, images)
             assert "No such image" in typed("up", "-d", "-y", code=1)

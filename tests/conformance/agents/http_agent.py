@@ -89,6 +89,11 @@ class Handler(BaseHTTPRequestHandler):
         except OSError as error:
             self.answer({"read": None, "reason": errno.errorcode[error.errno or 0]})
 
+    def on_note(self, query: dict[str, str]) -> None:
+        """Says at SINK that it worked on `id`, then who answers."""
+        urllib.request.urlopen(os.environ["SINK"], query["id"].encode(), timeout=10).close()
+        self.answer(ME)
+
     def on_eat(self, query: dict[str, str]) -> None:
         """Takes so many MiB of memory, and keeps them."""
         EATEN.append(b"x" * (int(query["mib"]) << 20))

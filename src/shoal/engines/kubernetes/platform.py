@@ -18,6 +18,7 @@ from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET, SERVICE,
 from shoal.engines.kubernetes.applying import ensure
 from shoal.engines.kubernetes.names import BROKER, GATEWAY, Role
 from shoal.engines.kubernetes.render_own import CALLS, Own, render_broker, render_gateway
+from shoal.engines.kubernetes.waiting import wait_runs
 from shoal.engines.kubernetes.wiring import render_broker_secret, wiring_of
 from shoal.spec.model import Fleet
 
@@ -51,6 +52,7 @@ class KubernetesPlatform:
                 items += render_broker(own, configuration)
             await ensure(self._kubernetes, self._fleet, items)
             if configuration is not None:
+                await wait_runs(self._kubernetes, BROKER)
                 await self._forget_configurations(configuration)
             self._made = [(kind_of(item), item["metadata"]["name"]) for item in items]
             wiring = replace(wiring_of(fleet, self._password), public_url=await self._reached_at(fleet))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from shoal import __version__
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.names import BROKER, CONTROLLER, GATEWAY, Role, fleet_labels
-from shoal.engines.kubernetes.render_pod import AGENTS_ACCOUNT, Object
+from shoal.engines.kubernetes.render_pod import AGENTS_ACCOUNT, Object, leave_lost_node
 from shoal.engines.kubernetes.render_pull import pulls_of
 from shoal.spec.engine_options import KubernetesOptions
 from shoal.spec.model import Fleet
@@ -221,6 +221,7 @@ def _deployment(own: Own, role: Role, name: str, replicas: int, pod: Object) -> 
     labels = fleet_labels(own.fleet, role)
     spread = {"labelSelector": {"matchLabels": {names.ROLE: role.value}}, "topologyKey": "kubernetes.io/hostname"}
     pod["topologySpreadConstraints"] = [{"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", **spread}]
+    pod["tolerations"] = leave_lost_node()
     return noted(
         {
             "apiVersion": "apps/v1",

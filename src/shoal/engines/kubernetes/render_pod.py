@@ -36,6 +36,7 @@ USES_OUTSIDE = "shoal.dev/uses-outside"
 
 _RUN_TIME_VARIABLE = re.compile(r"\$(?:\{(PORT|SHOAL_[A-Z0-9_]+)\}|(PORT|SHOAL_[A-Z0-9_]+)\b)")
 _NODE = "kubernetes.io/hostname"
+_NODE_LOST_S = 20  # after the 40 s in which Kubernetes says so
 _AT_START = "\0"  # of a variable that is known only then
 
 
@@ -81,7 +82,7 @@ def render_pod(
         "terminationGracePeriodSeconds": math.ceil(template.stop_grace_period_s) + _leaves_s(template),
         "containers": [_container(action, environment, mounts)],
         "volumes": volumes,
-        **_placement(template),
+        **_placement(template, role),
     }
     if pulls:
         pod["imagePullSecrets"] = [{"name": name} for name in pulls]
@@ -304,7 +305,19 @@ def _resources(template: Template) -> Object:
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 
 
-def _placement(template: Template) -> Object:
+def leave_lost_node() -> list[Object]:
+    """The tolerations of a pod whose place another one may take: elsewhere a minute after its node was last heard of,
+    where Kubernetes by itself waits five more. An identity stays with its node: nobody can know that it ended."""
+    return [
+        {
+            "key": f"node.kubernetes.io/{why}", "operator": "Exists", "effect": "NoExecute",
+            "tolerationSeconds": _NODE_LOST_S,
+        }
+        for why in ("not-ready", "unreachable")
+    ]  # fmt: skip
+
+
+def _placement(template: Template, role: Role) -> Object:
     wanted = template.placement
     found: Object = {}
     affinity: Object = {}
@@ -332,9 +345,13 @@ def _placement(template: Template) -> Object:
         )  # fmt: skip
     tolerated = [(GPU, None)] if template.resources.gpu else []
     tolerated += sorted(wanted.require.items())
-    if tolerated:  # a node that is kept for what asks for its label is meant
-        found["tolerations"] = [
-            {"key": key, **({"operator": "Exists"} if value is None else {"operator": "Equal", "value": value})}
-            for key, value in tolerated
-        ]
+    # A node that is kept for what asks for its label is meant.
+    tolerations: list[Object] = [
+        {"key": key, **({"operator": "Exists"} if value is None else {"operator": "Equal", "value": value})}
+        for key, value in tolerated
+    ]
+    if role is Role.REVISION:
+        tolerations += leave_lost_node()
+    if tolerations:
+        found["tolerations"] = tolerations
     return found

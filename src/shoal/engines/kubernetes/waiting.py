@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
+from typing import Any
 
 from shoal.engines.kubernetes.api import Kind, Kubernetes
-from shoal.engines.kubernetes.api.kinds import NAMESPACE
+from shoal.engines.kubernetes.api.kinds import NAMESPACE, STATEFUL_SET
 from shoal.errors import EngineError
 
 GONE_S = 90.0
+_RUNS_S = 30.0
 _LOOK_S = 0.25
 
 
@@ -25,6 +28,22 @@ async def wait_gone(kubernetes: Kubernetes, kind: Kind, labels: Mapping[str, str
             f"{', '.join(left)} in {kubernetes.namespace} did not end within {timeout_s:g} s; `kubectl describe "
             f"{kind.plural}` says why (a node that is away keeps its pods), `shoal down` tries again"
         ) from None
+
+
+async def wait_runs(kubernetes: Kubernetes, stateful_set: str) -> None:
+    """Until it runs as it was last told to; or for so long that something keeps it from that, which its pods tell."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_RUNS_S):
+            while not runs_as_told(await kubernetes.get(STATEFUL_SET, stateful_set)):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_S)
+
+
+def runs_as_told(stateful_set: Mapping[str, Any]) -> bool:
+    """Whether all its pods are ready, and of what it was last set to."""
+    told: Mapping[str, Any] = stateful_set.get("status") or {}
+    heard = told.get("observedGeneration") == stateful_set["metadata"].get("generation")
+    whole = told.get("currentRevision") == told.get("updateRevision")
+    return heard and whole and told.get("readyReplicas") == stateful_set["spec"]["replicas"]
 
 
 async def wait_namespace_gone(kubernetes: Kubernetes) -> None:

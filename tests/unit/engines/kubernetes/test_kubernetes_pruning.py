@@ -81,11 +81,11 @@ async def test_a_policy_goes_with_the_last_pod_that_it_lets_through() -> None:
 
 
 class Cluster(FakeKubernetes):
-    """One that gives every Service what it needs to be reached."""
+    """One that gives every Service what it needs to be reached, and runs every StatefulSet."""
 
     async def get(self, kind: Kind, name: str) -> Object:
         found = await super().get(kind, name)
-        return {**found, "status": {}} if kind == SERVICE else found
+        return {**found, "status": {"readyReplicas": 1}} if kind in (SERVICE, STATEFUL_SET) else found
 
 
 def platform(cluster: FakeKubernetes) -> KubernetesPlatform:

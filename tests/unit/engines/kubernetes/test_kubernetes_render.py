@@ -21,7 +21,7 @@ from shoal.engines.kubernetes.render import (
     render_stateful,
     render_wiring_secret,
 )
-from shoal.engines.kubernetes.render_pod import private_variables
+from shoal.engines.kubernetes.render_pod import leave_lost_node, private_variables
 from shoal.engines.kubernetes.stateful import Ordinals
 from shoal.errors import EngineError
 from shoal.spec.model import Fleet
@@ -139,6 +139,7 @@ def test_a_service() -> None:
                             "labelSelector": {"matchLabels": {"shoal.dev/agent": "web"}},
                         }
                     ],
+                    "tolerations": leave_lost_node(),
                 },
             },
         },
@@ -290,7 +291,7 @@ def test_gpus() -> None:
     """The device plugin's; its nodes may be kept for who asks for some. Without one no device is seen."""
     pod = pod_of({"port": 80, "resources": {"gpu": 2, "cpu": 0.28}})
     assert pod["containers"][0]["resources"] == {"requests": {"cpu": "280m"}, "limits": {"nvidia.com/gpu": "2"}}
-    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    assert pod["tolerations"][0] == {"key": "nvidia.com/gpu", "operator": "Exists"}
     assert "CUDA_VISIBLE_DEVICES" not in values_of(pod["containers"][0])
 
 
@@ -302,7 +303,7 @@ def test_where_replicas_go() -> None:
         "placement": {"require": {"disk": "ssd"}, "prefer": {"zone": "a"}, "spread": "rack", "max_per_node": 2},
     })  # fmt: skip
     assert pod["nodeSelector"] == {"disk": "ssd"}
-    assert pod["tolerations"] == [{"key": "disk", "operator": "Equal", "value": "ssd"}]
+    assert pod["tolerations"][0] == {"key": "disk", "operator": "Equal", "value": "ssd"}
     assert pod["affinity"] == {
         "nodeAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution": [
@@ -321,6 +322,15 @@ def test_where_replicas_go() -> None:
             "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["shoal.dev/revision"], **own,
         },
     ]  # fmt: skip
+
+
+def test_who_leaves_a_node_that_is_lost() -> None:
+    """A replica like any other soon comes elsewhere; an identity, and the run of a job, wait for their node."""
+    lost = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 20}
+    keys = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    assert pod_of({"port": 80})["tolerations"] == [{"key": key, **lost} for key in keys]
+    assert "tolerations" not in pod_of({"port": 80, "stateful": True})
+    assert "tolerations" not in pod_of({"schedule": "0 2 * * *"})
 
 
 @pytest.mark.parametrize(
