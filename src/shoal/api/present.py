@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from shoal import __version__
-from shoal.api.views import AgentView, DecisionView, ReplicaView, RolloutView, RunView, StatusView
+from shoal.api.views import AgentView, DecisionView, OwnerView, ReplicaView, RolloutView, RunView, StatusView
 from shoal.control.agent_state import AgentState
 from shoal.control.controller import Controller
+from shoal.core.autoscaler_words import describe_held
 from shoal.core.decision import Decision
 from shoal.core.observed import JobRun, Phase, Replica
+from shoal.core.ownership import Held
 from shoal.core.rollout import RolloutPhase
 from shoal.core.signals import Reading
 from shoal.spec.model import Agent, Kind
@@ -89,7 +91,13 @@ def agent_view(state: AgentState, base_url: str | None, *, loaded: bool = True) 
         waits_on=state.waits_on,
         gpus_busy=_sum_of([u.gpus_busy for u in usage]),
         gpu_memory_bytes=_sum_of([u.gpu_memory_bytes for u in usage]),
+        owner=_owner_view(state.held, state.record.held_since) if state.held is not None else None,
     )
+
+
+def _owner_view(held: Held, since: float | None) -> OwnerView:
+    owner = held.owner
+    return OwnerView(owner.name, since, held.delegated, owner.lasting, owner.trouble)
 
 
 def _sum_of(values: Iterable[Number | None]) -> Number | None:
@@ -138,6 +146,8 @@ def _health(state: AgentState) -> tuple[str, str]:
         return "progressing", _reason(unready) if unready is not None else state.waiting_for
     if state.record.desired == 0 and state.record.pin is not None:
         return "ok", "pinned to 0 by hand: nothing wakes it"
+    if state.record.desired == 0 and state.held is not None:
+        return "ok", f"{describe_held(state.held)}: nothing wakes it"
     if state.record.desired == 0:
         return "asleep", "wakes with the next request" if spec.kind is Kind.SERVICE else "wakes with the next task"
     return "ok", state.decision.reason if state.decision is not None else ""

@@ -100,6 +100,18 @@ class RolloutView:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerView:
+    """Who sets an agent's count in place of Shoal, and since when that is seen (epoch seconds). `delegated`: Shoal
+    handed it over; `lasting`: who has it would set it again. `trouble`: why it can't tell how many there should be."""
+
+    name: str
+    since: float | None
+    delegated: bool
+    lasting: bool
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentView:
     """One agent. `state` is `ok`, `progressing`, `asleep` (at zero, wakes by itself), `degraded` or `failed`, with its
     `reason`; `settled`: what is wished of it is carried out. `desired`, `ready` and `starting` count replicas apart.
@@ -134,6 +146,7 @@ class AgentView:
     waits_on: tuple[str, ...] = ()
     gpus_busy: float | None = None
     gpu_memory_bytes: int | None = None
+    owner: OwnerView | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import emit, format_moment, format_number, format_span, say
 from shoal.cli.status import find_agent
-from shoal.cli.status_text import describe_bounds
+from shoal.cli.status_text import describe_bounds, describe_owner
 from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def render_explanation(agent: AgentView, decisions: tuple[DecisionView, ...], no
             f"until {format_moment(agent.pin_until)}" if agent.pin_until else f"until `shoal scale {agent.name} auto`"
         )
         lines.append(f"pinned to {agent.pin} {until}: the autoscaler waits")
+    if agent.owner is not None:
+        lines.append(f"count: {describe_owner(agent, now)}")
     if agent.reason and agent.state not in {"ok", "asleep"}:
         lines.append(f"{agent.state}: {agent.reason}")
     if not decisions:

@@ -88,6 +88,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
 
     Raises PlanError for a fleet that was started from another directory, unless it is to be adopted.
     """
+    from shoal.cli.count_owners import describe_owners
     from shoal.cli.kept_queues import count_messages
     from shoal.cli.part_of_fleet import take_agents
     from shoal.cli.secret_sources import Sources
@@ -116,6 +117,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
     messages = await count_messages(place.client(), old, fleet)
     async with place.store() as store:
         records = await store.read_records()
+    owners = await describe_owners(place.client(), records)
     nonces: Mapping[str, str] = stored.nonces if stored is not None else {}
     drift, unseen = await _find_drift(place, stored, fleet, agents)
     anew = sorted({each.agent for each in drift if each.agent})
@@ -123,7 +125,7 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
         nonces = {**nonces, **new_nonces(anew)}
     made = compare(place, contents, old, fleet, secrets, records, nonces, restarted=anew, messages=messages)
     only = (f"only {', '.join(agents)} may change; the other agents stay as they are stored",) if agents and old else ()
-    made = replace(made, notes=(*made.notes, *only, *secrets.notes, *unseen), drift=drift)
+    made = replace(made, notes=(*made.notes, *only, *secrets.notes, *owners, *unseen), drift=drift)
     what, kept = " ".join(("up", *agents)), nonces if anew else None
     return Intent(place, project, fleet, secrets, made, generation_of(stored), known, elsewhere, kept, what)
 

@@ -137,6 +137,7 @@ def render_agent(agent: AgentView, now: float, width: int | None = None) -> str:
         ("state", f"{click.style(agent.state, fg=STATE_COLOURS.get(agent.state))}"),
         ("reason", describe_reason(agent, now)),
         ("replicas", _describe_replicas(agent)),
+        ("count", describe_owner(agent, now) if agent.owner is not None else ""),
         ("revision", agent.revision),
         ("rollout", describe_rollout(agent.rollout, now) if agent.rollout is not None else ""),
         ("url", agent.url or ""),
@@ -163,6 +164,22 @@ def _describe_replicas(agent: AgentView) -> str:
 def describe_bounds(agent: AgentView) -> str:
     """How many replicas the autoscaler may choose."""
     return f"always {agent.min}" if agent.min == agent.max else f"between {agent.min} and {agent.max}"
+
+
+def describe_owner(agent: AgentView, now: float) -> str:
+    """Who sets the count in place of Shoal, since when, and what makes it Shoal's again."""
+    owner = agent.owner
+    if owner is None:
+        return ""
+    since = ""
+    if owner.since is not None:
+        since = f" for {format_span(now - owner.since)}" if owner.lasting else f", seen {format_ago(owner.since, now)}"
+    trouble = f"; it can't tell how many there should be: {owner.trouble}" if owner.trouble else ""
+    text = f"{owner.name}: {agent.desired}{since}{trouble}"
+    if owner.delegated:
+        return text
+    remedy = f"remove {owner.name}" if owner.lasting else f"`shoal scale {agent.name} auto`, or a new version"
+    return f"{text}; Shoal keeps off until it is taken back ({remedy})"
 
 
 def describe_rollout(rollout: RolloutView, now: float) -> str:

@@ -14,6 +14,7 @@ from shoal.core.action import Action
 from shoal.core.autoscaler import decide, record_scaling
 from shoal.core.decision import Decision
 from shoal.core.observed import AgentObserved, Observed, Replica
+from shoal.core.ownership import held_count
 from shoal.core.reconcile import Step, Wanted, reconcile, reconcile_removed, takes_requests
 from shoal.core.record import AgentRecord
 from shoal.core.rollout import Rollout, RolloutPhase, advance, begin, complete, gives_up_at
@@ -57,7 +58,7 @@ def read_signals(state: AgentState, spec: Agent, now: float, *, gateways: bool) 
 
 def scale_agent(state: AgentState, spec: Agent, now: float, *, gateways: bool) -> Outcome:
     """Asks the autoscaler, and writes the answer into the state."""
-    current, released = state.record.desired, _release_expired(state, now)
+    current, released = state.record.desired, (*_release_expired(state, now), *_notice_owner(state, spec, now))
     state.signals = read_signals(state, spec, now, gateways=gateways)
     decision, state.history = decide(
         state.name,
@@ -69,6 +70,7 @@ def scale_agent(state: AgentState, spec: Agent, now: float, *, gateways: bool) -
         state.history,
         state.record.pin,
         now,
+        state.held,
     )
     state.decision = decision
     known_until = None if state.signals.queue_depth is None else state.signals.queue_depth.at + STALE_S
@@ -91,10 +93,41 @@ def _release_expired(state: AgentState, now: float) -> tuple[Event, ...]:
     return (Event(now, state.name, "released", f"to its targets: the time of the pin to {pin.count} is over"),)
 
 
+def _notice_owner(state: AgentState, spec: Agent, now: float) -> tuple[Event, ...]:
+    """Takes in who sets the count; where that is another one than before, it is an event."""
+    before, observed, record = state.held, state.observed, state.record
+    if state.overruled not in observed.owners.values():
+        state.overruled = None  # it is Shoal's: whoever sets it from now on has it
+    state.held = held_count(
+        observed,
+        record.rollout,
+        stateful=spec.stateful,
+        pinned=record.pin is not None,
+        overruled=state.overruled,
+    )
+    if state.held is None and record.held_since is not None:
+        state.record = replace(record, held_since=None)
+        return (Event(now, state.name, "count", "is Shoal's again"),)
+    if state.held is None or (before is not None and before.owner.name == state.held.owner.name):
+        return ()
+    if before is None and record.held_since is not None:
+        return ()  # as the controller before this one saw it
+    state.record = replace(record, held_since=now)
+    return (Event(now, state.name, "count", f"is set by {state.held.owner.name} from now on"),)
+
+
 def step_agent(
-    state: AgentState, spec: Agent, template: Template, wired: Wired, now: float, *, chooses_victims: bool
+    state: AgentState,
+    spec: Agent,
+    template: Template,
+    wired: Wired,
+    now: float,
+    *,
+    chooses_victims: bool,
+    native: bool,
 ) -> Outcome:
-    """The next actions of a service or worker; its rollout, its route and what leaves go into the state."""
+    """The next actions of a service or worker; its rollout, its route and what leaves go into the state. `native`: the
+    engine's own autoscaler is to set its count, where nobody else does."""
     before, observed = state.record.rollout, state.observed_by(now)
     rollout = _further(state, begin(before, state.revision, wired.generation, observed, now=now), spec, observed, now)
     target, count = rollout.target(observed), 0 if state.waits_on else state.record.desired
@@ -108,6 +141,8 @@ def step_agent(
         update=spec.update,
         stable=rollout.fallback,
         now=now,
+        autoscale=spec.scale if native and _can_hand_over(state, rollout, count) else None,
+        claims=state.overruled is not None and observed.owners.get(target) == state.overruled,
     )
     step = reconcile(
         wanted,
@@ -121,11 +156,20 @@ def step_agent(
     if state.waits_on:
         state.settled, state.waiting_for = False, describe_waits(state)
     rollout, started = _judged(state, rollout, now), state.record.started or count > 0
+    if native and state.settled and observed.autoscaler is None and _can_hand_over(state, rollout, count):
+        state.settled, state.waiting_for = False, "the engine's autoscaler to take its count over"
     if rollout is not before or started is not state.record.started:
         state.record = replace(state.record.rolled(rollout), started=started)
     gives_up = None if state.waits_on else gives_up_at(rollout, spec, now=now)
     state.due_at = _earliest(state.due_at, step.due_at, gives_up)
     return Outcome(step.actions, events=tuple(rollout_events(state.name, before, rollout, now)))
+
+
+def _can_hand_over(state: AgentState, rollout: Rollout, count: int) -> bool:
+    """Whether the count can be the engine's autoscaler's: it is nobody else's, and one version serves alone."""
+    free = state.record.pin is None and (state.held is None or state.held.delegated)
+    came_back = rollout.phase is RolloutPhase.FAILED and rollout.target(state.observed) != rollout.revision
+    return free and count > 0 and (came_back or rollout.phase is RolloutPhase.COMPLETE)
 
 
 def step_removed(state: AgentState) -> tuple[Action, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from shoal.core.decision import Decision, Recommendation, ScaleEvent, ScalingHistory
-from shoal.core.observed import AgentObserved, JobRun, Replica
+from shoal.core.observed import AgentObserved, CountOwner, JobRun, Replica
+from shoal.core.ownership import Held
 from shoal.core.rabbitmq import RabbitMqQueue
 from shoal.core.record import AgentRecord
 from shoal.core.routing import AgentRoute, Traffic
@@ -31,6 +32,8 @@ class AgentState:
     ensure: bool = True
     history: ScalingHistory = field(default_factory=ScalingHistory)
     decision: Decision | None = None
+    held: Held | None = None  # the count, where it is somebody else's to set
+    overruled: CountOwner | None = None  # from whom a person took it, until the engine shows that it is Shoal's
     traffic: Traffic | None = None
     series: Series = field(default_factory=Series)
     depth: Reading | None = None

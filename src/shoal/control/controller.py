@@ -27,6 +27,7 @@ from shoal.core.action import Action
 from shoal.core.decision import Decision, Pin
 from shoal.core.dependencies import dependencies_first
 from shoal.core.observed import AgentObserved, Observed
+from shoal.core.ownership import is_native
 from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
@@ -107,10 +108,19 @@ class Controller:
         self._wake.set()
 
     def pin(self, agent: str, count: int | None, for_s: float | None = None) -> None:
-        """Sets the count, for a time or until released; `None` releases. Raises NotFound."""
+        """Sets the count, for a time or until released; `None` releases. Either takes it from whoever set it in the
+        engine. Raises NotFound, and Conflict where that one would set it again."""
         state = self.state_of(agent)
         if state.spec is None or state.spec.kind is Kind.JOB:
             raise NotFound(f"{agent!r} is a job, which has no replicas to scale; `shoal run {agent}` runs it now")
+        held = state.held
+        if held is not None and held.owner.lasting and not held.delegated:
+            raise Conflict(
+                f"{agent}: {held.owner.name} sets how many replicas it has, and would do so again; remove that first, "
+                "then its count is Shoal's"
+            )
+        if held is not None and not held.delegated:
+            state.overruled = held.owner
         now = self.parts.clock()
         pin = None if count is None else Pin(count, None if for_s is None else now + for_s)
         state.record = state.record.pinned(pin)
@@ -362,7 +372,8 @@ class Controller:
             return step_job(state, state.spec, template, self.wired, now)
         outcome = scale_agent(state, state.spec, now, gateways=bool(self.parts.gateways.live))
         waits = take_waits(state, self.states, now, reachable=self._observed.reachable)
-        step = step_agent(state, state.spec, template, self.wired, now, chooses_victims=chooses)
+        native = is_native(fleet, state.spec)
+        step = step_agent(state, state.spec, template, self.wired, now, chooses_victims=chooses, native=native)
         return replace(outcome, actions=step.actions, events=(*outcome.events, *waits, *step.events))
 
     def _push(self) -> None:

@@ -51,6 +51,6 @@ def _lets_start(state: AgentState) -> bool:
         state.spec,
         state.observed,
         desired=None if state.decision is None else state.record.desired,
-        pinned=state.record.pin is not None,
+        pinned=state.record.pin is not None or state.held is not None,
         healthy=state.healthy,
     )

@@ -36,10 +36,10 @@ class Tally:
 
 
 def reason_of(decision: Decision) -> str:
-    """In one word out of few: `pin`, the trigger that asked for most, `min` or `max` where none was asked, `waiting`
-    for requests or tasks that wait for a first replica."""
-    if decision.capped_by == "pin":
-        return "pin"
+    """In one word out of few: `pin`, `owner` where somebody else sets the count, the trigger that asked for most, `min`
+    or `max` where none was asked, `waiting` for requests or tasks that wait for a first replica."""
+    if decision.capped_by in {"pin", "owner"}:
+        return decision.capped_by
     asked = [proposal for proposal in decision.proposals if proposal.count is not None]
     if asked and (decision.count <= decision.current or any(proposal.count for proposal in asked)):
         return max(asked, key=lambda proposal: proposal.count or 0).trigger

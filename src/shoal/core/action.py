@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shoal.core.template import Template
+from shoal.spec.scaling import Scale as ScaleSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,16 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Autoscale:
+    """Hand the count of a revision over to the engine's own autoscaler, with these bounds, targets and behaviour;
+    without a revision take it back, so that it sets no count any more."""
+
+    agent: str
+    revision: str | None = None
+    rules: ScaleSpec = field(default_factory=ScaleSpec)
+
+
+@dataclass(frozen=True, slots=True)
 class RunJob:
     """Run a job once under this id, repeating up to `retries` failed attempts; an id that ran does not run again."""
 
@@ -52,7 +63,7 @@ class Remove:
     revision: str | None = None
 
 
-Action = EnsureRevision | Scale | RunJob | Remove
+Action = EnsureRevision | Scale | Autoscale | RunJob | Remove
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from typing import Literal
 
 from shoal.core.autoscaler_demand import Demand, Trigger, demand_of, next_edge, pods_of, triggers_of, work_waits
 from shoal.core.autoscaler_memory import longest_period_s, remember, to_hpa
-from shoal.core.autoscaler_words import reason_for
+from shoal.core.autoscaler_words import describe_held, reason_for
 from shoal.core.decision import Decision, Pin, Recommendation, ScaleEvent, ScalingHistory
 from shoal.core.hpa_behavior import Direction, down_rules, normalize_with_behavior, up_rules
 from shoal.core.hpa_numbers import nanoseconds
 from shoal.core.hpa_types import Behavior, HpaSpec, Pod, Policy, Rules
 from shoal.core.observed import Replica
+from shoal.core.ownership import Held
 from shoal.core.signals import Signals
 from shoal.spec.model import Resources
 from shoal.spec.scaling import Scale, ScalingRules
@@ -45,6 +46,7 @@ class _Question:
     pods: tuple[Pod, ...]
     triggers: tuple[Trigger, ...]
     pin: Pin | None
+    held: Held | None
     work: bool
 
 
@@ -68,21 +70,23 @@ def decide(
     history: ScalingHistory,
     pin: Pin | None,
     now: float,
+    held: Held | None = None,
 ) -> tuple[Decision, ScalingHistory]:
     """How many replicas there should be now, and what to remember of it.
 
     `current` is the count wanted so far, `replicas` are all that exist of it, `now` is an epoch second. The rules, the
     first that applies:
 
-    1. A pin in force: its count, whatever the bounds say.
-    2. Above `max` or below `min`: the bound, at once.
-    3. All triggers fail: no change; some fail: no less than now.
-    4. Else the largest proposal, within the windows of recent recommendations, the policies' rates and the bounds.
-    5. At zero with work waiting: at least 1, whatever the windows and rates say.
+    1. A count that is `held` by another owner: as that one set it.
+    2. A pin in force: its count, whatever the bounds say.
+    3. Above `max` or below `min`: the bound, at once.
+    4. All triggers fail: no change; some fail: no less than now.
+    5. Else the largest proposal, within the windows of recent recommendations, the policies' rates and the bounds.
+    6. At zero with work waiting: at least 1, whatever the windows and rates say.
 
     `Decision.due_at` holds once the decided count is set and recorded by `record_scaling`.
     """
-    question = _question(scale, resources, tuple(replicas), signals, pin)
+    question = _question(scale, resources, tuple(replicas), signals, pin, held)
     if not history.recommendations and current > 0:
         history = replace(history, recommendations=(Recommendation(now, current),))
     answer = _answer(question, current, history, now)
@@ -92,7 +96,11 @@ def decide(
         now,
         current,
         answer.count,
-        reason_for(answer.demand, current, answer.count, answer.capped_by, held=signals.held, proposal=answer.proposal),
+        describe_held(held)
+        if held is not None
+        else reason_for(
+            answer.demand, current, answer.count, answer.capped_by, held=signals.held, proposal=answer.proposal
+        ),
         answer.capped_by,
         _due_at(question, current, answer, record_scaling(remembered, scale, current, answer.count, now), now),
         answer.demand.proposals,
@@ -139,7 +147,12 @@ def _directions(spec: HpaSpec) -> tuple[Direction, Direction]:
 
 
 def _question(
-    scale: Scale, resources: Resources, replicas: tuple[Replica, ...], signals: Signals, pin: Pin | None
+    scale: Scale,
+    resources: Resources,
+    replicas: tuple[Replica, ...],
+    signals: Signals,
+    pin: Pin | None,
+    held: Held | None,
 ) -> _Question:
     spec = hpa_spec(scale)
     up, down = _directions(spec)
@@ -152,6 +165,7 @@ def _question(
         pods_of(replicas, spec),
         triggers_of(scale, resources, replicas, signals),
         pin,
+        held,
         work_waits(signals),
     )
 
@@ -160,6 +174,8 @@ def _answer(question: _Question, current: int, history: ScalingHistory, now: flo
     spec, pin = question.spec, question.pin
     demand = demand_of(question.triggers, question.scale.cron, question.pods, spec, current, now)
     proposal = _with_work(demand.count, current, work=question.work)
+    if question.held is not None:
+        return _Answer(question.held.count, "owner", demand, proposal)
     if pin is not None and (pin.until is None or now < pin.until):
         return _Answer(pin.count, "pin", demand, proposal)
     if current > spec.max_replicas:
@@ -203,6 +219,8 @@ def _due_at(question: _Question, current: int, answer: _Answer, history: Scaling
     the instants at which something remembered stops counting.
     """
     pin, count = question.pin, answer.count
+    if question.held is not None:
+        return None
     if pin is not None and (pin.until is None or now < pin.until):
         return pin.until
     edge = next_edge(question.scale.cron, question.replicas, question.scale, question.spec, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shoal.core.autoscaler_demand import Demand
 from shoal.core.decision import Proposal
+from shoal.core.ownership import Held
 
 _UNITS = {"cpu": " %", "memory": " %", "p95": " s"}
 
@@ -22,6 +23,14 @@ def reason_for(demand: Demand, current: int, count: int, capped_by: str, *, held
     if count == proposal:
         return asked if count != current else f"{asked}, as there are"
     return f"{asked}, {_held_back(current, count, capped_by)}"
+
+
+def describe_held(held: Held) -> str:
+    """Who set it, and what keeps that one from setting it."""
+    owner = held.owner
+    verb = "set to" if owner.lasting else "set by hand to"
+    trouble = f", which can't tell how many there should be: {owner.trouble}" if owner.trouble else ""
+    return f"{verb} {held.count} by {owner.name}{trouble}"
 
 
 def _asked(demand: Demand, proposal: int, *, held: int) -> str:

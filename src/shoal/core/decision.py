@@ -1,7 +1,8 @@
 """What the autoscaler says and remembers. `shoal.core.autoscaler` has the function:
 
     decide(agent: str, scale: Scale, resources: Resources, replicas: Sequence[Replica], current: int,
-           signals: Signals, history: ScalingHistory, pin: Pin | None, now: float) -> tuple[Decision, ScalingHistory]
+           signals: Signals, history: ScalingHistory, pin: Pin | None, now: float, held: Held | None = None
+           ) -> tuple[Decision, ScalingHistory]
 
 `current` is the wanted count now; `replicas` are those of the serving revisions. The history that it returns already
 holds the recommendation; `record_scaling(history, scale, before, after, now)` adds the event once the change is made.
@@ -35,7 +36,8 @@ class Proposal:
 class Decision:
     """How many replicas, why, and when to ask again.
 
-    `capped_by` names what kept the count from the proposal (`max`, `min`, `scale_up policy`, `stabilization`, `pin`);
+    `capped_by` names what kept the count from the proposal (`max`, `min`, `scale_up policy`, `stabilization`, `pin`,
+    `owner` where somebody else sets it);
     `due_at` is the next epoch second at which the answer could change on equal samples, `None` if never.
     """
 

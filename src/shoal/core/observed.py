@@ -78,13 +78,34 @@ class JobRun:
 
 
 @dataclass(frozen=True, slots=True)
+class CountOwner:
+    """Who set how many replicas there are, or sets it, in place of Shoal: `name` in the engine's words. `lasting`: it
+    would set it again, as an autoscaler does. `trouble`: why it can't say how many now."""
+
+    name: str
+    lasting: bool = False
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """The engine's own autoscaler, to which Shoal handed the count of a revision over."""
+
+    revision: str
+    owner: CountOwner
+
+
+@dataclass(frozen=True, slots=True)
 class AgentObserved:
-    """One agent as the engine has it: `counts` is how many replicas each revision is set to have there."""
+    """One agent as the engine has it: `counts` is how many replicas each revision is set to have there, `owners` by
+    revision who else than Shoal set that, or sets it."""
 
     agent: str
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     replicas: tuple[Replica, ...] = ()
     runs: tuple[JobRun, ...] = ()
+    owners: Mapping[str, CountOwner] = field(default_factory=dict[str, CountOwner])
+    autoscaler: Autoscaler | None = None
 
 
 @dataclass(frozen=True, slots=True)

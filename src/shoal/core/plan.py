@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast
 
 from shoal.core.drift import Drift
+from shoal.core.ownership import is_native, scaled_by_shoal
 from shoal.core.rabbitmq import RabbitMqQueue, rabbitmq_queues, used_outside
 from shoal.errors import PlanError
 from shoal.spec.model import Agent, Fleet, Kind
@@ -126,6 +127,7 @@ def make_plan(
         (
             *_first_starts(before, new.agents),
             *_notes(new, capabilities),
+            *_scaling(new),
             *_outside_brokers(new),
             *_kept_queues(old, new, messages or {}),
             *_kept_volumes(old, new),
@@ -276,6 +278,18 @@ def _notes(fleet: Fleet, capabilities: Capabilities) -> Iterator[str]:
             yield f"{key} is {said} on the {capabilities.engine} engine{reason} ({_listed(users)})"
     if not capabilities.runs_images and any(agent.image for agent in fleet.agents.values()):
         yield f"images are not used on the {capabilities.engine} engine: commands run as they are"
+
+
+def _scaling(new: Fleet) -> Iterator[str]:
+    """Who scales, where the file asks for the engine's own autoscaler."""
+    native = sorted(name for name, agent in new.agents.items() if is_native(new, agent))
+    if native:
+        yield (
+            f"{_listed(native)}: scaled by a HorizontalPodAutoscaler; at its scale-down Kubernetes chooses who leaves, "
+            "and nobody is drained before"
+        )
+    for name, reason in sorted(scaled_by_shoal(new).items()):
+        yield f"{name} stays with Shoal's autoscaler: a HorizontalPodAutoscaler has no {reason}"
 
 
 def _first_starts(before: Mapping[str, Agent], after: Mapping[str, Agent]) -> Iterator[str]:

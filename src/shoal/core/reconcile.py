@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shoal.core.action import Action, EnsureRevision, Remove, Scale
+from shoal.core.action import Action, Autoscale, EnsureRevision, Remove, Scale
 from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.core.rollout_counts import Wanted, live, next_counts, takes_requests
 from shoal.spec.model import Kind
@@ -50,6 +50,8 @@ def reconcile(
     told: list[Action] = []
     if wanted.ensure or wanted.revision not in observed.counts:
         told.append(EnsureRevision(wanted.agent, wanted.revision, wanted.template, wanted.environment))
+    if observed.autoscaler is not None and not _keeps_autoscaler(wanted, observed):
+        return _take_back(wanted, observed, told, leaving)
     actions: list[Action] = []
     now_leaving: set[str] = set()
     for revision, target in counts.of.items():
@@ -63,6 +65,11 @@ def reconcile(
         if revision not in (wanted.revision, wanted.stable) and count == 0 and not _in_use(observed, revision)
     ]
     serving = tuple(r for r in observed.replicas if takes_requests(r) and r.id not in now_leaving)
+    if wanted.autoscale is not None and not actions and not now_leaving:
+        if observed.autoscaler is None:
+            actions.append(Autoscale(wanted.agent, wanted.revision, wanted.autoscale))
+        elif wanted.ensure:
+            told.append(Autoscale(wanted.agent, wanted.revision, wanted.autoscale))
     settled = not actions and not now_leaving and _at_rest(wanted, observed, serving, healthy)
     return Step(
         (*told, *actions),
@@ -72,6 +79,21 @@ def reconcile(
         "" if settled else counts.waiting_for,
         counts.due_at,
     )
+
+
+def _keeps_autoscaler(wanted: Wanted, observed: AgentObserved) -> bool:
+    """Whether the engine's autoscaler may go on: only while nobody else has to set a count."""
+    others = any(count for revision, count in observed.counts.items() if revision != wanted.revision)
+    scaler = observed.autoscaler
+    return wanted.autoscale is not None and scaler is not None and scaler.revision == wanted.revision and not others
+
+
+def _take_back(wanted: Wanted, observed: AgentObserved, told: Sequence[Action], leaving: frozenset[str]) -> Step:
+    """A count is set by one alone: until the engine's autoscaler is seen to be gone Shoal sets none."""
+    serving = tuple(r for r in observed.replicas if takes_requests(r) and r.id not in leaving)
+    leaves = frozenset(r.id for r in observed.replicas if takes_requests(r) and r.id in leaving)
+    actions = (*told, Autoscale(wanted.agent))
+    return Step(actions, serving, leaves, settled=False, waiting_for="its autoscaler to let go of its count")
 
 
 def reconcile_removed(agent: str, observed: AgentObserved, *, leaving: frozenset[str], left: frozenset[str]) -> Step:
@@ -106,8 +128,11 @@ def _scale(
     stay, or identities go from the highest down.
     """
     count = observed.counts.get(revision, 0)
-    if target >= count:
-        return (Scale(wanted.agent, revision, target) if target > count else None), frozenset()
+    claims = wanted.claims and revision == wanted.revision
+    if target > count or (target == count and claims):
+        return Scale(wanted.agent, revision, target), frozenset()
+    if target == count:
+        return None, frozenset()
     stateful = wanted.template.stateful
     if not chooses_victims and target and not stateful:
         return Scale(wanted.agent, revision, target), frozenset()

@@ -16,7 +16,7 @@ class AgentRecord:
     still count, `last_fire_at` the scheduled time of the last run that was started (epoch seconds) under `schedule`: a
     new schedule has missed nothing. `rollout` is the last one, until the agent leaves the fleet; `served` are the
     last revisions that took over in full, the newest first. `started`: it was started once, so that no start of it
-    waits for those that it depends on any more."""
+    waits for those that it depends on any more; `held_since`: since when its count is seen to be somebody else's."""
 
     desired: int = 0
     pin: Pin | None = None
@@ -26,6 +26,7 @@ class AgentRecord:
     schedule: str = ""
     rollout: Rollout | None = None
     started: bool = False
+    held_since: float | None = None
     served: tuple[str, ...] = ()
 
     @property

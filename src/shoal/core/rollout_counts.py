@@ -13,6 +13,7 @@ from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.core.rollout import is_available, limits, proven_at
 from shoal.core.template import Template
 from shoal.spec.model import Kind, Update
+from shoal.spec.scaling import Scale
 
 GONE = (Phase.STOPPING, Phase.FAILED, Phase.SUCCEEDED)
 
@@ -21,7 +22,9 @@ GONE = (Phase.STOPPING, Phase.FAILED, Phase.SUCCEEDED)
 class Wanted:
     """What one agent should be: `count` replicas of `revision`. `ensure` says that the engine has to be told the
     revision even if it knows it (a new controller, new addresses). `stable` is the revision to come back to
-    while it is not certain that the new one does its work, so it stays known; `now` is an epoch second."""
+    while it is not certain that the new one does its work, so it stays known; `now` is an epoch second. `autoscale`:
+    once at rest, the engine's own autoscaler is to set the count, by this; `claims`: the count is to be Shoal's though
+    somebody else set it."""
 
     agent: str
     revision: str
@@ -32,6 +35,8 @@ class Wanted:
     update: Update = field(default_factory=Update)
     stable: str | None = None
     now: float = 0.0
+    autoscale: Scale | None = None
+    claims: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.action import Action, ActionFailure, Autoscale, EnsureRevision, Remove, RunJob, Scale
+from shoal.engines.protocol import no_autoscaler
 from shoal.errors import EngineError, EngineUnavailable
 
 
@@ -30,6 +31,8 @@ def carry_out(action: Action, known: Mapping[str, AgentActions], make: Callable[
             make(action.agent).ensure(action)
         case Scale():
             _among(known, action.agent).scale(action)
+        case Autoscale():
+            raise no_autoscaler(action.agent)
         case RunJob():
             _among(known, action.agent).run(action)
         case Remove():

@@ -16,7 +16,7 @@ from shoal.core.action import Action, ActionFailure
 from shoal.core.observed import Observed
 from shoal.core.signals import Usage
 from shoal.core.wiring import Wiring
-from shoal.errors import NotFound
+from shoal.errors import EngineError, NotFound
 from shoal.spec.model import Fleet
 
 
@@ -145,3 +145,8 @@ class Inspector(Protocol):
 def not_running(replica: str) -> NotFound:
     """The error of `Inspector.exec`."""
     return NotFound(f"{replica} does not run now, so no command can be run there; `shoal status` shows what does")
+
+
+def no_autoscaler(agent: str) -> EngineError:
+    """Of an engine that has none of its own."""
+    return EngineError(f"agents.{agent}: this engine has no autoscaler to which a count could be handed over")

@@ -41,6 +41,11 @@ class KubernetesOptions(Model):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$",
         description="The image of Shoal itself, which every node has or can pull; by default `shoal:` and the version.",
     )
+    autoscaler: Literal["shoal", "native"] = Field(
+        default="shoal",
+        description="Who scales: Shoal, or with `native` a HorizontalPodAutoscaler each agent of which all targets are "
+        "CPU and memory.",
+    )
     gateways: Integer = Field(default=2, ge=1, le=100, description="How many gateways there are.")
     service: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
         default="ClusterIP", description="The type of the Service `shoal-gateway`, through which requests come in."

@@ -9,7 +9,7 @@ import pytest
 
 from shoal.api.present import CRASHES_UNTIL_FAILED, agent_view, fleet_view
 from shoal.api.status_lines import StatusLines
-from shoal.core.observed import Phase
+from shoal.core.observed import CountOwner, Phase
 from tests.unit.control.drive import driving
 
 WEB = {"command": "serve", "port": 80, "scale": {"min": 3, "max": 4}}
@@ -77,3 +77,20 @@ async def test_who_has_not_read_the_fleet_yet_says_of_no_agent_that_it_is_remove
         assert (web["kind"], web["state"], web["desired"]) == ("unknown", "progressing", 3)
         assert "removed" not in web["reason"]
         assert not fleet["settled"]
+
+
+async def test_whose_a_count_is() -> None:
+    """With since when it is seen; set to zero by hand it is not asleep: nothing wakes it."""
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        await drive.go()
+        assert agent_view(drive.state("web"), None).owner is None
+        drive.engine.set_count("web", drive.state("web").revision, 0, CountOwner("kubectl"))
+        seen = drive.now
+        await drive.go()
+        view = agent_view(drive.state("web"), None)
+        assert view.owner is not None and (view.owner.name, view.owner.lasting, view.owner.delegated) == (
+            "kubectl", False, False,
+        )  # fmt: skip
+        assert view.owner.since == pytest.approx(seen, abs=0.2)
+        assert (view.state, view.reason) == ("ok", "set by hand to 0 by kubectl: nothing wakes it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from shoal.core.action import Remove, Scale
+from shoal.core.action import EnsureRevision, Remove, Scale
 from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.core.reconcile import Step, Wanted, reconcile
 from shoal.core.rollout import Rollout, advance, begin, complete, limits
@@ -107,8 +107,8 @@ class World:
             elif isinstance(action, Remove):
                 assert action.revision is not None
                 del self.counts[action.revision]
-            else:
-                self.counts.setdefault(action.revision, 0)  # pyright: ignore[reportAttributeAccessIssue] - no jobs here
+            elif isinstance(action, EnsureRevision):
+                self.counts.setdefault(action.revision, 0)
 
     def _make(self, revision: str) -> None:
         self.made += 1

@@ -397,3 +397,20 @@ def test_what_somebody_else_changed_is_told_and_put_back() -> None:
     ]
     alone = replace(make_plan(same, same, LOCAL), drift=drift[2:])
     assert alone and not alone.changes and format_plan(alone).endswith("Plan: 2 put back.")
+
+
+def test_who_scales_is_said_where_the_file_asks_for_the_engines_autoscaler() -> None:
+    """Those that are handed over together; of each that stays why."""
+    cpu = {"min": 1, "max": 4, "target": {"cpu": "50%"}}
+    base = {**SERVICE, "image": "i", "resources": {"cpu": 1}}
+    agents = {
+        "a": {**base, "scale": cpu},
+        "b": {**base, "scale": {**cpu, "min": 0, "target": {"cpu": "50%", "rps": 9}}},
+        "c": {**base, "scale": 2},
+    }
+    document = {"fleet": "f", "engine": "kubernetes", "kubernetes": {"autoscaler": "native"}, "agents": agents}
+    assert make_plan(None, Fleet.model_validate(document), CONTAINERS).notes == (
+        "a: scaled by a HorizontalPodAutoscaler; at its scale-down Kubernetes chooses who leaves, and nobody is "
+        "drained before",
+        "b stays with Shoal's autoscaler: a HorizontalPodAutoscaler has no min 0 and no target rps",
+    )

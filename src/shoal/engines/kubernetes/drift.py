@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from shoal.core.drift import Drift
 from shoal.engines.kubernetes.api.client import MANAGER
-from shoal.engines.kubernetes.read import epoch_s
+from shoal.engines.kubernetes.times import epoch_s
 
 Object = Mapping[str, Any]
 Fields = Mapping[str, Any]

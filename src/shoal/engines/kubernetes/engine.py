@@ -11,13 +11,23 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
-from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.action import Action, ActionFailure, Autoscale, EnsureRevision, Remove, RunJob, Scale
 from shoal.core.observed import Observed, Phase
 from shoal.core.signals import Usage
 from shoal.engines.dispatch import act_side_by_side
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kind, Kubernetes, KubernetesError
-from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, JOB, POD, SERVICE, STATEFUL_SET, kind_of
+from shoal.engines.kubernetes.api.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    JOB,
+    POD,
+    SERVICE,
+    STATEFUL_SET,
+    kind_of,
+)
+from shoal.engines.kubernetes.applying import is_as_applied
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
 from shoal.engines.kubernetes.exec import open_command
 from shoal.engines.kubernetes.inventory import Inventory
@@ -30,6 +40,7 @@ from shoal.engines.kubernetes.read import read_agent, replica_id
 from shoal.engines.kubernetes.render import (
     Settings,
     read_template,
+    render_count,
     render_governing,
     render_revision,
     render_run,
@@ -38,6 +49,7 @@ from shoal.engines.kubernetes.render import (
     revision_name,
     started_with,
 )
+from shoal.engines.kubernetes.render_autoscaler import autoscaler_name, render_autoscaler
 from shoal.engines.kubernetes.render_pod import CONTAINER, Object, private_variables
 from shoal.engines.kubernetes.stateful import Ordinals, read_ordinals, scaled
 from shoal.engines.kubernetes.usage import read_usage
@@ -175,6 +187,8 @@ class KubernetesEngine:
                 await self._ensure(action, counts.get((action.agent, action.revision), 0))
             case Scale():
                 await self._scale(action)
+            case Autoscale():
+                await self._autoscale(action)
             case RunJob():
                 await self._run(action)
             case Remove():
@@ -213,8 +227,10 @@ class KubernetesEngine:
         if deployment is None:
             raise EngineError(f"agents.{action.agent}: revision {action.revision} is not known; ensure it first")
         await self._condemn(action)
-        if deployment["spec"].get("replicas", 1) != action.count:
-            changed = await self._kubernetes.patch(DEPLOYMENT, name, {"spec": {"replicas": action.count}})
+        owned = read_agent(action.agent, self._inventory.parts(action.agent)).owners
+        if deployment["spec"].get("replicas", 1) != action.count or action.revision in owned:
+            # Applied, so that the count is Shoal's from then on even if another one had set the same.
+            changed = await self._kubernetes.apply(DEPLOYMENT, render_count(name, action.count), force=True)
             self._inventory.put(DEPLOYMENT, changed)
 
     async def _condemn(self, action: Scale) -> None:
@@ -258,6 +274,27 @@ class KubernetesEngine:
         wanted = render_stateful(self._fleet, action.agent, template, ordinals, claims)
         self._inventory.put(STATEFUL_SET, await self._kubernetes.apply(STATEFUL_SET, wanted, force=True))
 
+    async def _autoscale(self, action: Autoscale) -> None:
+        name = autoscaler_name(action.agent)
+        there = self._inventory.item(AUTOSCALER, name)
+        ours = there is not None and labels_of(there).get(names.FLEET) == self._fleet
+        if action.revision is None:
+            if ours:
+                await self._kubernetes.delete(AUTOSCALER, name)
+                self._inventory.drop(AUTOSCALER, name)
+            return
+        if there is not None and not ours:
+            raise EngineError(
+                f"agents.{action.agent}: the HorizontalPodAutoscaler {name} in {self._kubernetes.namespace} is not "
+                "ours: remove it, or take `autoscaler: native` out of the file"
+            )
+        has_replicas = revision_name(action.agent, action.revision)
+        stateful = self._inventory.item(CONFIG_MAP, has_replicas) is not None
+        target = (STATEFUL_SET.name, action.agent) if stateful else (DEPLOYMENT.name, has_replicas)
+        wanted = render_autoscaler(self._fleet, action.agent, action.revision, action.rules, target)
+        if there is None or not is_as_applied(wanted, there):
+            self._inventory.put(AUTOSCALER, await self._kubernetes.apply(AUTOSCALER, wanted, force=True))
+
     async def _run(self, action: RunJob) -> None:
         if self._inventory.item(JOB, object_name(action.run_id)) is not None:
             return
@@ -284,6 +321,7 @@ class KubernetesEngine:
             await self._private.remove(action.agent, action.revision)
             return
         for kind, items in (
+            (AUTOSCALER, [each for each in parts.autoscalers if labels_of(each).get(names.FLEET) == self._fleet]),
             (DEPLOYMENT, parts.deployments),
             (STATEFUL_SET, parts.stateful_sets),
             (JOB, parts.jobs),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import (
+    AUTOSCALER,
     CLAIM,
     CONFIG_MAP,
     DEPLOYMENT,
@@ -58,8 +59,8 @@ OLDEST = (1, 30)
 
 _KEPT_DATA: tuple[tuple[Kind, Role | None], ...] = ((CONFIG_MAP, Role.STATE), (SECRET, Role.SECRET))
 _ALL: tuple[Kind, ...] = (
-    DEPLOYMENT, STATEFUL_SET, JOB, SERVICE, DISRUPTION_BUDGET, NETWORK_POLICY, ROLE_BINDING, ROLE, SERVICE_ACCOUNT,
-    CONFIG_MAP, SECRET, LEASE,
+    AUTOSCALER, DEPLOYMENT, STATEFUL_SET, JOB, SERVICE, DISRUPTION_BUDGET, NETWORK_POLICY, ROLE_BINDING, ROLE,
+    SERVICE_ACCOUNT, CONFIG_MAP, SECRET, LEASE,
 )  # fmt: skip
 
 

@@ -14,8 +14,18 @@ from shoal.core.observed import AgentObserved
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kind, Kubernetes
 from shoal.engines.kubernetes.api.informer import Informer
-from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, JOB, POD, SERVICE, STATEFUL_SET
+from shoal.engines.kubernetes.api.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    EVENT,
+    JOB,
+    POD,
+    SERVICE,
+    STATEFUL_SET,
+)
 from shoal.engines.kubernetes.names import Role, labels_of
+from shoal.engines.kubernetes.ownership import aims_at
 from shoal.engines.kubernetes.read import Parts, read_agent
 from shoal.engines.kubernetes.warnings import WARNINGS, Warnings, about, read_warnings
 from shoal.errors import EngineError, EngineUnavailable
@@ -32,11 +42,14 @@ class Inventory:
     """Of one fleet. `run` goes beside the rest; `news` is set with every change."""
 
     def __init__(self, kubernetes: Kubernetes, fleet: str, news: asyncio.Event) -> None:
-        self._news = news
+        self._fleet, self._news = fleet, news
         self._informers = {
             kind: Informer(kubernetes, kind, {names.FLEET: fleet, **more}, self._hear(kind))
             for kind, more in _KINDS.items()
         }
+        # Of autoscalers all are watched: one of somebody else's may set the count of an agent.
+        self._informers[AUTOSCALER] = Informer(kubernetes, AUTOSCALER, {}, self._hear(AUTOSCALER))
+        self._foreign: dict[str, Object] = {}  # autoscalers that are not of this fleet
         self._events = Informer(kubernetes, EVENT, {}, self._hear_warning, WARNINGS)
         self._warnings: Warnings | None = None  # None: not read since there was another
         self._of: dict[str, dict[Kind, dict[str, Object]]] = {}  # by agent and kind: by name
@@ -84,7 +97,16 @@ class Inventory:
         def items(kind: Kind) -> list[Object]:
             return list(of.get(kind, {}).values())
 
-        return Parts(items(DEPLOYMENT), items(STATEFUL_SET), items(CONFIG_MAP), items(JOB), items(POD), self.warnings())
+        aiming = [each for each in self._foreign.values() if self._aimed_at(each) == agent]
+        return Parts(
+            items(DEPLOYMENT),
+            items(STATEFUL_SET),
+            items(CONFIG_MAP),
+            items(JOB),
+            items(POD),
+            [*items(AUTOSCALER), *aiming],
+            self.warnings(),
+        )
 
     def warnings(self) -> Warnings:
         """What events tell of the namespace's objects."""
@@ -144,6 +166,9 @@ class Inventory:
         self._news.set()
 
     def _index(self, kind: Kind, item: Object) -> None:
+        if kind is AUTOSCALER and labels_of(item).get(names.FLEET) != self._fleet:
+            self._index_foreign(item)
+            return
         agent = labels_of(item).get(names.AGENT)
         if agent is None:
             return
@@ -155,7 +180,27 @@ class Inventory:
         else:
             mine.pop(name, None)
 
+    def _index_foreign(self, item: Object) -> None:
+        """Whom it aims at now, and whom it aimed at before, is to be looked at."""
+        name = item["metadata"]["name"]
+        before = self._foreign.pop(name, None)
+        if name in self._informers[AUTOSCALER].items:
+            self._foreign[name] = item
+        aimed = {self._aimed_at(each) for each in (before, item) if each is not None}
+        self._dirty.update(agent for agent in aimed if agent is not None)
+
+    def _aimed_at(self, autoscaler: Object) -> str | None:
+        """The agent whose count it sets; `None` where that is none of ours."""
+        for kind in (DEPLOYMENT, STATEFUL_SET):
+            item = self.item(kind, autoscaler["spec"]["scaleTargetRef"].get("name", ""))
+            if item is not None and aims_at(autoscaler, item, kind.name):
+                return labels_of(item).get(names.AGENT)
+        return None
+
     def _index_all(self, kind: Kind) -> None:
+        if kind is AUTOSCALER:
+            for item in list(self._foreign.values()):
+                self._index_foreign(item)
         for agent, of in self._of.items():
             if of.pop(kind, None):
                 self._dirty.add(agent)

@@ -12,8 +12,9 @@ from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import POD
 from shoal.engines.kubernetes.names import labels_of
-from shoal.engines.kubernetes.read import epoch_s, replica_id
+from shoal.engines.kubernetes.read import replica_id
 from shoal.engines.kubernetes.render_pod import CONTAINER
+from shoal.engines.kubernetes.times import epoch_s
 from shoal.engines.log_gathering import gathered
 from shoal.engines.protocol import LogLine
 from shoal.errors import EngineError

@@ -44,6 +44,7 @@ class Role(StrEnum):
     TEMPLATE = "template"  # of a stateful agent or a job: what replicas or runs of a revision are made from
     STATEFUL = "stateful"
     RUN = "run"
+    AUTOSCALER = "autoscaler"  # sets the count of an agent's replicas
     AGENT = "agent"  # of all revisions of one: service account, policy
     GATEWAY = "gateway"
     CONTROLLER = "controller"

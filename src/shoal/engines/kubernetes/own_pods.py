@@ -7,7 +7,8 @@ from typing import Any
 
 from shoal.core.observed import Phase
 from shoal.engines.kubernetes.names import Role, role_of
-from shoal.engines.kubernetes.read import ON_ITS_WAY, condition, epoch_s, phase_of
+from shoal.engines.kubernetes.read import ON_ITS_WAY, condition, phase_of
+from shoal.engines.kubernetes.times import epoch_s
 from shoal.engines.kubernetes.warnings import NONE, Warnings
 
 _PROXIED_S = 2.0  # from a pod's readiness until the proxies of all nodes have learned of it

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from shoal.core.observed import AgentObserved, JobRun, Phase, Replica
+from shoal.core.observed import AgentObserved, CountOwner, JobRun, Phase, Replica
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api.kinds import JOB, STATEFUL_SET
 from shoal.engines.kubernetes.api.refusals import remedy_for
 from shoal.engines.kubernetes.names import Role, labels_of, role_of
+from shoal.engines.kubernetes.ownership import aims_at, read_autoscaler, read_owner
 from shoal.engines.kubernetes.render_pod import CONTAINER
-from shoal.engines.kubernetes.stateful import ORDINALS, ordinal_of, read_ordinals
+from shoal.engines.kubernetes.stateful import ORDINALS, Ordinals, ordinal_of, read_ordinals
+from shoal.engines.kubernetes.times import epoch_s
 from shoal.engines.kubernetes.warnings import NONE, Warnings
 
 Object = Mapping[str, Any]
@@ -36,13 +37,15 @@ _BAD_WAITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The objects of one agent, and what events tell. `mask` takes secrets out of what replicas wrote."""
+    """The objects of one agent, the autoscalers that aim at it, whoever made them, and what events tell. `mask` takes
+    secrets out of what replicas wrote."""
 
     deployments: Sequence[Object] = ()
     stateful_sets: Sequence[Object] = ()
     templates: Sequence[Object] = ()
     jobs: Sequence[Object] = ()
     pods: Sequence[Object] = ()
+    autoscalers: Sequence[Object] = ()
     warnings: Warnings = field(default_factory=dict[tuple[str, str], str])
     mask: Callable[[str], str] = str
 
@@ -68,7 +71,23 @@ def read_agent(agent: str, parts: Parts) -> AgentObserved:
         dict(sorted(counts.items())),
         tuple(sorted(replicas, key=lambda r: (r.created_at, r.id))),
         tuple(sorted(runs, key=lambda run: (run.started_at or 0.0, run.run_id))),
+        _owners(parts, ordinals),
+        read_autoscaler(parts.autoscalers),
     )
+
+
+def _owners(parts: Parts, ordinals: Sequence[Ordinals]) -> dict[str, CountOwner]:
+    """By revision, who else than Shoal has its count; of a stateful agent there is one object, so all are his."""
+    found: dict[str, CountOwner] = {}
+    for item in parts.deployments:
+        owner = read_owner(item, [each for each in parts.autoscalers if aims_at(each, item, "Deployment")])
+        if owner is not None:
+            found[labels_of(item)[names.REVISION]] = owner
+    for item, those in zip(parts.stateful_sets, ordinals, strict=True):
+        owner = read_owner(item, [each for each in parts.autoscalers if aims_at(each, item, "StatefulSet")])
+        if owner is not None:
+            found |= dict.fromkeys(those.counts, owner)
+    return found
 
 
 def last_words(pod: Object) -> list[str]:
@@ -83,11 +102,6 @@ def replica_id(pod: Object) -> str:
     """The same as SHOAL_REPLICA in its container."""
     metadata = pod["metadata"]
     return f"{metadata['name']}.{metadata['uid']}" if role_of(pod) == Role.STATEFUL else metadata["name"]
-
-
-def epoch_s(text: str | None) -> float | None:
-    """Kubernetes' times as epoch seconds."""
-    return datetime.fromisoformat(text).timestamp() if text else None
 
 
 def condition(item: Object, kind: str) -> Mapping[str, Any]:

@@ -104,6 +104,11 @@ def _deployment(fleet: str, action: EnsureRevision, pod: Object) -> Object:
     }
 
 
+def render_count(name: str, count: int) -> Object:
+    """Of a Deployment that is there: nothing but how many replicas it has."""
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}
+
+
 def render_stateful(
     fleet: str, agent: str, template: Object, ordinals: Ordinals, claims: Sequence[Object] | None = None
 ) -> Object:

@@ -41,6 +41,11 @@ _RULES: Sequence[Mapping[str, Sequence[str]]] = (
         "resources": ["deployments", "statefulsets"],
         "verbs": ["get", "list", "watch", "create", "patch", "delete"],
     },
+    {
+        "apiGroups": ["autoscaling"],
+        "resources": ["horizontalpodautoscalers"],
+        "verbs": ["list", "watch", "create", "patch", "delete"],
+    },
     {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "watch", "create", "delete"]},
     {
         "apiGroups": [""],

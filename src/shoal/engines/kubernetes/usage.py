@@ -10,7 +10,8 @@ from shoal.core.signals import Usage
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import POD_METRICS
-from shoal.engines.kubernetes.read import epoch_s, replica_id
+from shoal.engines.kubernetes.read import replica_id
+from shoal.engines.kubernetes.times import epoch_s
 from shoal.errors import EngineUnavailable
 
 _SCALES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from shoal.core.action import EnsureRevision, RunJob, Scale
-from shoal.core.observed import AgentObserved, JobRun, Phase, Replica, life_id
+from shoal.core.action import Autoscale, EnsureRevision, RunJob, Scale
+from shoal.core.observed import AgentObserved, Autoscaler, CountOwner, JobRun, Phase, Replica, life_id
 from shoal.engines.memory.behaviour import Behaviour, Behaviours, backoff_s, behaviour_for
 from shoal.engines.memory.timeline import Timeline
 from shoal.errors import EngineError
@@ -36,6 +36,8 @@ class MemoryAgent:
         self._address = address
         self._touched = touched
         self._counts: dict[str, int] = {}
+        self._owners: dict[str, CountOwner] = {}
+        self._autoscaler: Autoscaler | None = None
         self._lives: dict[str, _Life] = {}
         self._runs: dict[str, JobRun] = {}
         self._jobs: dict[str, RunJob] = {}
@@ -53,7 +55,9 @@ class MemoryAgent:
         """What is observed of it."""
         if self._view is None:
             replicas = tuple(life.value for life in self._lives.values())
-            self._view = AgentObserved(self.name, dict(self._counts), replicas, tuple(self._runs.values()))
+            runs = tuple(self._runs.values())
+            owners = dict(self._owners)
+            self._view = AgentObserved(self.name, dict(self._counts), replicas, runs, owners, self._autoscaler)
         return self._view
 
     def ensure(self, action: EnsureRevision) -> None:
@@ -68,7 +72,7 @@ class MemoryAgent:
         """Stops the victims, then brings the revision to the count. Raises EngineError for an unknown revision."""
         if action.revision not in self._counts:
             raise EngineError(f"agents.{self.name}: revision {action.revision} is not known; ensure it first")
-        if self._counts[action.revision] != action.count:
+        if self._owners.pop(action.revision, None) is not None or self._counts[action.revision] != action.count:
             self._counts[action.revision] = action.count
             self._touch()
         for victim in action.victims:
@@ -81,6 +85,22 @@ class MemoryAgent:
         for _ in range(action.count - len(living)):
             self._make(action.revision)
 
+    def set_count(self, revision: str, count: int, owner: CountOwner | None) -> None:
+        """As Scale does, but that Shoal did not."""
+        self.scale(Scale(self.name, revision, count))
+        if owner is not None:
+            self._owners[revision] = owner
+            self._touch()
+
+    def autoscale(self, action: Autoscale) -> None:
+        """Hands the count over, or takes it back; who sets it then is the test."""
+        owner = CountOwner(f"the autoscaler of {self.name}", lasting=True)
+        autoscaler = Autoscaler(action.revision, owner) if action.revision is not None else None
+        before = self._autoscaler
+        if (before and before.revision) != (autoscaler and autoscaler.revision):
+            self._autoscaler = autoscaler
+            self._touch()
+
     def remove(self, revision: str | None) -> None:
         """Stops and forgets the revision, or all of the agent."""
         for life in list(self._lives.values()):
@@ -89,9 +109,10 @@ class MemoryAgent:
         for known in [revision] if revision is not None else list(self.revisions):
             if self.revisions.pop(known, None) is not None:
                 del self._counts[known]
+                self._owners.pop(known, None)
                 self._touch()
         if revision is None and not self.removed:
-            self.removed = True
+            self.removed, self._autoscaler = True, None
             self._runs.clear()
             self._jobs.clear()
             self._run_ids.clear()

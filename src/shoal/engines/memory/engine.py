@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from shoal.core.action import Action, ActionFailure
-from shoal.core.observed import AgentObserved, Observed
+from shoal.core.action import Action, ActionFailure, Autoscale
+from shoal.core.observed import AgentObserved, CountOwner, Observed
 from shoal.core.signals import Usage
 from shoal.engines.dispatch import carry_out
 from shoal.engines.memory.agent import MemoryAgent
@@ -31,9 +31,9 @@ CAPABILITIES = Capabilities(
 class MemoryEngine:
     """A fake engine. `clock` gives epoch seconds; nothing happens between two looks at it.
 
-    What a test sets: `behave` (how replicas and jobs go), `crash`, `set_ready`, `lose`, `finish_run`, `fail_next` (an
-    action's failure), `unavailable`, `incomplete`, `reachable`, `mend`, `put_log`, `put_usage`; `acted` holds every
-    action that was asked.
+    What a test sets: `behave` (how replicas and jobs go), `crash`, `set_ready`, `lose`, `set_count`, `finish_run`,
+    `fail_next` (an action's failure), `unavailable`, `incomplete`, `reachable`, `mend`, `put_log`, `put_usage`; `acted`
+    holds every action that was asked.
     """
 
     def __init__(self, clock: Callable[[], float], *, behaviour: Behaviours | None = None) -> None:
@@ -78,7 +78,10 @@ class MemoryEngine:
             self.acted.append(action)
             try:
                 self._refuse(action)
-                carry_out(action, self._agents, self._agent)
+                if isinstance(action, Autoscale):
+                    self._agent(action.agent).autoscale(action)
+                else:
+                    carry_out(action, self._agents, self._agent)
             except EngineError as error:
                 failures.append(ActionFailure(action, str(error)))
         return tuple(failures)
@@ -149,6 +152,11 @@ class MemoryEngine:
     def lose(self, replica: str) -> None:
         """The replica is gone at once, with its node; another takes its place. Raises NotFound."""
         self._holder(replica).lose(replica)
+
+    def set_count(self, agent: str, revision: str, count: int, owner: CountOwner | None) -> None:
+        """Somebody else than Shoal sets it; `None`: the autoscaler to which it was handed over."""
+        self._timeline.advance()
+        self._agents[agent].set_count(revision, count, owner)
 
     def finish_run(self, agent: str, run_id: str, exit_code: int = 0, reason: str = "") -> None:
         """Ends the attempt of the run that goes on."""

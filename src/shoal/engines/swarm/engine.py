@@ -16,11 +16,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
-from shoal.core.action import Action, ActionFailure, EnsureRevision, Remove, RunJob, Scale
+from shoal.core.action import Action, ActionFailure, Autoscale, EnsureRevision, Remove, RunJob, Scale
 from shoal.core.observed import AgentObserved, Observed, Phase
 from shoal.core.signals import Usage
 from shoal.engines.dispatch import act_side_by_side
-from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
+from shoal.engines.protocol import Capabilities, Command, LogLine, no_autoscaler, not_running
 from shoal.engines.swarm import names
 from shoal.engines.swarm.capabilities import CAPABILITIES
 from shoal.engines.swarm.docker import Docker, DockerError
@@ -185,6 +185,8 @@ class SwarmEngine:
                 await self._ensure(action)
             case Scale():
                 await self._scale(action)
+            case Autoscale():
+                raise no_autoscaler(action.agent)
             case RunJob():
                 await self._run(action)
             case Remove():

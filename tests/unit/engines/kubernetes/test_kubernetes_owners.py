@@ -1,0 +1,198 @@
+"""The autoscaler that is rendered, as values; and who has a count, from what the API server notes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_kubernetes_acts import Cluster, on
+
+from shoal.core.action import Autoscale, Scale
+from shoal.core.observed import Autoscaler, CountOwner
+from shoal.engines.kubernetes.api.kinds import AUTOSCALER, DEPLOYMENT
+from shoal.engines.kubernetes.engine import KubernetesEngine
+from shoal.engines.kubernetes.names import Role, fleet_labels
+from shoal.engines.kubernetes.ownership import read_autoscaler, read_owner
+from shoal.engines.kubernetes.read import Parts, read_agent
+from shoal.engines.kubernetes.render_autoscaler import render_autoscaler
+from shoal.spec.scaling import Scale as Rules
+
+Object = dict[str, Any]
+
+
+def rendered(**scale: Any) -> Object:
+    rules = Rules.model_validate({"min": 2, "max": 8, "target": {"cpu": "70%"}, **scale})
+    return render_autoscaler("shop", "web", "r1", rules, ("Deployment", "web-r1"))
+
+
+def percent(resource: str, value: int) -> Object:
+    target = {"type": "Utilization", "averageUtilization": value}
+    return {
+        "type": "ContainerResource",
+        "containerResource": {"name": resource, "container": "agent", "target": target},
+    }
+
+
+def test_bounds_and_targets() -> None:
+    """Of the agent's own container; without a behaviour of its own the cluster's, which is Shoal's too."""
+    made = rendered(target={"cpu": "70%", "memory": "80%"})
+    assert (made["apiVersion"], made["kind"]) == ("autoscaling/v2", "HorizontalPodAutoscaler")
+    assert made["metadata"]["labels"] == fleet_labels("shop", Role.AUTOSCALER, agent="web", revision="r1")
+    assert made["spec"] == {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web-r1"},
+        "minReplicas": 2,
+        "maxReplicas": 8,
+        "metrics": [percent("cpu", 70), percent("memory", 80)],
+    }
+
+
+def test_behaviour() -> None:
+    """The direction that the file says something of, in whole seconds."""
+    behavior = {
+        "scale_up": {
+            "stabilization_window": "2.5s",
+            "select_policy": "min",
+            "policies": [
+                {"type": "pods", "value": 2, "period": "1m"},
+                {"type": "percent", "value": 50, "period": "500ms"},
+            ],
+        }
+    }
+    assert rendered(behavior=behavior)["spec"]["behavior"] == {
+        "scaleUp": {
+            "selectPolicy": "Min",
+            "stabilizationWindowSeconds": 3,
+            "policies": [
+                {"type": "Pods", "value": 2, "periodSeconds": 60},
+                {"type": "Percent", "value": 50, "periodSeconds": 1},
+            ],
+        }
+    }
+    assert rendered(behavior={"scale_down": {"select_policy": "disabled"}})["spec"]["behavior"] == {
+        "scaleDown": {"selectPolicy": "Disabled"}
+    }
+
+
+def deployment(*managers: str, replicas: int = 2) -> Object:
+    fields = {"f:spec": {"f:replicas": {}}}
+    noted = [{"manager": manager, "fieldsV1": fields} for manager in managers]
+    noted.append({"manager": "helm", "fieldsV1": {"f:metadata": {"f:labels": {}}}})
+    labels = fleet_labels("shop", Role.REVISION, agent="web", revision="r1")
+    return {"metadata": {"name": "web-r1", "labels": labels, "managedFields": noted}, "spec": {"replicas": replicas}}
+
+
+def autoscaler(name: str, *, ours: bool = False, **status: str) -> Object:
+    labels = fleet_labels("shop", Role.AUTOSCALER, agent="web", revision="r1") if ours else {}
+    spec = {"scaleTargetRef": {"kind": "Deployment", "name": "web-r1"}}
+    condition = {"type": "ScalingActive", "status": "False", "message": "no metrics", **status}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+        "status": {"conditions": [condition] if status else []},
+    }
+
+
+@pytest.mark.parametrize(
+    ("managers", "owner"),
+    [
+        ((), None),
+        (("shoal",), None),
+        (("kubectl",), CountOwner("kubectl")),
+        (("kubectl", "shoal"), None),  # Shoal set the same
+        (("kube-controller-manager",), None),  # an autoscaler that is gone
+    ],
+)
+def test_who_set_it_last(managers: tuple[str, ...], owner: CountOwner | None) -> None:
+    """Who has other fields does not matter."""
+    assert read_owner(deployment(*managers), []) == owner
+
+
+def test_an_autoscaler_goes_before_who_set_it_last() -> None:
+    """One of somebody else's before ours; none of them at zero, where they do nothing."""
+    ours, theirs = autoscaler("web", ours=True), autoscaler("theirs")
+    assert read_owner(deployment("kubectl"), [ours]) is None
+    assert read_owner(deployment("shoal"), [ours, theirs]) == CountOwner("HPA theirs", lasting=True)
+    assert read_owner(deployment("kubectl", replicas=0), [ours, theirs]) == CountOwner("kubectl")
+
+
+def test_who_made_an_autoscaler_is_named() -> None:
+    """As KEDA makes one from what people write."""
+    made = autoscaler("keda-hpa-web")
+    made["metadata"]["ownerReferences"] = [{"kind": "ScaledObject", "name": "web", "controller": True}]
+    owner = read_owner(deployment("shoal"), [made])
+    assert owner == CountOwner("ScaledObject web (by its HPA)", lasting=True)
+
+
+def test_an_autoscaler_that_cant_tell_says_why() -> None:
+    """In the words of its condition; doing nothing at zero is no trouble."""
+    failed = read_autoscaler([autoscaler("web", ours=True, reason="FailedGetContainerResourceMetric")])
+    assert failed == Autoscaler(
+        "r1", CountOwner("HPA web (autoscaling/v2)", True, "FailedGetContainerResourceMetric: no metrics")
+    )
+    resting = read_autoscaler([autoscaler("web", ours=True, reason="ScalingDisabled")])
+    assert resting is not None and resting.owner.trouble == ""
+
+
+def test_an_agent_with_its_owners() -> None:
+    """One that aims elsewhere is nobody's concern."""
+    elsewhere = autoscaler("other")
+    elsewhere["spec"]["scaleTargetRef"]["name"] = "web-r2"
+    found = read_agent("web", Parts(deployments=[deployment("kubectl")], autoscalers=[elsewhere]))
+    assert (found.owners, found.autoscaler) == ({"r1": CountOwner("kubectl")}, None)
+
+
+async def test_what_is_not_ours_is_not_taken() -> None:
+    """An autoscaler of the agent's name that aims at something else."""
+    cluster = Cluster()
+    await cluster.add(DEPLOYMENT, "web-r1", Role.REVISION, spec={"replicas": 2})
+    theirs: Object = autoscaler("web") | {"kind": AUTOSCALER.name, "apiVersion": AUTOSCALER.api_version}
+    theirs["spec"]["scaleTargetRef"]["name"] = "other"
+    await cluster.create(AUTOSCALER, theirs)
+
+    async def act(engine: KubernetesEngine) -> None:
+        (failure,) = await engine.act([Autoscale("web", "r1", Rules())])
+        assert "the HorizontalPodAutoscaler web in f is not ours" in failure.reason
+        assert await engine.act([Autoscale("web")]) == ()
+
+    await on(cluster, act)
+    assert "web" in cluster.of(AUTOSCALER)
+
+
+async def test_an_autoscaler_that_comes_aims_and_goes() -> None:
+    """Each is a look at the agent that it concerns."""
+    cluster = Cluster()
+    await cluster.add(DEPLOYMENT, "web-r1", Role.REVISION, spec={"replicas": 2})
+
+    async def act(engine: KubernetesEngine) -> None:
+        inventory = engine._inventory  # pyright: ignore[reportPrivateUsage]
+        made: Object = autoscaler("theirs") | {"kind": AUTOSCALER.name, "apiVersion": AUTOSCALER.api_version}
+        inventory.put(AUTOSCALER, await cluster.create(AUTOSCALER, made))
+        assert (await engine.observe()).agents["web"].owners == {"r1": CountOwner("HPA theirs", lasting=True)}
+        for name, owned in (("other", False), ("web-r1", True)):
+            aimed = await cluster.get(AUTOSCALER, "theirs")
+            aimed["spec"]["scaleTargetRef"]["name"] = name
+            inventory.put(AUTOSCALER, await cluster.replace(AUTOSCALER, aimed))
+            assert bool((await engine.observe()).agents["web"].owners) is owned
+        inventory.drop(AUTOSCALER, "theirs")
+        assert (await engine.observe()).agents["web"].owners == {}
+
+    await on(cluster, act)
+
+
+async def test_a_count_that_is_taken_is_applied_though_it_is_the_same() -> None:
+    """By which the API server notes it as Shoal's; one that is Shoal's and right is not written."""
+    cluster = Cluster()
+    await cluster.add(DEPLOYMENT, "web-r1", Role.REVISION, spec={"replicas": 2})
+
+    async def act(engine: KubernetesEngine) -> None:
+        version = cluster.of(DEPLOYMENT)["web-r1"]["metadata"]["resourceVersion"]
+        assert await engine.act([Scale("web", "r1", 2)]) == ()
+        assert cluster.of(DEPLOYMENT)["web-r1"]["metadata"]["resourceVersion"] == version
+        item = await cluster.get(DEPLOYMENT, "web-r1")
+        item["metadata"]["managedFields"] = deployment("kubectl")["metadata"]["managedFields"]
+        written = await cluster.replace(DEPLOYMENT, item)
+        engine._inventory.put(DEPLOYMENT, written)  # pyright: ignore[reportPrivateUsage]
+        assert await engine.act([Scale("web", "r1", 2)]) == ()
+        assert cluster.of(DEPLOYMENT)["web-r1"]["metadata"]["resourceVersion"] != written["metadata"]["resourceVersion"]
+
+    await on(cluster, act)
