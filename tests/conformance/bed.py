@@ -113,10 +113,10 @@ class FleetBed(ABC):
         assert exit_code == 0, said
         return said
 
-    async def until(self, holds: Callable[[StatusView], bool], what: str) -> StatusView:
+    async def until(self, holds: Callable[[StatusView], bool], what: str, within_s: float = DEADLINE_S) -> StatusView:
         """Waits for a condition of the status; a time-out shows the last one."""
         status: StatusView | None = None
-        end = time.monotonic() + DEADLINE_S
+        end = time.monotonic() + within_s
         while time.monotonic() < end:
             try:
                 status = await self.api.status()
