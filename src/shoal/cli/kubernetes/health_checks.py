@@ -3,38 +3,68 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shoal import __version__
 from shoal.cli.findings import Finding
 from shoal.cli.kubernetes.place import KubernetesPlace
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
-from shoal.engines.kubernetes.api.kinds import NAMESPACE, POD_METRICS, STORAGE_CLASS
+from shoal.engines.kubernetes.api.kinds import (
+    CLAIM,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    JOB,
+    LEASE,
+    NAMESPACE,
+    NETWORK_POLICY,
+    POD_METRICS,
+    ROLE,
+    ROLE_BINDING,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    STATEFUL_SET,
+    STORAGE_CLASS,
+)
 from shoal.engines.kubernetes.install import OLDEST
 from shoal.engines.kubernetes.names import FLEET, labels_of
+from shoal.engines.kubernetes.render_own import CONTROLLERS_RULES
 from shoal.errors import EngineError, ShoalError
 from shoal.spec.model import Fleet
 from shoal.spec.volumes import is_host_path
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
-# What `up` does itself, and what reading takes: verb, group, resource, and what is missing without it.
-_RIGHTS: Sequence[tuple[str, str, str]] = (
-    ("create", "apps", "deployments"),
-    ("patch", "apps", "deployments"),
-    ("create", "", "secrets"),
-    ("get", "", "secrets"),
-    ("create", "", "configmaps"),
-    ("update", "", "configmaps"),
-    ("create", "", "services"),
-    ("create", "", "serviceaccounts"),
-    ("create", "rbac.authorization.k8s.io", "roles"),
-    ("create", "rbac.authorization.k8s.io", "rolebindings"),
-    ("create", "networking.k8s.io", "networkpolicies"),
-    ("create", "policy", "poddisruptionbudgets"),
-    ("get", "", "services/proxy"),
-    ("create", "", "services/proxy"),
-)
+Right = tuple[str, str, str]  # verb, group, resource
+
+_INSTALLED = (
+    DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, ROLE, ROLE_BINDING, NETWORK_POLICY, DISRUPTION_BUDGET,
+)  # fmt: skip
+# By what they are for, and what is not to be had without.
+_RIGHTS: Mapping[str, tuple[str, Sequence[Right]]] = {
+    "rights": (
+        "`shoal up` needs them",
+        (
+            *((verb, kind.group, kind.plural) for kind in _INSTALLED for verb in ("get", "list", "create", "patch")),
+            *(("delete", kind.group, kind.plural) for kind in (NETWORK_POLICY,)),
+            *((verb, "", "secrets") for verb in ("get", "list", "create", "patch")),
+            *((verb, "", "configmaps") for verb in ("get", "create", "update")),
+            ("list", "", "pods"),
+        ),
+    ),
+    "rights_to_look": (
+        "`status`, `logs`, `explain` and all else that asks the controller need them",
+        (("get", "", "services/proxy"), ("create", "", "services/proxy"), ("get", "", "secrets")),
+    ),
+    "rights_to_end": (
+        "`shoal down` needs them",
+        tuple(
+            ("delete", kind.group, kind.plural)
+            for kind in (*_INSTALLED, STATEFUL_SET, JOB, CONFIG_MAP, SECRET, LEASE, CLAIM)
+        ),
+    ),
+}
 
 
 async def check_kubernetes(place: KubernetesPlace, fleet: Fleet) -> list[Finding]:
@@ -45,7 +75,8 @@ async def check_kubernetes(place: KubernetesPlace, fleet: Fleet) -> list[Finding
             if found[-1].result != "failure":
                 found += [
                     await _check_namespace(kubernetes, place.fleet),
-                    await _check_rights(kubernetes),
+                    *[await _check_rights(kubernetes, name) for name in _RIGHTS],
+                    await _check_grants(kubernetes),
                     await _check_metrics(kubernetes, fleet),
                     await _check_storage(kubernetes, fleet),
                 ]
@@ -65,7 +96,14 @@ async def _check_version(kubernetes: Kubernetes) -> Finding:
 
 async def _check_namespace(kubernetes: Kubernetes, fleet: str) -> Finding:
     name = kubernetes.namespace
-    there = await kubernetes.find(NAMESPACE, name)
+    try:
+        there = await kubernetes.find(NAMESPACE, name)
+    except KubernetesError as error:
+        if error.status != 403:
+            raise
+        return Finding(
+            "namespace", "note", f"you may not look whether {name} is there", "`shoal up` takes it that it is"
+        )
     if there is None:
         if await _may(kubernetes, "create", "", "namespaces"):
             return Finding("namespace", "ok", f"{name} is not there yet; `shoal up` makes it")
@@ -78,17 +116,41 @@ async def _check_namespace(kubernetes: Kubernetes, fleet: str) -> Finding:
     return Finding("namespace", "ok", f"{name} is there")
 
 
-async def _check_rights(kubernetes: Kubernetes) -> Finding:
-    allowed = await asyncio.gather(*(_may(kubernetes, *right) for right in _RIGHTS))
-    missing = [
+async def _check_rights(kubernetes: Kubernetes, name: str) -> Finding:
+    """Those that all of one purpose take."""
+    purpose, rights = _RIGHTS[name]
+    missing = await _missing(kubernetes, rights)
+    if missing:
+        remedy = f"let a Role in {kubernetes.namespace} with these be bound to you: {purpose}"
+        return Finding(name, "failure", f"you may not {', '.join(missing)}", remedy)
+    return Finding(name, "ok", f"all that is needed in {kubernetes.namespace}")
+
+
+async def _check_grants(kubernetes: Kubernetes) -> Finding:
+    """Kubernetes lets nobody give a Role, such as the controller's, rights that he does not have himself."""
+    if await _may(kubernetes, "escalate", ROLE.group, ROLE.plural):
+        return Finding("rights_to_grant", "ok", "you may give the controller its Role")
+    rights = [
+        (verb, group, resource)
+        for rule in CONTROLLERS_RULES
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    ]
+    missing = await _missing(kubernetes, rights)
+    if missing:
+        remedy = "let who has them run `shoal up` the first time: the controller's Role has them, and you can't give it"
+        return Finding("rights_to_grant", "failure", f"you may not {', '.join(missing)}", remedy)
+    return Finding("rights_to_grant", "ok", "you may give the controller its Role")
+
+
+async def _missing(kubernetes: Kubernetes, rights: Sequence[Right]) -> list[str]:
+    allowed = await asyncio.gather(*(_may(kubernetes, *right) for right in rights))
+    return [
         f"{verb} {resource}{f'.{group}' if group else ''}"
-        for (verb, group, resource), may in zip(_RIGHTS, allowed, strict=True)
+        for (verb, group, resource), may in zip(rights, allowed, strict=True)
         if not may
     ]
-    if missing:
-        remedy = f"let a Role in {kubernetes.namespace} with these be bound to you: `shoal up` needs them"
-        return Finding("rights", "failure", f"you may not {', '.join(missing)}", remedy)
-    return Finding("rights", "ok", f"all that `shoal up` needs in {kubernetes.namespace}")
 
 
 async def _may(kubernetes: Kubernetes, verb: str, group: str, resource: str) -> bool:

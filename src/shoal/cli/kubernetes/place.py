@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal.cli.cluster import Without, read_logs, tell
 from shoal.cli.contexts import FleetContext, load_context, remove_context, save_context
@@ -202,7 +202,7 @@ class KubernetesPlace:
         from shoal.core.observed import Phase
         from shoal.engines.kubernetes import names
         from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD
-        from shoal.engines.kubernetes.read import condition, last_words, phase_of
+        from shoal.engines.kubernetes.read import ON_ITS_WAY, last_words, phase_of, why_refused
 
         ours = {names.FLEET: self.fleet, names.ROLE: names.Role.CONTROLLER.value}
         try:
@@ -211,11 +211,11 @@ class KubernetesPlace:
                 deployments, _ = await kubernetes.list(DEPLOYMENT, ours)
                 told = [phase_of(pod) for pod in pods]
                 if not any(phase is Phase.RUNNING for phase, _ in told):
-                    failure: Mapping[str, Any] = condition(deployments[0], "ReplicaFailure") if deployments else {}
-                    why = next((reason for _, reason in told if reason), "") or str(failure.get("message", ""))
+                    refused = why_refused(deployments[0]) if deployments else ""
+                    why = next((reason for _, reason in told if reason), "") or refused
                     words = [word for pod in pods for word in last_words(pod)]
                     said = "".join(f"\n  {word}" for word in words[-10:])
-                    return f"Its pods do not run: {why or 'they are on their way'}{said}", bool(why)
+                    return f"Its pods do not run: {why or 'they are on their way'}{said}", why not in ("", ON_ITS_WAY)
         except EngineError as error:
             return str(error), False
         return "Its pods run.", False

@@ -85,7 +85,12 @@ async def check_version(kubernetes: Kubernetes) -> None:
 
 async def make_namespace(kubernetes: Kubernetes, fleet: str) -> None:
     """Unless it is there. Raises EngineError where it is on its way out."""
-    there = await kubernetes.find(NAMESPACE, kubernetes.namespace)
+    try:
+        there = await kubernetes.find(NAMESPACE, kubernetes.namespace)
+    except KubernetesError as error:
+        if error.status == 403:
+            return  # it was made for who may not look at it: what is missing else is told by what comes next
+        raise
     if there is None:
         await kubernetes.create(NAMESPACE, render_namespace(fleet, kubernetes.namespace))
     elif there["metadata"].get("deletionTimestamp"):

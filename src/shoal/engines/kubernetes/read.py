@@ -244,17 +244,24 @@ def _memory_limit(pod: Object) -> str:
     return f"limit {limit} (resources.memory)"
 
 
+def why_refused(deployment: Object) -> str:
+    """Why its pods can't be made, and what to do; empty where they can."""
+    failure = condition(deployment, "ReplicaFailure")
+    if failure.get("status") != "True":
+        return ""
+    said = str(failure.get("message") or failure.get("reason") or "its pods can't be made")
+    remedy = remedy_for(said)
+    return f"{said} ({remedy})" if remedy else said
+
+
 def _not_made(agent: str, item: Object, replicas: Sequence[Replica], warnings: Warnings) -> list[Replica]:
     """Replicas that Kubernetes can't even make a pod of, with what it says: of a Deployment as a condition, of a
     StatefulSet in an event."""
     name = item["metadata"]["name"]
-    failure = condition(item, "ReplicaFailure")
-    if failure.get("status") == "True":
+    reason = why_refused(item)
+    if reason:
         revision = labels_of(item)[names.REVISION]
         there = sum(each.revision == revision and each.phase is not Phase.STOPPING for each in replicas)
-        said = str(failure.get("message") or failure.get("reason") or "its pods can't be made")
-        remedy = remedy_for(said)
-        reason = f"{said} ({remedy})" if remedy else said
     elif ORDINALS in _annotations(item) and (STATEFUL_SET.name, name) in warnings:
         revision = labels_of(item["spec"]["template"])[names.REVISION]
         there = sum(each.ordinal is not None for each in replicas)

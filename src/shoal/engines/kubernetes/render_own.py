@@ -35,7 +35,7 @@ _GATEWAY_LEAVES_S = 3  # until the cluster's proxies have learned that it goes
 _GATEWAY_GRACE_S = 15
 _ANY = {"app.kubernetes.io/managed-by": "shoal"}
 
-_RULES: Sequence[Mapping[str, Sequence[str]]] = (
+CONTROLLERS_RULES: Sequence[Mapping[str, Sequence[str]]] = (
     {
         "apiGroups": ["apps"],
         "resources": ["deployments", "statefulsets"],
@@ -103,7 +103,7 @@ def render_accounts(own: Own) -> list[Object]:
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "Role",
             "metadata": {"name": CONTROLLER, "labels": labels},
-            "rules": [dict(rule) for rule in _RULES],
+            "rules": [dict(rule) for rule in CONTROLLERS_RULES],
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -144,6 +144,11 @@ async def test_a_right_that_is_missing_is_told() -> None:
         ('namespaces "shop" not found', "`shoal up` makes it"),
         ("unable to create new content in namespace shop because it is being terminated", "wait until it is gone"),
         ('admission webhook "x" denied the request: no', "an admission controller"),
+        ("ValidatingAdmissionPolicy 'x' with binding 'y' denied request: no", "an admission controller"),
+        (
+            'user "x" is attempting to grant RBAC permissions not currently held:\n{}',
+            "let who has these run `shoal up`",
+        ),
     ],
 )
 def test_refusals_have_a_way_out(said: str, remedy: str) -> None:

@@ -35,9 +35,12 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     (r"exceeded quota", "`kubectl describe quota` shows what is used; ask for less, or let the quota be raised"),
     (r"violates PodSecurity", "ask for less in the file (`user`, `cap_add`, `volumes` that name a path of the host), "
      "or let the namespace's label `pod-security.kubernetes.io/enforce` allow it"),
+    (r"attempting to grant RBAC permissions not currently held", "nobody may give the controller rights that he does "
+     "not have: let who has these run `shoal up` the first time"),
     (r"is being terminated", "the namespace is going away: wait until it is gone, or name another one"),
     (r"namespaces .* not found", "the namespace is gone; `shoal up` makes it where you may do that"),
-    (r"admission webhook .* denied", "an admission controller of this cluster refuses it: change what it names, or ask "
+    (r"admission webhook .* denied|AdmissionPolicy .* denied",
+     "an admission controller of this cluster refuses it: change what it names, or ask "
      "who runs it"),
     (r"denied the request|is forbidden: .*(?:maximum|minimum) ", "a policy of this namespace (LimitRange, admission "
      "policy) refuses it: `kubectl describe limitrange` shows the limits"),

@@ -1,0 +1,252 @@
+"""What a cluster refuses, told by the command line: which, why, and what to do; and nothing is half done unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes_namespace import a_namespace
+from kubernetes_rig import FLEET, SERVICE, Rig, a_rig
+
+from shoal.core.action import EnsureRevision, RunJob, Scale
+from shoal.core.observed import AgentObserved, JobRun
+from shoal.core.revision import revision_of, template_of
+from shoal.engines.kubernetes.api import Kind, Kubernetes, KubernetesError
+from shoal.engines.kubernetes.api.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    NAMESPACE,
+    NETWORK_POLICY,
+    ROLE,
+    ROLE_BINDING,
+    SERVICE_ACCOUNT,
+)
+from shoal.spec.model import Fleet
+from tests.kubernetes_cluster import Cluster, ClusterImages
+
+QUOTA = Kind("", "v1", "ResourceQuota", "resourcequotas")
+POLICY = Kind(
+    "admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False
+)
+BINDING = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingAdmissionPolicyBinding",
+    "validatingadmissionpolicybindings",
+    namespaced=False,
+)
+PATIENCE_S = 120.0
+
+
+class Shoal:
+    """The command line in a directory with a file, for one namespace."""
+
+    def __init__(self, directory: Path, cluster: Cluster, kubernetes: Kubernetes, image: str) -> None:
+        self.kubernetes, self.directory, self.image = kubernetes, directory, image
+        self.environ = {**os.environ, **cluster.environ, "SHOAL_HOME": str(directory / "home")}
+        self.context = cluster.context
+
+    async def run(self, *words: str, **options: Any) -> tuple[int, str]:
+        """Its exit code, and all that it says; `options` are the engine's, in the file."""
+        (self.directory / "shoal.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "fleet": FLEET,
+                    "engine": "kubernetes",
+                    "context": options.pop("context", self.context),
+                    "namespace": self.kubernetes.namespace,
+                    "kubernetes": {"image": self.image, **options},
+                    "agents": {"web": {"image": "acme/web:1", "port": 80}},
+                }
+            )
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "shoal.cli", *words, cwd=self.directory, env=self.environ,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        async with asyncio.timeout(PATIENCE_S):
+            said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
+
+    async def refused(self, **options: Any) -> str:
+        """What `up` says."""
+        code, said = await self.run("up", "--detach", "--yes", **options)
+        assert code == 1 and "this is a fault in Shoal" not in said, said
+        return said.partition("error: ")[2]
+
+
+@pytest.fixture
+async def shoal(tmp_path: Path, kubernetes: Cluster, kubernetes_images: ClusterImages) -> AsyncIterator[Shoal]:
+    async with a_namespace() as api:
+        yield Shoal(tmp_path, kubernetes, api, kubernetes_images.shoal)
+
+
+def thing(kind: Kind, name: str, **more: Any) -> dict[str, Any]:
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": name}, **more}
+
+
+async def test_who_has_few_rights(shoal: Shoal) -> None:
+    """Is told which one is missing, and what to do; nothing was made. `doctor` tells all of them at once."""
+    api = shoal.kubernetes
+    await api.create(SERVICE_ACCOUNT, thing(SERVICE_ACCOUNT, "reader"))
+    rules = [
+        {"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get", "list"]},
+    ]
+    await api.create(ROLE, thing(ROLE, "reader", rules=rules))
+    rights = {"apiGroup": ROLE.group, "kind": "Role", "name": "reader"}
+    who = {"kind": "ServiceAccount", "name": "reader", "namespace": api.namespace}
+    await api.create(ROLE_BINDING, thing(ROLE_BINDING, "reader", roleRef=rights, subjects=[who]))
+    path = SERVICE_ACCOUNT.path(api.namespace, "reader", "token")
+    token = await api.request("POST", path, json={"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1"})
+    config = yaml.safe_load(Path(shoal.environ["KUBECONFIG"]).read_text())
+    config["users"] = [{"name": each["name"], "user": {"token": token["status"]["token"]}} for each in config["users"]]
+    mine = shoal.directory / "kubeconfig"
+    mine.write_text(yaml.safe_dump(config))
+    shoal.environ["KUBECONFIG"] = str(mine)
+    said = await shoal.refused()
+    user = f"system:serviceaccount:{api.namespace}:reader"
+    assert f"{user} lacks the right to create secrets" in said and "let a Role with that verb be bound to it" in said
+    assert (await api.list(CONFIG_MAP, {"shoal.dev/fleet": FLEET}))[0] == []
+    code, said = await shoal.run("doctor", "-o", "json")
+    found = {each["check"]: each["found"] for each in json.loads(said)}
+    assert code == 1 and "get deployments.apps, list deployments.apps, create dep" in found["rights"]
+    assert found["rights_to_look"] == "you may not get services/proxy, create services/proxy"
+    assert "delete roles.rbac.authorization.k8s.io" in found["rights_to_end"]
+    assert "list events" in found["rights_to_grant"] and "get secrets" not in found["rights_to_grant"]
+
+
+async def test_a_context_that_is_not_there(shoal: Shoal) -> None:
+    """Is told with those that are."""
+    said = await shoal.refused(context="nowhere")
+    assert "nowhere" in said and shoal.context in said
+
+
+async def test_a_cluster_that_is_not_there(shoal: Shoal) -> None:
+    """Is told with its address; `doctor` says the same, and goes no further."""
+    config = yaml.safe_load(Path(shoal.environ["KUBECONFIG"]).read_text())
+    for each in config["clusters"]:
+        each["cluster"]["server"] = "https://127.0.0.1:9"
+    away = shoal.directory / "kubeconfig"
+    away.write_text(yaml.safe_dump(config))
+    shoal.environ["KUBECONFIG"] = str(away)
+    said = await shoal.refused()
+    assert "https://127.0.0.1:9" in said and "can't be reached" in said and "kubectl get nodes" in said
+    code, said = await shoal.run("doctor")
+    assert code == 1 and "can't be reached" in said
+
+
+async def test_a_namespace_that_is_going_away(shoal: Shoal) -> None:
+    """Is not written to."""
+    api = shoal.kubernetes
+    held = thing(CONFIG_MAP, "held")
+    held["metadata"]["finalizers"] = ["shoal.test/held"]
+    await api.create(CONFIG_MAP, held)
+    await api.delete(NAMESPACE, api.namespace)
+    try:
+        said = await shoal.refused()
+        assert f"the namespace {api.namespace} is being deleted: wait until it is gone, or name another" in said
+    finally:
+        await api.patch(CONFIG_MAP, "held", {"metadata": {"finalizers": None}})
+
+
+async def test_what_admission_refuses(shoal: Shoal) -> None:
+    """In the words of the policy; what was made before is told, and a later `up` goes on from there."""
+    api = shoal.kubernetes
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["deployments"]}
+    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": api.namespace}}}
+    constraints = {"resourceRules": [rule], **here}
+    validations = [{"expression": "false", "message": "nothing is deployed on Sundays"}]
+    policy = thing(POLICY, api.namespace, spec={"matchConstraints": constraints, "validations": validations})
+    binding = thing(BINDING, api.namespace, spec={"policyName": api.namespace, "validationActions": ["Deny"]})
+    await api.create(POLICY, policy)
+    await api.create(BINDING, binding)
+    try:
+        await _until_denied(api)
+        said = await shoal.refused()
+    finally:
+        await api.delete(BINDING, api.namespace)
+        await api.delete(POLICY, api.namespace)
+    assert "nothing is deployed on Sundays" in said and "an admission controller of this cluster" in said
+    assert "objects that Shoal itself needs were made or changed before" in said
+    assert (await api.list(NETWORK_POLICY, {"shoal.dev/fleet": FLEET}))[0] != []
+
+
+async def _until_denied(api: Kubernetes) -> None:
+    """A policy is in force a moment after it was made."""
+    pod = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
+    spec = {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": pod}
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await api.create(DEPLOYMENT, thing(DEPLOYMENT, "probe", spec=spec))
+            except KubernetesError as error:
+                if error.reason != "AlreadyExists":
+                    return
+            await api.delete(DEPLOYMENT, "probe")
+            await asyncio.sleep(0.2)
+
+
+async def test_what_is_of_somebody_else(shoal: Shoal) -> None:
+    """Is left as it is, and told with who made it."""
+    api = shoal.kubernetes
+    theirs = thing(NETWORK_POLICY, "shoal-default", spec={"podSelector": {"matchLabels": {"a": "b"}}})
+    await api.apply(NETWORK_POLICY, theirs, manager="argocd")
+    said = await shoal.refused()
+    assert f"NetworkPolicy shoal-default in {api.namespace} is not ours (made by argocd)" in said
+    assert "give this fleet a namespace of its own" in said
+    assert (await api.get(NETWORK_POLICY, "shoal-default"))["spec"]["podSelector"] == {"matchLabels": {"a": "b"}}
+
+
+async def test_a_controller_that_can_not_be_run(shoal: Shoal) -> None:
+    """Whose image can't be had, or for whose pods there is no quota: `up` says so, and does not wait for ever."""
+    said = await shoal.refused(image="localhost:1/nothing:1")
+    assert "Its pods do not run" in said and "localhost:1/nothing:1" in said and "push the image to a registry" in said
+    await shoal.kubernetes.create(QUOTA, thing(QUOTA, "none", spec={"hard": {"pods": "0"}}))
+    await shoal.kubernetes.delete(DEPLOYMENT, "shoal-controller", wait=True)
+    said = await shoal.refused()
+    assert "Its pods do not run" in said and "exceeded quota: none" in said and "kubectl describe quota" in said
+
+
+@pytest.fixture
+async def rig(kubernetes_images: ClusterImages) -> AsyncIterator[Rig]:
+    async with a_rig(kubernetes_images.agents) as rig:
+        yield rig
+
+
+async def test_a_secret_that_is_gone(rig: Rig) -> None:
+    """What only an event tells: the volume that can't be mounted, and of which Secret."""
+    document = {"fleet": FLEET, "agents": {"web": {"image": rig.image, **SERVICE, "secrets": ["TOKEN"]}}}
+    template = template_of(Fleet.model_validate(document), "web", {"TOKEN": "ab" * 32})
+    web = EnsureRevision("web", revision_of(template), template, {})
+    await rig.act(web, Scale("web", web.revision, 1))
+    reason = await rig.until("web", lambda agent: _reason(agent, "FailedMount"))
+    assert 'secret "token-' in reason and "not found (`shoal up` puts it back)" in reason
+
+
+async def test_pods_that_a_quota_refuses(rig: Rig) -> None:
+    """Of a Deployment, a StatefulSet and a Job alike."""
+    await rig.kubernetes.create(QUOTA, thing(QUOTA, "none", spec={"hard": {"pods": "0"}}))
+    web = rig.ensure("web", SERVICE)
+    stock = rig.ensure("stock", {**SERVICE, "stateful": True})
+    night = rig.ensure("night", {"command": ["true"], "schedule": "0 0 1 1 *"})
+    await rig.act(web, stock, night, Scale("web", web.revision, 1), Scale("stock", stock.revision, 1))
+    await rig.act(RunJob("night", night.revision, "night-1"))
+    for agent in ("web", "stock"):
+        assert "kubectl describe quota" in await rig.until(agent, lambda agent: _reason(agent, "exceeded quota: none"))
+    run = await rig.until("night", _refused_run)
+    assert "kubectl describe quota" in run.reason
+
+
+def _reason(agent: AgentObserved, words: str) -> str | None:
+    return next((each.reason for each in agent.replicas if words in each.reason), None)
+
+
+def _refused_run(agent: AgentObserved) -> JobRun | None:
+    return next((run for run in agent.runs if "exceeded quota: none" in run.reason), None)
