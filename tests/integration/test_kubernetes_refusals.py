@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import yaml
 from kubernetes_namespace import a_namespace
 from kubernetes_rig import FLEET, SERVICE, Rig, a_rig
+from kubernetes_shoal import Shoal
 
 from shoal.core.action import EnsureRevision, RunJob, Scale
 from shoal.core.observed import AgentObserved, JobRun
@@ -43,43 +42,6 @@ BINDING = Kind(
     namespaced=False,
 )
 PATIENCE_S = 120.0
-
-
-class Shoal:
-    """The command line in a directory with a file, for one namespace."""
-
-    def __init__(self, directory: Path, cluster: Cluster, kubernetes: Kubernetes, image: str) -> None:
-        self.kubernetes, self.directory, self.image = kubernetes, directory, image
-        self.environ = {**os.environ, **cluster.environ, "SHOAL_HOME": str(directory / "home")}
-        self.context = cluster.context
-
-    async def run(self, *words: str, **options: Any) -> tuple[int, str]:
-        """Its exit code, and all that it says; `options` are the engine's, in the file."""
-        (self.directory / "shoal.yaml").write_text(
-            yaml.safe_dump(
-                {
-                    "fleet": FLEET,
-                    "engine": "kubernetes",
-                    "context": options.pop("context", self.context),
-                    "namespace": self.kubernetes.namespace,
-                    "kubernetes": {"image": self.image, **options},
-                    "agents": {"web": {"image": "acme/web:1", "port": 80}},
-                }
-            )
-        )
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "shoal.cli", *words, cwd=self.directory, env=self.environ,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        async with asyncio.timeout(PATIENCE_S):
-            said, _ = await process.communicate()
-        return process.returncode or 0, said.decode()
-
-    async def refused(self, **options: Any) -> str:
-        """What `up` says."""
-        code, said = await self.run("up", "--detach", "--yes", **options)
-        assert code == 1 and "this is a fault in Shoal" not in said, said
-        return said.partition("error: ")[2]
 
 
 @pytest.fixture
