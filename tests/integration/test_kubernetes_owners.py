@@ -64,7 +64,10 @@ async def test_who_set_a_count_by_hand_is_seen(rig: Rig) -> None:
     taken = (await rig.engine.observe()).agents["web"]
     assert (taken.counts, taken.owners) == ({web.revision: 2}, {})
     await scale_by_hand(rig, DEPLOYMENT, revision_name("web", web.revision), 0)
-    await rig.until("web", lambda agent: True if agent.owners and agent.counts == {web.revision: 0} else None)
+    nobody = await rig.until("web", lambda agent: agent if agent.counts == {web.revision: 0} else None)
+    assert nobody.owners == {web.revision: CountOwner("somebody")}
+    await rig.act(Scale("web", web.revision, 0))
+    assert (await rig.engine.observe()).agents["web"].owners == {}
 
 
 async def test_a_stateful_agents_count_too(rig: Rig) -> None:

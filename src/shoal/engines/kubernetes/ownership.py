@@ -18,6 +18,7 @@ from shoal.engines.kubernetes.names import Role, labels_of, role_of
 Object = Mapping[str, Any]
 _NONE: Mapping[str, Any] = {}
 _AUTOSCALERS = "kube-controller-manager"  # who sets a count there is the autoscaler's loop
+_NOT_NOTED = "somebody"  # who scales to zero is not noted, nor who scales from there: what Shoal sets always is
 _AT_ZERO = "ScalingDisabled"
 
 
@@ -44,10 +45,11 @@ def read_owner(item: Object, aiming: Sequence[Object]) -> CountOwner | None:
         if not others:
             return None
         return CountOwner(_named(others[0]), lasting=True, trouble=_trouble(others[0]))
-    entries = [each for each in item["metadata"].get("managedFields") or () if _sets_replicas(each)]
-    if not entries or any(each.get("manager") in (MANAGER, _AUTOSCALERS) for each in entries):
+    noted: Sequence[Object] = item["metadata"].get("managedFields") or ()
+    setters = [str(each.get("manager")) for each in noted if _sets_replicas(each)]
+    if not noted or any(setter in (MANAGER, _AUTOSCALERS) for setter in setters):
         return None
-    return CountOwner(str(entries[0].get("manager") or "somebody"))
+    return CountOwner(setters[0] if setters else _NOT_NOTED)
 
 
 def _sets_replicas(entry: Object) -> bool:

@@ -95,7 +95,7 @@ def autoscaler(name: str, *, ours: bool = False, **status: str) -> Object:
 @pytest.mark.parametrize(
     ("managers", "owner"),
     [
-        ((), None),
+        ((), CountOwner("somebody")),  # the API server notes nobody who scales to zero, and so on from there
         (("shoal",), None),
         (("kubectl",), CountOwner("kubectl")),
         (("kubectl", "shoal"), None),  # Shoal set the same
@@ -105,6 +105,13 @@ def autoscaler(name: str, *, ours: bool = False, **status: str) -> Object:
 def test_who_set_it_last(managers: tuple[str, ...], owner: CountOwner | None) -> None:
     """Who has other fields does not matter."""
     assert read_owner(deployment(*managers), []) == owner
+
+
+def test_of_an_object_of_which_nothing_is_noted_nothing_is_said() -> None:
+    """Some clusters may not note it."""
+    bare = deployment()
+    del bare["metadata"]["managedFields"]
+    assert read_owner(bare, []) is None
 
 
 def test_an_autoscaler_goes_before_who_set_it_last() -> None:
