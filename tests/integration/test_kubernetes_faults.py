@@ -43,8 +43,9 @@ def fleet(bed: KubernetesBed, sink: Sink, version: str = "1") -> dict[str, Any]:
     """A service, and one with an identity, whose volume knows of every holder."""
     update, environment = {"min_ready_time": "500ms"}, {"VERSION": version, "SINK": sink.url()}
     scale = {"min": REPLICAS, "max": REPLICAS + 2}
-    web = {"public": {"path": "/web"}, "scale": scale, "idempotent": ["GET"], "update": update}
-    stock = {"public": {"path": "/stock"}, "stateful": True, "volumes": ["stock:/data"], "idempotent": ["GET"]}
+    health = {"path": "/healthz", "timeout": "10s", "retries": 6}  # a machine that is busy with all this is not ill
+    web = {"public": {"path": "/web"}, "scale": scale, "idempotent": ["GET"], "update": update, "health": health}
+    stock = {"public": {"path": "/stock"}, "stateful": True, "volumes": ["stock:/data"], "health": health}
     return {
         "agents": {
             "web": bed.http_agent(**web, environment=environment),

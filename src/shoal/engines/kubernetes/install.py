@@ -149,6 +149,7 @@ async def remove_all(kubernetes: Kubernetes, fleet: str, *, data: bool) -> None:
     if data:
         for claim in (await kubernetes.list(CLAIM, {names.FLEET: fleet}))[0]:
             await kubernetes.delete(CLAIM, claim["metadata"]["name"])
+        await wait_gone(kubernetes, CLAIM, {names.FLEET: fleet})
         await _remove_namespace(kubernetes, fleet)
 
 

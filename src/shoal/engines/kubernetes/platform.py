@@ -52,7 +52,7 @@ class KubernetesPlatform:
                 items += render_broker(own, configuration)
             await ensure(self._kubernetes, self._fleet, items)
             if configuration is not None:
-                await wait_runs(self._kubernetes, BROKER)
+                await wait_runs(self._kubernetes, BROKER, {names.FLEET: self._fleet, names.ROLE: Role.BROKER.value})
                 await self._forget_configurations(configuration)
             self._made = [(kind_of(item), item["metadata"]["name"]) for item in items]
             wiring = replace(wiring_of(fleet, self._password), public_url=await self._reached_at(fleet))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from shoal.engines.kubernetes.api import Kind, Kubernetes
-from shoal.engines.kubernetes.api.kinds import NAMESPACE, STATEFUL_SET
+from shoal.engines.kubernetes.api.kinds import NAMESPACE, POD, STATEFUL_SET
+from shoal.engines.kubernetes.own_pods import troubles_of
 from shoal.errors import EngineError
 
 GONE_S = 90.0
-_RUNS_S = 30.0
+_RUNS_S, _TROUBLED_S = 120.0, 10.0  # an image may have to be pulled, and a claim be bound
 _LOOK_S = 0.25
 
 
@@ -30,12 +30,14 @@ async def wait_gone(kubernetes: Kubernetes, kind: Kind, labels: Mapping[str, str
         ) from None
 
 
-async def wait_runs(kubernetes: Kubernetes, stateful_set: str) -> None:
-    """Until it runs as it was last told to; or for so long that something keeps it from that, which its pods tell."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_RUNS_S):
-            while not runs_as_told(await kubernetes.get(STATEFUL_SET, stateful_set)):  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_S)
+async def wait_runs(kubernetes: Kubernetes, stateful_set: str, pods_of: Mapping[str, str]) -> None:
+    """Until it runs as it was last told to; or until its pods have told for a while what keeps them from that."""
+    now = asyncio.get_running_loop().time
+    end, troubled_until = now() + _RUNS_S, now() + _TROUBLED_S
+    while not runs_as_told(await kubernetes.get(STATEFUL_SET, stateful_set)) and now() < min(end, troubled_until):
+        if not troubles_of((await kubernetes.list(POD, pods_of))[0]):
+            troubled_until = now() + _TROUBLED_S
+        await asyncio.sleep(_LOOK_S)
 
 
 def runs_as_told(stateful_set: Mapping[str, Any]) -> bool:
