@@ -16,6 +16,7 @@ from shoal.engines.kubernetes.api.kinds import POD, kind_of
 from shoal.engines.kubernetes.render import (
     Settings,
     read_template,
+    render_budget,
     render_governing,
     render_revision,
     render_run,
@@ -64,6 +65,7 @@ def objects(agents: dict[str, Object]) -> list[Object]:
         action = EnsureRevision(name, revision_of(template), template, url)
         private = private_variables(name, url, action.revision)
         made.append(render_wiring_secret("shop", name, private))
+        made.append(render_budget("shop", name))
         rendered = render_revision("shop", action, private, Settings(pulls=("ghcr",), storage="1Gi"))
         made += rendered
         pod = rendered[-1]["spec"]["template"] if rendered[-1]["kind"] == "Deployment" else None

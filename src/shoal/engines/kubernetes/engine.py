@@ -21,6 +21,7 @@ from shoal.engines.kubernetes.api.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
     DEPLOYMENT,
+    DISRUPTION_BUDGET,
     JOB,
     POD,
     SERVICE,
@@ -40,6 +41,7 @@ from shoal.engines.kubernetes.read import read_agent, replica_id
 from shoal.engines.kubernetes.render import (
     Settings,
     read_template,
+    render_budget,
     render_count,
     render_governing,
     render_revision,
@@ -87,6 +89,7 @@ class KubernetesEngine:
         self._used_at = float("-inf")
         self._inventory = Inventory(kubernetes, fleet, self._news)
         self._logs = Logs(kubernetes, fleet)
+        self._budgeted: set[str] = set()  # agents that have one, as far as this process saw to it
         self._private = PrivateSecrets(kubernetes, fleet)
 
     async def run(self) -> None:
@@ -219,6 +222,9 @@ class KubernetesEngine:
             self._inventory.put(kind, made)
 
     async def _scale(self, action: Scale) -> None:
+        if action.count > 1 and action.agent not in self._budgeted:
+            await self._make(render_budget(self._fleet, action.agent))
+            self._budgeted.add(action.agent)
         name = revision_name(action.agent, action.revision)
         if self._inventory.item(CONFIG_MAP, name) is not None:
             await self._scale_stateful(action)
@@ -333,4 +339,8 @@ class KubernetesEngine:
         if parts.stateful_sets:
             await self._kubernetes.delete(SERVICE, action.agent)
             self._inventory.drop(SERVICE, action.agent)
+        ours = {names.FLEET: self._fleet, names.AGENT: action.agent}
+        for budget in (await self._kubernetes.list(DISRUPTION_BUDGET, ours))[0]:
+            await self._kubernetes.delete(DISRUPTION_BUDGET, budget["metadata"]["name"])
+        self._budgeted.discard(action.agent)
         await self._private.remove(action.agent, None)

@@ -24,6 +24,7 @@ from shoal.spec.model import Fleet, Kind
 from shoal.spec.volumes import parse_volume
 
 _TEMPLATE = "template.json"
+_NO_ATTEMPT: Object = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 _PROGRESS_S = 2**31 - 1  # whether a rollout goes on is Shoal's to say
 
 
@@ -158,8 +159,25 @@ def render_governing(fleet: str, agent: str, port: int | None) -> Object:
     }
 
 
+def render_budget(fleet: str, agent: str) -> Object:
+    """Of the replicas of an agent, whatever their revision, a drain of nodes takes one at a time; one that is broken
+    holds up nobody."""
+    of = {"key": names.ROLE, "operator": "In", "values": [Role.REVISION.value, Role.STATEFUL.value]}
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": agent, "labels": fleet_labels(fleet, Role.AGENT, agent=agent)},
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": {names.AGENT: agent}, "matchExpressions": [of]},
+        },
+    }
+
+
 def render_run(fleet: str, template: Object, action: RunJob, started_at: float) -> Object:
-    """One run of a job. Its attempts are Kubernetes'; each may last as long as the file says."""
+    """One run of a job. Its attempts are Kubernetes'; each may last as long as the file says. One that a drained or
+    lost node took is none."""
     labels = fleet_labels(fleet, Role.RUN, agent=action.agent, revision=action.revision, run=action.run_id)
     pod = copy.deepcopy(template["pod"])
     pod["metadata"]["labels"] |= {names.RUN: action.run_id}
@@ -174,7 +192,13 @@ def render_run(fleet: str, template: Object, action: RunJob, started_at: float) 
             "labels": labels,
             "annotations": {names.STARTED: f"{started_at:.3f}", names.RETRIES: str(action.retries)},
         },
-        "spec": {"backoffLimit": action.retries, "completions": 1, "parallelism": 1, "template": pod},
+        "spec": {
+            "backoffLimit": action.retries,
+            "completions": 1,
+            "parallelism": 1,
+            "podFailurePolicy": {"rules": [_NO_ATTEMPT]},
+            "template": pod,
+        },
     }
 
 

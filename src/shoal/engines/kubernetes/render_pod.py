@@ -332,7 +332,9 @@ def _placement(template: Template, role: Role) -> Object:
         }
     if affinity:
         found["affinity"] = affinity
-    spread: Object = {"labelSelector": {"matchLabels": {names.AGENT: template.agent}}}
+    spread: Object = {
+        "labelSelector": {"matchLabels": {names.AGENT: template.agent}}, "matchLabelKeys": [names.REVISION]
+    }  # fmt: skip
     found["topologySpreadConstraints"] = [
         {"maxSkew": 1, "topologyKey": wanted.spread or _NODE, "whenUnsatisfiable": "ScheduleAnyway", **spread}
     ]
@@ -340,7 +342,7 @@ def _placement(template: Template, role: Role) -> Object:
         found["topologySpreadConstraints"].append(
             {
                 "maxSkew": wanted.max_per_node, "minDomains": 2**31 - 1, "topologyKey": _NODE,
-                "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": [names.REVISION], **spread,
+                "whenUnsatisfiable": "DoNotSchedule", **spread,
             }
         )  # fmt: skip
     tolerated = [(GPU, None)] if template.resources.gpu else []

@@ -12,7 +12,14 @@ import pytest
 from shoal.core.action import EnsureRevision, Remove, RunJob, Scale
 from shoal.core.revision import template_of
 from shoal.engines.kubernetes.api import Kind
-from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD, POD_METRICS, SECRET
+from shoal.engines.kubernetes.api.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    POD,
+    POD_METRICS,
+    SECRET,
+)
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.errors import EngineUnavailable
@@ -138,7 +145,7 @@ async def test_a_revision_is_made_with_the_count_that_it_gets() -> None:
             assert cluster.of(DEPLOYMENT)["web-r1"]["spec"]["replicas"] == count
 
     await on(cluster, act)
-    assert made[1] == made[0] + 1
+    assert made[1] == made[0] + 2, "and the budget of more than one in between"
 
 
 async def test_a_server_that_goes_away_while_victims_are_marked() -> None:
@@ -199,6 +206,22 @@ async def test_private_variables_are_there_whoever_made_the_deployment() -> None
     assert base64.b64decode(held) == b"nats://web:one@broker:4222"
     await on(cluster, act_later)
     assert cluster.applied == ["web-wiring-r1"] * 2 and not cluster.of(SECRET)
+
+
+async def test_more_than_one_replica_has_a_budget() -> None:
+    """Made once; it goes with the agent."""
+    cluster = Cluster()
+    await cluster.add(DEPLOYMENT, "web-r1", Role.REVISION, spec={"replicas": 0})
+
+    async def act(engine: KubernetesEngine) -> None:
+        assert await engine.act([Scale("web", "r1", 1)]) == ()
+        assert not cluster.of(DISRUPTION_BUDGET)
+        assert await engine.act([Scale("web", "r1", 2), Scale("web", "r1", 3)]) == ()
+        assert list(cluster.of(DISRUPTION_BUDGET)) == ["web"]
+        assert await engine.act([Remove("web")]) == ()
+        assert not cluster.of(DISRUPTION_BUDGET)
+
+    await on(cluster, act)
 
 
 TEMPLATE = '{"role": "run", "claims": [], "pod": {"metadata": {"labels": {}}, "spec": {}}}'

@@ -15,6 +15,7 @@ from shoal.engines.kubernetes.names import LONGEST, object_name, secret_name
 from shoal.engines.kubernetes.render import (
     Settings,
     read_template,
+    render_budget,
     render_governing,
     render_revision,
     render_run,
@@ -137,6 +138,7 @@ def test_a_service() -> None:
                             "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
                             "whenUnsatisfiable": "ScheduleAnyway",
                             "labelSelector": {"matchLabels": {"shoal.dev/agent": "web"}},
+                            "matchLabelKeys": ["shoal.dev/revision"],
                         }
                     ],
                     "tolerations": leave_lost_node(),
@@ -296,8 +298,8 @@ def test_gpus() -> None:
 
 
 def test_where_replicas_go() -> None:
-    """All of it is Kubernetes' own. What a node has at most counts those of one version, so that the next one finds
-    room beside it."""
+    """All of it is Kubernetes' own. Those of one version are counted, so that the next one finds room beside it, and
+    stands as evenly once it is alone."""
     pod = pod_of({
         "port": 80,
         "placement": {"require": {"disk": "ssd"}, "prefer": {"zone": "a"}, "spread": "rack", "max_per_node": 2},
@@ -314,12 +316,12 @@ def test_where_replicas_go() -> None:
             ]
         }
     }
-    own = {"labelSelector": {"matchLabels": {"shoal.dev/agent": "web"}}}
+    own = {"labelSelector": {"matchLabels": {"shoal.dev/agent": "web"}}, "matchLabelKeys": ["shoal.dev/revision"]}
     assert pod["topologySpreadConstraints"] == [
         {"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway", **own},
         {
             "maxSkew": 2, "minDomains": 2**31 - 1, "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["shoal.dev/revision"], **own,
+            "whenUnsatisfiable": "DoNotSchedule", **own,
         },
     ]  # fmt: skip
 
@@ -421,6 +423,19 @@ def test_identities_have_names() -> None:
     assert "ports" not in render_governing("shop", "web", None)["spec"]
 
 
+def test_a_drain_takes_one_replica_at_a_time() -> None:
+    """Of all revisions together, and no runs of a job, of which nobody knows how many there should be."""
+    budget = render_budget("shop", "web")
+    assert budget["spec"] == {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {
+            "matchLabels": {"shoal.dev/agent": "web"},
+            "matchExpressions": [{"key": "shoal.dev/role", "operator": "In", "values": ["revision", "stateful"]}],
+        },
+    }
+
+
 def run(action: RunJob) -> Object:
     *_, kept = objects({"command": "fit", "schedule": "0 2 * * *"})
     return render_run("shop", read_template(kept), action, 1000.5)
@@ -433,6 +448,8 @@ def test_a_run() -> None:
     assert job["metadata"]["annotations"] == {"shoal.dev/started": "1000.500", "shoal.dev/retries": "2"}
     spec = job["spec"]
     assert (spec["backoffLimit"], spec["completions"], spec["parallelism"]) == (2, 1, 1)
+    drained = {"type": "DisruptionTarget", "status": "True"}
+    assert spec["podFailurePolicy"] == {"rules": [{"action": "Ignore", "onPodConditions": [drained]}]}
     pod = spec["template"]["spec"]
     assert (pod["restartPolicy"], pod["activeDeadlineSeconds"]) == ("Never", 61)
     assert spec["template"]["metadata"]["labels"]["shoal.dev/run"] == "web-20260101t020000z"
