@@ -28,6 +28,13 @@ def _problems(loaded: Loaded) -> Iterator[Problem]:
                 "found no image",
                 "give it an `image`, or the whole fleet: in a cluster agents are started from one",
             )
+        if fleet.engine == "kubernetes" and (name == "shoal" or name.startswith("shoal-")):
+            yield Problem(
+                origins.of(("agents", name)).place,
+                f"agents.{name}",
+                "on Kubernetes Shoal's own objects have such names, and an agent's have the agent's",
+                "choose a name that is not `shoal`, and does not begin with `shoal-`",
+            )
         if fleet.engine == "local" and agent.command is None:
             yield Problem(
                 origins.of(("agents", name)).place,

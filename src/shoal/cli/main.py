@@ -26,6 +26,7 @@ ENTRIES = {
     "init": Entry("shoal.cli.init:init", "Write a first shoal.yaml into this directory.", _WRITE),
     "validate": Entry("shoal.cli.validate:validate", "Check the file, and tell every error at once.", _WRITE),
     "config": Entry("shoal.cli.config:config", "Show the fleet as Shoal understands it.", _WRITE),
+    "render": Entry("shoal.cli.kubernetes.render:render", "Write the fleet as objects of Kubernetes.", _WRITE),
     "schema": Entry("shoal.cli.schema:schema", "Print the JSON Schema of the file.", _WRITE),
     "plan": Entry("shoal.cli.plan:plan", "Show what `up` would change.", _RUN),
     "up": Entry("shoal.cli.up:up", "Start the fleet, or bring it to what the file says.", _RUN),

@@ -12,8 +12,8 @@ from shoal.core.action import EnsureRevision
 from shoal.core.revision import revision_of, template_of
 from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, NETWORK_POLICY, SERVICE, kind_of
-from shoal.engines.kubernetes.install import render_installed
 from shoal.engines.kubernetes.render import Settings, render_revision
+from shoal.engines.kubernetes.render_fleet import render_installed
 from shoal.engines.kubernetes.render_own import Own, noted, render_gateway
 from shoal.spec.model import Fleet
 from tests.fake_kubernetes import FakeKubernetes

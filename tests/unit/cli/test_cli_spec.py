@@ -252,3 +252,16 @@ def test_validate_says_what_the_engine_cannot_run(home: Path, run: Run) -> None:
     (home / "shoal.yaml").write_text("fleet: shop\nengine: kubernetes\nagents:\n  web: {command: serve, port: 80}\n")
     for command in ("validate", "plan"):
         assert "shoal.yaml:4:8: agents.web: found no image" in run(command).err
+
+
+def test_agents_called_as_shoals_own(home: Path, run: Run) -> None:
+    """Where they would meet: on Kubernetes, and there all of them at once; elsewhere they may be called so."""
+    agents = "".join(
+        f"  {name}: {{image: i, command: serve, port: 80}}\n" for name in ("shoal", "shoal-gateway", "shoals")
+    )
+    (home / "shoal.yaml").write_text(f"fleet: shop\nagents:\n{agents}environments:\n  far: {{engine: kubernetes}}\n")
+    assert run("validate").code == run("validate", "--set", "engine=swarm").code == 0
+    for command in ("validate", "plan"):
+        done = run(command, "-e", "far")
+        assert done.code == 1 and done.err.count("choose a name that is not `shoal`") == 2
+        assert "shoal.yaml:3:10: agents.shoal: " in done.err and "shoal.yaml:4:18: agents.shoal-gateway: " in done.err

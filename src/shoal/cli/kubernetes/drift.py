@@ -18,9 +18,9 @@ from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, STATEFUL_SET
 from shoal.engines.kubernetes.applying import is_as_applied, list_own, name_of
 from shoal.engines.kubernetes.drift import additions_of, drift_of, touched_by_others
-from shoal.engines.kubernetes.install import render_installed
 from shoal.engines.kubernetes.names import BROKER, CONTROLLER, Role, labels_of
 from shoal.engines.kubernetes.render import read_template, render_revision, revision_name, settings_of
+from shoal.engines.kubernetes.render_fleet import render_installed
 from shoal.engines.kubernetes.render_own import Own, noted, render_broker, render_gateway
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from shoal.engines.kubernetes.api.kinds import (
 )
 from shoal.engines.kubernetes.applying import ensure
 from shoal.engines.kubernetes.names import CONTROLLER, Role, fleet_labels, labels_of, role_of, secret_name
+from shoal.engines.kubernetes.render_fleet import render_installed
 from shoal.engines.kubernetes.render_own import (
     ADMIN,
     CA_CERTIFICATE,
@@ -43,13 +44,9 @@ from shoal.engines.kubernetes.render_own import (
     SEED,
     TOKEN,
     Own,
-    render_accounts,
-    render_controller,
-    render_gateway_budget,
     render_namespace,
 )
 from shoal.engines.kubernetes.render_pod import Object
-from shoal.engines.kubernetes.render_policies import render_policies
 from shoal.engines.kubernetes.render_pull import render_pull
 from shoal.engines.kubernetes.waiting import wait_gone, wait_namespace_gone
 from shoal.errors import EngineError
@@ -102,11 +99,6 @@ async def make_namespace(kubernetes: Kubernetes, fleet: str) -> None:
 
 async def has_keys(kubernetes: Kubernetes) -> bool:
     return await kubernetes.find(SECRET, KEYS) is not None
-
-
-def render_installed(own: Own, fleet: Fleet) -> list[Object]:
-    """What `up` itself makes in the namespace, but for what is secret; all else is the controller's to make."""
-    return [*render_accounts(own), *render_policies(own, fleet), render_gateway_budget(own), *render_controller(own)]
 
 
 async def install(
