@@ -6,9 +6,11 @@ import copy
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes_namespace import a_namespace
 from kubernetes_rig import restrict
 
+from shoal.cli.kubernetes.render import format_rendered
 from shoal.core.action import EnsureRevision, RunJob
 from shoal.core.revision import revision_of, template_of
 from shoal.engines.kubernetes.api import KubernetesError
@@ -23,6 +25,7 @@ from shoal.engines.kubernetes.render import (
     render_stateful,
     render_wiring_secret,
 )
+from shoal.engines.kubernetes.render_fleet import render_fleet
 from shoal.engines.kubernetes.render_pod import private_variables
 from shoal.engines.kubernetes.stateful import Ordinals
 from shoal.spec.model import Agent, Fleet
@@ -107,6 +110,39 @@ async def test_what_asks_for_more_is_refused_there(name: str) -> None:
         await restrict(kubernetes)
         with pytest.raises(KubernetesError, match=r"violates PodSecurity .*ask for less in the file"):
             await kubernetes.apply(POD, pod, dry_run=True)
+
+
+async def test_a_rendered_fleet_is_taken() -> None:
+    """As `shoal render` writes it: what Shoal itself runs too is *restricted*."""
+    agents = {name: {"image": "acme/web", **agent} for name, agent in AGENTS.items()}
+    registries = {"ghcr.io": {"secret": "PULL"}}
+    fleet = Fleet.model_validate(
+        {"fleet": "shop", "queues": {"tasks": {}}, "agents": agents, "registries": registries, "engine": "kubernetes"}
+    )
+    async with a_namespace() as kubernetes:
+        await restrict(kubernetes)
+        text = format_rendered(fleet, kubernetes.namespace, render_fleet(fleet, kubernetes.namespace))
+        refused: list[str] = []
+        for item in yaml.safe_load_all(text):
+            for each, dry_run in ((item, item["kind"] != "ServiceAccount"), *((pod, True) for pod in pods_of(item))):
+                try:
+                    await kubernetes.apply(POD if each["kind"] == "Pod" else kind_of(each), each, dry_run=dry_run)
+                except KubernetesError as error:
+                    refused.append(str(error))
+        assert refused == []
+
+
+def pods_of(item: Object) -> list[Object]:
+    """One as the object's controller would make it: that is what Pod Security looks at."""
+    spec = item.get("spec", {})
+    if "template" not in spec:
+        return []
+    pod = copy.deepcopy(spec["template"])
+    claims = [each["metadata"]["name"] for each in spec.get("volumeClaimTemplates", ())]
+    pod["spec"]["volumes"] += [{"name": each, "emptyDir": {}} for each in claims]
+    return [
+        {"apiVersion": "v1", "kind": "Pod", **pod, "metadata": {**pod["metadata"], "name": item["metadata"]["name"]}}
+    ]
 
 
 def test_every_key_of_an_agent_is_tried() -> None:

@@ -13,7 +13,7 @@ from shoal.core.revision import revision_of, template_of
 from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, NETWORK_POLICY, SERVICE, kind_of
 from shoal.engines.kubernetes.render import Settings, render_revision
-from shoal.engines.kubernetes.render_fleet import render_installed
+from shoal.engines.kubernetes.render_fleet import render_fleet, render_installed
 from shoal.engines.kubernetes.render_own import Own, noted, render_gateway
 from shoal.spec.model import Fleet
 from tests.fake_kubernetes import FakeKubernetes
@@ -94,6 +94,20 @@ async def test_what_was_changed_put_in_and_removed(cluster: Cluster) -> None:
         ("Service", "spec.type", "ClusterIP", None),
     ]
     assert cluster.read == [name_of("web")]
+
+
+async def test_what_was_rendered_and_applied_by_somebody_is_no_change() -> None:
+    """All fields are that one's then, those too that tell an agent whom it may call."""
+    cluster = FakeKubernetes()
+    for item in render_fleet(FLEET, cluster.namespace).objects:
+        if item["kind"] != "Namespace":
+            env = {f'k:{{"name":"{name}"}}': {".": {}, "f:value": {}} for name in ("SHOAL_FLEET", "SHOAL_AGENT")}
+            fields = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"agent"}': {"f:env": env}}}}}}
+            item["metadata"]["managedFields"] = [{"manager": "kubectl", "fieldsV1": fields}]
+            await cluster.create(kind_of(item), item)
+    assert await find_drift(cluster, STORED) == ()
+    container = cluster.of(DEPLOYMENT)[name_of("web")]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "SHOAL_FLEET", "value": "shop"} in container["env"]
 
 
 async def test_another_version_of_shoal_is_no_change(cluster: Cluster) -> None:

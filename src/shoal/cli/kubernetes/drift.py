@@ -22,6 +22,8 @@ from shoal.engines.kubernetes.names import BROKER, CONTROLLER, Role, labels_of
 from shoal.engines.kubernetes.render import read_template, render_revision, revision_name, settings_of
 from shoal.engines.kubernetes.render_fleet import render_installed
 from shoal.engines.kubernetes.render_own import Own, noted, render_broker, render_gateway
+from shoal.engines.kubernetes.render_pod import private_variables
+from shoal.engines.kubernetes.wiring import environments_of
 
 if TYPE_CHECKING:
     from shoal.control.store import StoredFleet
@@ -68,12 +70,13 @@ async def _of_agents(kubernetes: Kubernetes, fleet: Fleet, stored: StoredFleet) 
         _touched(kubernetes, fleet, DEPLOYMENT, Role.REVISION), _touched(kubernetes, fleet, STATEFUL_SET, Role.STATEFUL)
     )
     digests = {name: record.digest for name, record in stored.secrets.items()}
+    told = environments_of(fleet)
     found: list[Drift] = []
     for there in (item for items in touched for item in items):
         agent = labels_of(there)[names.AGENT]
         if agent in fleet.agents:
             template = template_of(fleet, agent, digests, stored.nonces.get(agent, ""))
-            action = EnsureRevision(agent, revision_of(template), template, {})
+            action = EnsureRevision(agent, revision_of(template), template, told[agent])
             found += [replace(each, agent=agent) for each in _of_agent(fleet, action, there)]
     return found
 
@@ -89,11 +92,13 @@ def _of_agent(fleet: Fleet, action: EnsureRevision, there: Object) -> list[Drift
     """How many replicas there are is told by who owns that; nothing of an older revision, which is on its way out."""
     if labels_of(there["spec"]["template"]).get(names.REVISION) != action.revision:
         return []
-    rendered = render_revision(fleet.fleet, action, (), settings_of(fleet))[-1]
+    rendered = render_revision(fleet.fleet, replace(action, environment={}), (), settings_of(fleet))[-1]
     if there["kind"] == STATEFUL_SET.name:
         pod = read_template(rendered)["pod"]
         return drift_of({"spec": {"template": pod}}, there)
     if there["metadata"]["name"] != revision_name(action.agent, action.revision):
         return []
     wanted = {**rendered, "spec": {key: value for key, value in rendered["spec"].items() if key != "replicas"}}
-    return [*drift_of(wanted, there), *additions_of(wanted, there)]
+    private = private_variables(action.agent, action.environment, action.revision)
+    with_told = render_revision(fleet.fleet, action, private, settings_of(fleet))[-1]  # whoever applied it
+    return [*drift_of(wanted, there), *additions_of(with_told, there)]

@@ -25,19 +25,23 @@ def _block(value: object, indent: str) -> list[str]:
     lines: list[str] = []
     if isinstance(value, dict):
         for key, inner in cast("dict[str, object]", value).items():
-            if isinstance(inner, (dict, list)) and inner:
+            if _is_block(inner):
                 lines.append(f"{indent}{_scalar(key)}:")
-                lines += _block(cast(object, inner), indent if isinstance(inner, list) else indent + _INDENT)
+                lines += _block(inner, indent if isinstance(inner, list) else indent + _INDENT)
             else:
                 lines.append(f"{indent}{_scalar(key)}: {_scalar(inner)}")
         return lines
     for inner in cast("list[object]", value):
-        if isinstance(inner, (dict, list)) and inner:
-            first, *others = _block(cast(object, inner), indent + _INDENT)
+        if _is_block(inner):
+            first, *others = _block(inner, indent + _INDENT)
             lines += [f"{indent}- {first[len(indent) + len(_INDENT) :]}", *others]
         else:
             lines.append(f"{indent}- {_scalar(inner)}")
     return lines
+
+
+def _is_block(value: object) -> bool:
+    return isinstance(value, (dict, list)) and bool(cast("object", value))
 
 
 def _scalar(value: object) -> str:

@@ -7,6 +7,7 @@ own, and has no other keys than those that it finds here.
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ async def install(
     where the fleet has none; `pull` has user and password by registry. Raises EngineError."""
     if keys is not None:
         await _put_keys(kubernetes, own.fleet, keys)
+        await _start_anew(kubernetes, own.fleet)
     items = render_installed(own, fleet)
     if pull:
         items.append(render_pull(own.fleet, pull))
@@ -174,6 +176,15 @@ async def _put_keys(kubernetes: Kubernetes, fleet: str, keys: Keys) -> None:
     await _put_secret(kubernetes, fleet, JOIN, {TOKEN: keys.join_token})
     authority = {CA_CERTIFICATE: keys.ca_certificate, CA_KEY: keys.ca_key, SEED: secrets.token_bytes(32)}
     await _put_secret(kubernetes, fleet, KEYS, authority)
+
+
+async def _start_anew(kubernetes: Kubernetes, fleet: str) -> None:
+    """Those that were applied from files, and wait for the keys: a kubelet looks for them every two minutes at last."""
+    for role in (Role.CONTROLLER, Role.GATEWAY):
+        for pod in (await kubernetes.list(POD, {names.FLEET: fleet, names.ROLE: role.value}))[0]:
+            if pod["status"].get("phase") == "Pending":
+                with contextlib.suppress(KubernetesError):  # then it comes later
+                    await kubernetes.delete(POD, pod["metadata"]["name"])
 
 
 async def _put_secret(kubernetes: Kubernetes, fleet: str, name: str, content: Mapping[str, bytes]) -> None:

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from shoal.core.action import EnsureRevision
 from shoal.core.broker import broker_users
-from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.revision import revision_of, template_of
-from shoal.core.wiring import environment_for
 from shoal.engines.kubernetes.api.kinds import KINDS
 from shoal.engines.kubernetes.names import Role, secret_name
 from shoal.engines.kubernetes.render import (
@@ -44,10 +42,10 @@ from shoal.engines.kubernetes.render_pod import Object, PrivateVariable, private
 from shoal.engines.kubernetes.render_policies import render_policies
 from shoal.engines.kubernetes.render_pull import PULL
 from shoal.engines.kubernetes.stateful import Ordinals
-from shoal.engines.kubernetes.wiring import render_broker_secret, wiring_of
+from shoal.engines.kubernetes.wiring import environments_of, render_broker_secret, unknown_password
 from shoal.spec.model import Fleet
 
-_UNKNOWN = "unknown"  # what a secret holds, and passwords
+_UNKNOWN = "unknown"  # the HMAC of what a secret holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def render_installed(own: Own, fleet: Fleet) -> list[Object]:
 def render_fleet(fleet: Fleet, namespace: str) -> RenderedFleet:
     """Raises EngineError for what an agent can't have on Kubernetes."""
     own = Own.of(fleet, namespace)
-    configuration = render_broker_secret(fleet, _password)["metadata"]["name"] if broker_users(fleet) else None
+    configuration = render_broker_secret(fleet, unknown_password)["metadata"]["name"] if broker_users(fleet) else None
     objects = [*render_installed(own, fleet), *render_gateway(own)]
     if configuration is not None:
         objects += render_broker(own, configuration)
@@ -93,10 +91,8 @@ def render_fleet(fleet: Fleet, namespace: str) -> RenderedFleet:
 
 def _revisions(fleet: Fleet) -> Iterator[EnsureRevision]:
     digests = {secret.name: _UNKNOWN for agent in fleet.agents.values() for secret in agent.secrets}
-    wiring, outside = wiring_of(fleet, _password), rabbitmq_queues(fleet)
-    for name, agent in fleet.agents.items():
+    for name, told in environments_of(fleet).items():
         template = template_of(fleet, name, digests)
-        told = environment_for(fleet.fleet, name, agent, wiring, outside)
         yield EnsureRevision(name, revision_of(template), template, told)
 
 
@@ -132,10 +128,6 @@ def _agents_secrets(fleet: Fleet) -> Iterator[LeftOut]:
             users.setdefault(secret.name, []).append(name)
     for name, agents in sorted(users.items()):
         yield LeftOut(secret_name(name, _UNKNOWN), f"the key {name}: the secret of {', '.join(agents)}", stand_in=True)
-
-
-def _password(user: str) -> str:
-    return _UNKNOWN
 
 
 def _in_namespace(item: Object, namespace: str) -> Object:

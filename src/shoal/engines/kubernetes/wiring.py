@@ -8,7 +8,8 @@ import hashlib
 from collections.abc import Callable
 
 from shoal.core.broker import ADMIN_USER, broker_url, broker_users, render_config
-from shoal.core.wiring import Wiring
+from shoal.core.rabbitmq import rabbitmq_queues
+from shoal.core.wiring import Wiring, environment_for
 from shoal.engines.kubernetes.names import BROKER, Role, fleet_labels, object_name
 from shoal.engines.kubernetes.render_own import BROKER_PORT, CALLS, CALLS_PORT, PUBLIC_PORT, STATE_DIRECTORY
 from shoal.engines.kubernetes.render_pod import Object
@@ -29,6 +30,20 @@ def wiring_of(fleet: Fleet, password: Password) -> Wiring:
         broker_url={name: broker_url(name, password(name), BROKER, BROKER_PORT) for name in users},
         broker_admin_url=broker_url(ADMIN_USER, password(""), BROKER, BROKER_PORT) if users else None,
     )
+
+
+def environments_of(fleet: Fleet) -> dict[str, dict[str, str]]:
+    """What Shoal adds for each agent, by name. Passwords, which only the Secrets of private variables hold, have a
+    stand-in: an agent's objects are the same with any."""
+    wiring, outside = wiring_of(fleet, unknown_password), rabbitmq_queues(fleet)
+    return {
+        name: environment_for(fleet.fleet, name, agent, wiring, outside) for name, agent in fleet.agents.items()
+    }  # fmt: skip
+
+
+def unknown_password(user: str) -> str:
+    """Stands for the one that the user has."""
+    return "unknown"
 
 
 def render_broker_secret(fleet: Fleet, password: Password) -> Object:

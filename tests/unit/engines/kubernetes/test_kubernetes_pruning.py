@@ -7,7 +7,7 @@ from typing import Any
 from shoal.core.wiring import Wiring
 from shoal.engines.kubernetes.api import Kind
 from shoal.engines.kubernetes.api.kinds import NETWORK_POLICY, POD, SECRET, SERVICE, STATEFUL_SET
-from shoal.engines.kubernetes.install import install
+from shoal.engines.kubernetes.install import Keys, install
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.engines.kubernetes.platform import KubernetesPlatform
 from shoal.engines.kubernetes.pruning import prune_pull, secrets_of
@@ -78,6 +78,21 @@ async def test_a_policy_goes_with_the_last_pod_that_it_lets_through() -> None:
     await cluster.delete(POD, "work-1")
     await install(cluster, own(after), after, None, {})
     assert "shoal-uses-outside" not in cluster.of(NETWORK_POLICY) and "shoal-default" in cluster.of(NETWORK_POLICY)
+
+
+async def test_who_waits_for_keys_is_made_anew() -> None:
+    """Applied before there were some, by `shoal render`; whoever has started by now is not."""
+    cluster, spec = FakeKubernetes(), fleet()
+    for name, role, phase in (
+        ("waits", Role.CONTROLLER, "Pending"), ("too", Role.GATEWAY, "Pending"),
+        ("runs", Role.GATEWAY, "Running"), ("other", Role.REVISION, "Pending"),
+    ):  # fmt: skip
+        about = {"name": name, "labels": fleet_labels("shop", role)}
+        await cluster.create(POD, {"apiVersion": "v1", "kind": "Pod", "metadata": about, "status": {"phase": phase}})
+    await install(cluster, own(spec), spec, None, {})
+    assert len(cluster.of(POD)) == 4
+    await install(cluster, own(spec), spec, Keys(b"certificate", b"key", b"token"), {})
+    assert list(cluster.of(POD)) == ["runs", "other"]
 
 
 class Cluster(FakeKubernetes):
