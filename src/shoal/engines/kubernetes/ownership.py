@@ -46,14 +46,22 @@ def read_owner(item: Object, aiming: Sequence[Object]) -> CountOwner | None:
             return None
         return CountOwner(_named(others[0]), lasting=True, trouble=_trouble(others[0]))
     noted: Sequence[Object] = item["metadata"].get("managedFields") or ()
-    setters = [str(each.get("manager")) for each in noted if _sets_replicas(each)]
-    if not noted or any(setter in (MANAGER, _AUTOSCALERS) for setter in setters):
+    setters = [each for each in noted if _sets_replicas(each)]
+    if not noted or any(each.get("manager") in (MANAGER, _AUTOSCALERS) for each in setters):
         return None
-    return CountOwner(setters[0] if setters else _NOT_NOTED)
+    scaled = [str(each.get("manager")) for each in setters if not _made_it(each)]
+    if setters and not scaled:
+        return None
+    return CountOwner(scaled[0] if scaled else _NOT_NOTED)
 
 
 def _sets_replicas(entry: Object) -> bool:
     return "f:replicas" in ((entry.get("fieldsV1") or _NONE).get("f:spec") or _NONE)
+
+
+def _made_it(entry: Object) -> bool:
+    """Who set all of it, as by applying what `shoal render` wrote, does not own its count for that."""
+    return "f:template" in ((entry.get("fieldsV1") or _NONE).get("f:spec") or _NONE)
 
 
 def _named(autoscaler: Object) -> str:

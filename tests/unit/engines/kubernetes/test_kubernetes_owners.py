@@ -203,3 +203,14 @@ async def test_a_count_that_is_taken_is_applied_though_it_is_the_same() -> None:
         assert cluster.of(DEPLOYMENT)["web-r1"]["metadata"]["resourceVersion"] != written["metadata"]["resourceVersion"]
 
     await on(cluster, act)
+
+
+def test_who_made_it_does_not_own_its_count() -> None:
+    """As by applying what `shoal render` wrote, until he sets the count alone."""
+    item = deployment()
+    made = {"f:spec": {"f:replicas": {}, "f:template": {}}}
+    item["metadata"]["managedFields"].append({"manager": "kubectl", "fieldsV1": made})
+    assert read_owner(item, ()) is None
+    scaled = {"manager": "kubectl", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    item["metadata"]["managedFields"].append(scaled)
+    assert read_owner(item, ()) == CountOwner("kubectl")
