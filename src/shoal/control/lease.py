@@ -125,6 +125,7 @@ class Lease:
         began = self._now()
         claim = await self._keeper.read()
         if not await self._may_take(claim):
+            self._until = float("-inf")  # it was taken away, however long it would have lasted
             return False
         try:
             await self._keeper.write(claim, self.holder)

@@ -118,6 +118,25 @@ async def test_who_comes_first_acts(world_of: Callable[[], World]) -> None:
 
 
 @WORLDS
+async def test_who_finds_another_in_its_place_stops_at_once(world_of: Callable[[], World]) -> None:
+    """Though its term is not over: somebody gave the right to another one by hand."""
+    world, time = world_of(), Time()
+    first, keeper = lease(world, time, "a"), world.keeper(world.api)
+    await first.acquire()
+    await keeper.write(await keeper.read(), "somebody")
+    assert first.held
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(_ends_in_conflict(first))
+        await time.run_until(TERM_S / 2, lambda: None)
+        assert keeping.done() and not first.held
+
+
+async def _ends_in_conflict(lease: Lease) -> None:
+    with pytest.raises(Conflict, match="another controller acts now: somebody"):
+        await lease.keep()
+
+
+@WORLDS
 async def test_who_renews_keeps_it(world_of: Callable[[], World]) -> None:
     """However long another one waits."""
     world, time = world_of(), Time()
