@@ -17,8 +17,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from kubernetes_controllers import Controllers
 
-from bench.controller_pods import Controllers
 from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kinds import POD
 from shoal.engines.kubernetes.names import AGENT, ROLE, Role
