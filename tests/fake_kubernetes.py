@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -52,6 +52,11 @@ class FakeKubernetes(Kubernetes):
     ) -> tuple[list[dict[str, Any]], str]:
         found = [each for each in self._select(kind, labels) if _meets(each, fields)]
         return found, str(next(self._versions))
+
+    async def pages(
+        self, kind: Kind, labels: Mapping[str, str] = NO_LABELS, *, fields: str = ""
+    ) -> AsyncGenerator[tuple[list[dict[str, Any]], str], None]:
+        yield await self.list(kind, labels, fields=fields)
 
     async def list_metadata(self, kind: Kind, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         return [{"metadata": each["metadata"]} for each in self._select(kind, labels)]

@@ -84,8 +84,22 @@ async def test_lists() -> None:
         assert (items, version) == ([{"metadata": {"name": "a"}, "kind": "Pod", "apiVersion": "v1"}], "7")
         assert [each["metadata"]["name"] for each in await kubernetes.list_metadata(SECRET, {"a": "1"})] == ["a"]
     asked, about = server.asked
-    assert asked.params == {"labelSelector": "a,b=2", "fieldSelector": "status.phase=Running"}
+    assert asked.params == {"labelSelector": "a,b=2", "fieldSelector": "status.phase=Running", "limit": "500"}
     assert about.headers["Accept"].startswith("application/json;as=PartialObjectMetadataList;")
+
+
+async def test_long_lists_come_in_pages() -> None:
+    """Until the server says that there are no more."""
+    pages = [
+        {"metadata": {"resourceVersion": "7", "continue": "rest"}, "items": [{"metadata": {"name": "a"}}]},
+        {"metadata": {"resourceVersion": "7", "continue": ""}, "items": [{"metadata": {"name": "b"}}]},
+    ]
+    server = ApiServer({PODS: [Answer(each) for each in pages]})
+    async with client_of(server) as kubernetes:
+        items, version = await kubernetes.list(POD, {"a": "1"})
+    assert ([each["metadata"]["name"] for each in items], version) == (["a", "b"], "7")
+    first, second = server.asked
+    assert "continue" not in first.params and second.params == {**first.params, "continue": "rest"}
 
 
 async def test_a_conflict_names_the_owner() -> None:

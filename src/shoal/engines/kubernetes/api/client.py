@@ -6,7 +6,7 @@ import asyncio
 import json as json_format
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +29,7 @@ _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
 _WATCH_S = 300  # then the server ends it, and another one goes on from there
+_PAGE = 500  # objects of a list that come at once
 _TRIES = 4  # of what the server was too busy for
 _LONGEST_WAIT_S = 10.0
 _LONGEST_LINE = 1 << 26
@@ -118,14 +119,33 @@ class Kubernetes:
         self, kind: Kind, labels: Mapping[str, str] = NO_LABELS, *, fields: str = ""
     ) -> tuple[list[JSON], str]:
         """All of a kind, and the version from which a watch goes on. What they are is put in: lists leave it out."""
-        params = {"labelSelector": _selector(labels)} if labels else {}
+        items: list[JSON] = []
+        version = ""
+        async with aclosing(self.pages(kind, labels, fields=fields)) as pages:
+            async for page, at in pages:
+                items += page
+                version = at
+        return items, version
+
+    async def pages(
+        self, kind: Kind, labels: Mapping[str, str] = NO_LABELS, *, fields: str = ""
+    ) -> AsyncGenerator[tuple[list[JSON], str], None]:
+        """The same, some at a time: thousands at once take a lot of memory. KubernetesError of status 410 where the
+        server has forgotten the version meanwhile."""
+        params = {"limit": str(_PAGE)}
+        if labels:
+            params["labelSelector"] = _selector(labels)
         if fields:
             params["fieldSelector"] = fields
-        told = await self.request("GET", kind.path(self.namespace), params=params, asked=f"list {kind.plural}")
-        items: list[JSON] = told["items"]
-        for item in items:
-            item["kind"], item["apiVersion"] = kind.name, kind.api_version
-        return items, str(told["metadata"].get("resourceVersion", ""))
+        while True:
+            told = await self.request("GET", kind.path(self.namespace), params=params, asked=f"list {kind.plural}")
+            items: list[JSON] = told["items"]
+            for item in items:
+                item["kind"], item["apiVersion"] = kind.name, kind.api_version
+            yield items, str(told["metadata"].get("resourceVersion", ""))
+            if not (rest := told["metadata"].get("continue")):
+                return
+            params["continue"] = rest
 
     async def list_metadata(self, kind: Kind, labels: Mapping[str, str]) -> list[JSON]:
         """All of a kind, of each its `metadata` alone: for what is large, or nobody's to read."""
