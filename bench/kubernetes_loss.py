@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 
@@ -64,47 +65,55 @@ async def _changes(fleet: KubernetesFleet, ours: int, plains: int) -> bool:
         fleet.write(_agents(fleet, number))
         await asyncio.to_thread(fleet.shoal, "up", "-d", "-y", timeout_s=180)
 
-    what, safe = "another version", True
+    what, found = "another version", _Tally()
     if ours:
-        with _load(fleet, fleet.url, RATE, UNSAFE_RATE) as tally:
+        with _load(fleet, fleet.url, RATE, UNSAFE_RATE, found):
             await _repeat(change, ours)
-        safe = tally.show(what, ours, "Shoal")
+        found.show(what, ours, "Shoal")
     for leaves_s, whose in ((0, "plain"), (3, "plain, `preStop` 3 s")) if plains else ():
-        program = Program(fleet.image, AGENT, leaves_s=leaves_s)
+        program, theirs = Program(fleet.image, AGENT, leaves_s=leaves_s), _Tally()
         async with plain_service(fleet.place.access(), program, REPLICAS) as plain:
-            with _load(fleet, _plain_url(fleet), RATE, UNSAFE_RATE) as tally:
+            with _load(fleet, _plain_url(fleet), RATE, UNSAFE_RATE, theirs):
                 await _repeat(plain.change, plains)
-            tally.show(what, plains, whose)
-    return safe
+        theirs.show(what, plains, whose)
+    return found.none_lost
 
 
 async def _kills(fleet: KubernetesFleet, kills: int) -> bool:
-    """The last node, with all that runs there; it comes back each time, and both have their replicas again."""
+    """Likewise of nodes."""
+    found, theirs = _Tally(), _Tally()
     if not kills:
         return True
     async with plain_service(fleet.place.access(), Program(fleet.image, AGENT), REPLICAS) as plain:
-        ours = await _surviving_gateway(fleet)
-        with (
-            _load(fleet, ours, KILL_RATE, KILL_UNSAFE_RATE) as tally,
-            _load(fleet, _plain_url(fleet), KILL_RATE, KILL_UNSAFE_RATE) as theirs,
-        ):
-            await _repeat(lambda _: _kill(fleet, plain), kills)
-    safe = tally.show("a node killed", kills, "Shoal")
+        for _ in range(kills):
+            ours = await _surviving_gateway(fleet)
+            with (
+                _load(fleet, ours, KILL_RATE, KILL_UNSAFE_RATE, found),
+                _load(fleet, _plain_url(fleet), KILL_RATE, KILL_UNSAFE_RATE, theirs),
+            ):
+                await _repeat(lambda _: _kill(fleet), 1)
+            await _heal(fleet, plain)
+    found.show("a node killed", kills, "Shoal")
     theirs.show("a node killed", kills, "plain")
-    return safe
+    return found.none_lost
 
 
-async def _kill(fleet: KubernetesFleet, plain: Plain) -> None:
+async def _kill(fleet: KubernetesFleet) -> None:
+    """The last node, with all that runs there."""
     await asyncio.to_thread(machine.kill, fleet.bed.nodes()[-1])
     await asyncio.sleep(_AFTER_S)
-    await asyncio.to_thread(_heal, fleet)
+
+
+async def _heal(fleet: KubernetesFleet, plain: Plain) -> None:
+    """The node comes back, and both have their replicas again: with no load, as its start takes the whole machine."""
+
+    def boot() -> None:
+        with held(fleet.bed):
+            life.up(fleet.bed, None)
+
+    await asyncio.to_thread(boot)
     await plain.settled()
     await asyncio.to_thread(fleet.wait_for, "web", lambda agent: agent.ready == REPLICAS, 120.0)
-
-
-def _heal(fleet: KubernetesFleet) -> None:
-    with held(fleet.bed):
-        life.up(fleet.bed, None)
 
 
 async def _surviving_gateway(fleet: KubernetesFleet) -> str:
@@ -121,25 +130,34 @@ def _plain_url(fleet: KubernetesFleet) -> str:
 
 
 class _Tally:
-    """What came of one load, once it has ended."""
+    """What came of loads that have ended."""
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self) -> None:
+        self._safe, self._unsafe = Counter[str](), Counter[str]()
 
-    def show(self, what: str, times: int, whose: str) -> bool:
-        """Prints a row of the table; whether none failed that may be repeated."""
-        safe, unsafe = by_kind(read_outcomes(self._out)[1])
-        cells = [each for outcomes in (safe, unsafe) for each in (count(outcomes), failed(outcomes))]
+    @property
+    def none_lost(self) -> bool:
+        """Of those that may be repeated."""
+        return self._safe.keys() <= {"ok"}
+
+    def take(self, out: Path) -> None:
+        safe, unsafe = by_kind(read_outcomes(out)[1])
+        self._safe += safe
+        self._unsafe += unsafe
+
+    def show(self, what: str, times: int, whose: str) -> None:
+        """Prints a row of the table."""
+        cells = [each for outcomes in (self._safe, self._unsafe) for each in (count(outcomes), failed(outcomes))]
         print(f"| {what} | {times} | {whose} | {' | '.join(cells)} |", flush=True)
-        return safe.keys() == {"ok"}
 
 
 @contextlib.contextmanager
-def _load(fleet: KubernetesFleet, url: str, rate: int, unsafe_rate: int) -> Generator[_Tally]:
-    """Until the block ends."""
+def _load(fleet: KubernetesFleet, url: str, rate: int, unsafe_rate: int, tally: _Tally) -> Generator[None]:
+    """Until the block ends; then the tally has it."""
     out = fleet.directory / f"outcomes-{time.monotonic_ns()}.jsonl"
     with mixed_load(url, [f"{fleet.bed.network}.0/24", fleet.bed.pods], rate, unsafe_rate, out):
-        yield _Tally(out)
+        yield
+    tally.take(out)
 
 
 async def _repeat(inject: Callable[[int], Awaitable[None]], times: int) -> None:
