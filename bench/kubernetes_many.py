@@ -1,4 +1,4 @@
-"""On Kubernetes: 1,000 agents applied, and applied again, against as many Deployments and Services by kubectl.
+"""On Kubernetes: 1,000 agents rendered, applied, and applied again, against as much by kubectl.
 
 The agents are workers, on simulated nodes: a service's replicas there would answer no gateway, so that nothing would
 ever be settled. Each is a Deployment and a Secret with its broker's URL.
@@ -18,10 +18,15 @@ from typing import Any
 from bench.kubernetes_fleet import KubernetesFleet, on_kubernetes
 from bench.kubernetes_plain import PLAIN, plain_namespace
 from bench.row import Goal, Row
+from shoal.core.action import EnsureRevision
+from shoal.core.revision import revision_of, template_of
 from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.informer import Informer
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT
 from shoal.engines.kubernetes.names import FLEET, ROLE, Role
+from shoal.engines.kubernetes.render import Settings, render_revision, render_wiring_secret
+from shoal.engines.kubernetes.render_pod import private_variables
+from shoal.spec.model import Fleet
 from testbed.kubernetes import life
 from testbed.kubernetes.bed import KubeBed, KubeShape
 from testbed.kubernetes.simulation import MARK, simulate
@@ -30,16 +35,19 @@ AGENTS = 1000
 NODES = 40
 _APPLY_S = 600.0
 _PLACEMENT = {"require": {MARK: "fake"}}
+_ENVIRONMENT = {"SHOAL_QUEUE_TASKS_URL": "nats://agent:password@shoal-broker:4222"}
 
 Object = dict[str, Any]
 
 
 def run(quick: bool) -> list[Row]:
     """Ours and kubectl's in turns, each from nothing."""
+    rendered = tuple(_render_s() for _ in range(3))
     turns = [asyncio.run(_turn()) for _ in range(1 if quick else 3)]
     first, first_kubectl, again, again_kubectl, settled = (tuple(each) for each in zip(*turns, strict=True))
     seconds = ", ".join(f"{each:.1f}" for each in settled)
     return [
+        Row("kubernetes", f"{AGENTS:,} agents rendered", "s", ours=rendered, goal=Goal(2.0)),
         Row(
             "kubernetes", f"{AGENTS:,} agents, first `up` until all is applied", "s", ours=first,
             baseline=first_kubectl, compare="ratio", goal=Goal(0.5),
@@ -66,9 +74,32 @@ async def _turn() -> tuple[float, float, float, float, float]:
 
 
 def write_many(fleet: KubernetesFleet, replicas: int) -> None:
-    """The file of a fleet of so many workers, on one queue."""
-    agent = {"image": fleet.image, "command": ["serve"], "queue": "tasks", "scale": replicas, "placement": _PLACEMENT}
-    fleet.write({name_of(number): agent for number in range(AGENTS)})
+    """The file of a fleet of so many workers, on one queue, with so many replicas each."""
+    fleet.write(_agents(fleet.image, replicas))
+
+
+def render_many() -> list[Object]:
+    """All that makes those agents known to the cluster."""
+    fleet = Fleet.model_validate({"fleet": "many", "agents": _agents("agents", 1)})
+    found: list[Object] = []
+    for name in fleet.agents:
+        template = template_of(fleet, name, {})
+        action = EnsureRevision(name, revision_of(template), template, _ENVIRONMENT)
+        private = private_variables(name, _ENVIRONMENT, action.revision)
+        found += render_revision(fleet.fleet, action, private, Settings())
+        found.append(render_wiring_secret(fleet.fleet, name, private))
+    return found
+
+
+def _agents(image: str, replicas: int) -> dict[str, Any]:
+    agent = {"image": image, "command": ["serve"], "queue": "tasks", "scale": replicas, "placement": _PLACEMENT}
+    return {name_of(number): agent for number in range(AGENTS)}
+
+
+def _render_s() -> float:
+    began = time.monotonic()
+    render_many()
+    return time.monotonic() - began
 
 
 def name_of(number: int) -> str:

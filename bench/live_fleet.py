@@ -28,6 +28,7 @@ from shoal.api.views import AgentView, EventView
 SHOAL = Path(sys.executable).with_name("shoal")
 HERE = Path(__file__).parent
 _UP_S, _DOWN_S = 120.0, 60.0
+_SHOWN_CHARACTERS = 4000  # the end says what went wrong; the plan of a large fleet comes before it
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class LiveFleet:
             start_new_session=True,  # Ctrl-C is ours to hear, and `down` must go on then
         )
         if ran.returncode:
-            sys.stderr.write(ran.stderr)
+            sys.stderr.write(ran.stderr[-_SHOWN_CHARACTERS:])
             raise subprocess.CalledProcessError(ran.returncode, ran.args, ran.stdout, ran.stderr)
         return ran.stdout
 

@@ -10,7 +10,7 @@ import pytest
 from bench.api_server import requests_in
 from bench.controller_metrics import passes_in
 from bench.kubernetes_controller import memory_mb
-from bench.kubernetes_many import AGENTS, render_plain
+from bench.kubernetes_many import AGENTS, render_many, render_plain
 from bench.kubernetes_plain import Program, render_autoscaler, render_deployment, render_service
 from bench.load import Outcome
 from bench.loss import by_kind, count, failed, requests
@@ -73,8 +73,10 @@ def test_the_plain_pod_sleeps_before_its_end_only_where_asked() -> None:
 
 
 def test_kubectl_is_given_as_much_as_shoal() -> None:
-    """A Deployment and a Service for each agent, of pods that go to simulated nodes alone."""
-    items = render_plain("agents")
+    """A Deployment and a Service for each agent, of pods that go to simulated nodes alone; ours are as many objects."""
+    items, ours = render_plain("agents"), render_many()
+    assert len(ours) == len(items)
+    assert {each["kind"] for each in ours} == {"Deployment", "Secret"}
     assert [sum(each["kind"] == kind for each in items) for kind in ("Deployment", "Service")] == [AGENTS, AGENTS]
     assert len({each["metadata"]["name"] for each in items}) == AGENTS
     assert all(each["spec"]["template"]["spec"]["nodeSelector"] for each in items if each["kind"] == "Deployment")
