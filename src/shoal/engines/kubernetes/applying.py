@@ -92,6 +92,8 @@ async def _list(kubernetes: Kubernetes, fleet: str, kind: Kind, role: str) -> Se
 def _differs(item: Object, there: Object | None) -> bool:
     if there is None or not is_as_applied(item, there):
         return True
+    if item.get("spec", {}).get("replicas") != there.get("spec", {}).get("replicas"):
+        return True  # who scales to zero is not always noted, and a tool may call itself what we do
     return kind_of(item) != SECRET and bool(drift_of(item, there))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shoal.engines.kubernetes.api import Kind
+from shoal.engines.kubernetes.api.client import MANAGER
 from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, SERVICE
 from shoal.engines.kubernetes.api.refusals import refusal
 from shoal.engines.kubernetes.applying import ensure
@@ -72,6 +73,18 @@ async def test_what_somebody_else_changed_or_removed_is_put_back() -> None:
     changed["metadata"]["managedFields"] = [{"manager": "kubectl-edit", "fieldsV1": {"f:spec": {"f:port": {}}}}]
     assert len(await ensure(cluster, "shop", items)) == 2
     assert cluster.of(SERVICE)["a"]["spec"]["port"] == cluster.of(SERVICE)["b"]["spec"]["port"] == 80
+
+
+async def test_a_count_of_shoals_own_pods_is_put_back_whoever_set_it() -> None:
+    """A controller that was scaled to zero under Shoal's own name comes with the next `up`."""
+    cluster = Cluster()
+    items = [thing(DEPLOYMENT, "shoal-controller", Role.CONTROLLER, replicas=2)]
+    await ensure(cluster, "shop", items)
+    scaled = cluster.of(DEPLOYMENT)["shoal-controller"]
+    scaled["spec"]["replicas"] = 0
+    scaled["metadata"]["managedFields"] = [{"manager": MANAGER, "fieldsV1": {"f:spec": {"f:replicas": {}}}}]
+    assert len(await ensure(cluster, "shop", items)) == 1
+    assert cluster.of(DEPLOYMENT)["shoal-controller"]["spec"]["replicas"] == 2
 
 
 @pytest.mark.parametrize(
