@@ -18,6 +18,7 @@ from shoal.engines.kubernetes.api.kinds import AUTOSCALER, DEPLOYMENT
 from shoal.engines.kubernetes.render import revision_name
 from tests.conformance.kubernetes_bed import KubernetesBed
 from tests.conformance.load import load
+from tests.kubernetes_cluster import Cluster
 
 PATIENCE_S = 240.0  # metrics-server and an HPA take up to a minute where nobody else is busy
 BURNS = """
@@ -30,7 +31,7 @@ runpy.run_path("/agents/http_agent.py", run_name="__main__")
 
 
 @pytest.fixture
-async def bed() -> AsyncIterator[KubernetesBed]:
+async def bed(kubernetes: Cluster) -> AsyncIterator[KubernetesBed]:
     KubernetesBed.find()
     with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
