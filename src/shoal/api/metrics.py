@@ -57,7 +57,8 @@ REQUESTS = Metric(
 )  # fmt: skip
 DECISIONS = Metric(
     "shoal_decisions_total", "counter",
-    "Changes of an agent's count by direction (`up`, `down`) and reason: the trigger, `pin`, `min`, `max`, `waiting`.",
+    "Changes of an agent's count by direction (`up`, `down`) and reason: the trigger, `pin`, "
+    "`owner` (somebody else sets it), `min`, `max`, `waiting`.",
     ("agent", "direction", "reason"),
 )  # fmt: skip
 GATEWAYS = Metric("shoal_gateways_connected", "gauge", "Gateways on the line to the controller.", ())
