@@ -88,19 +88,18 @@ class LocalCommand:
 
     async def hang_up(self) -> None:
         """Ends one that still runs, as where a terminal is closed: it is asked, and then not asked any more. Who is
-        cancelled meanwhile doesn't ask."""
+        cancelled meanwhile doesn't ask, but sees it end."""
         if self._process.returncode is not None:
             return
         self._signal(signal.SIGHUP)
         try:
             async with asyncio.timeout(_ENDS_WITHIN_S):
                 await self._process.wait()
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as why:
             self._signal(signal.SIGKILL)
             await self._process.wait()
-        except asyncio.CancelledError:
-            self._signal(signal.SIGKILL)
-            raise
+            if isinstance(why, asyncio.CancelledError):
+                raise
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
