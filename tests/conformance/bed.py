@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import aiohttp
 
@@ -34,6 +36,21 @@ class FleetBed(ABC):
     def __init__(self, home: Path, http: aiohttp.ClientSession, fleet: str = "conformance") -> None:
         self.home, self.fleet, self.http = home, fleet, http
         self.environ = {**os.environ, "SHOAL_HOME": str(home)}
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, within_s: float = 60.0) -> AsyncGenerator[Self]:
+        """One with a folder of its own, which leaves nothing; a request through it may take so long. Skips, and says
+        what was missing, where there is no such engine."""
+        cls.find()
+        # Not pytest's own folder: its long name would leave no room for the names of sockets.
+        with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=within_s)) as http:
+                made = cls(Path(folder), http)
+                try:
+                    yield made
+                finally:
+                    await made.close()
 
     @classmethod
     @abstractmethod

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from tests.conformance.bed import FleetBed
@@ -20,18 +18,11 @@ async def bed(request: pytest.FixtureRequest) -> AsyncIterator[FleetBed]:
     """An engine with room for a fleet. Where it says that a case is impossible, that has to be so: the case runs, and
     fails should it pass."""
     bed_class = BEDS[request.param]
-    bed_class.find()
     reason = why_impossible(enforced(request.node.iter_markers()), bed_class.capabilities)
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=f"impossible: {reason}", raises=AssertionError, strict=True))
-    # Not pytest's own folder: its long name would leave no room for the names of sockets.
-    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
-            made = bed_class(Path(folder), http)
-            try:
-                yield made
-            finally:
-                await made.close()
+    async with bed_class.opened() as made:
+        yield made
 
 
 @pytest.fixture

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from kubernetes_controllers import Controllers
 
@@ -62,15 +59,9 @@ async def sink(kubernetes: Cluster) -> AsyncIterator[Sink]:
 
 @pytest.fixture
 async def bed(sink: Sink) -> AsyncIterator[KubernetesBed]:
-    KubernetesBed.find()
-    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WITHIN_S)) as http:
-            made = KubernetesBed(Path(folder), http)
-            try:
-                await made.up(fleet(made, sink))
-                yield made
-            finally:
-                await made.close()
+    async with KubernetesBed.opened(WITHIN_S) as made:
+        await made.up(fleet(made, sink))
+        yield made
 
 
 @pytest.fixture

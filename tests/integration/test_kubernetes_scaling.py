@@ -4,12 +4,9 @@ person with `kubectl scale`."""
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from shoal.api.views import AgentView
@@ -32,14 +29,8 @@ runpy.run_path("/agents/http_agent.py", run_name="__main__")
 
 @pytest.fixture
 async def bed(kubernetes: Cluster) -> AsyncIterator[KubernetesBed]:
-    KubernetesBed.find()
-    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
-            made = KubernetesBed(Path(folder), http)
-            try:
-                yield made
-            finally:
-                await made.close()
+    async with KubernetesBed.opened() as made:
+        yield made
 
 
 async def seen(bed: KubernetesBed, holds: Callable[[AgentView], bool], counts: set[int] | None = None) -> AgentView:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Generator
-from pathlib import Path
 
-import aiohttp
 import pytest
 
 from shoal.engines.swarm.docker import Docker
@@ -29,18 +26,10 @@ REPLICAS = 6
 @pytest.fixture
 async def bed(swarm: Swarm) -> AsyncIterator[SwarmBed]:
     """A service of six replicas on three nodes."""
-    SwarmBed.find()
-    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
-            made = SwarmBed(Path(folder), http)
-            try:
-                web = made.http_agent(
-                    public={"path": "/web"}, scale={"min": REPLICAS, "max": REPLICAS}, idempotent=["GET"]
-                )
-                await made.up({"agents": {"web": web}})
-                yield made
-            finally:
-                await made.close()
+    async with SwarmBed.opened(10) as made:
+        web = made.http_agent(public={"path": "/web"}, scale={"min": REPLICAS, "max": REPLICAS}, idempotent=["GET"])
+        await made.up({"agents": {"web": web}})
+        yield made
 
 
 async def whole_again(bed: SwarmBed) -> None:

@@ -1,9 +1,9 @@
-"""Agents as a cluster shows them, while no controller is there to say more: the same for each cluster."""
+"""A fleet while no controller is there to say more, and its agents as a cluster shows them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from shoal.api.present import run_view
@@ -28,7 +28,18 @@ def fleet_view(
 ) -> StatusView:
     """A fleet whose controller does not answer, by what its cluster, `called` so in words, shows of its agents."""
     specs: Mapping[str, Agent] = stored.fleet.agents if stored.fleet is not None else {}
+    views = [
+        agent_view(agents.get(name, AgentObserved(name)), specs.get(name), routed=routed)
+        for name in sorted({*specs, *agents})
+    ]
     away = _AWAY.format(called=called)
+    return unattended_view(fleet, engine, stored, views, (away,) if routed else (away, _NO_GATEWAY))
+
+
+def unattended_view(
+    fleet: str, engine: str, stored: StoredFleet, agents: Iterable[AgentView], problems: tuple[str, ...]
+) -> StatusView:
+    """What a status has where no controller says it, on every engine."""
     return StatusView(
         fleet=fleet,
         engine=engine,
@@ -39,11 +50,8 @@ def fleet_view(
         gateway_url=None,
         gateways=(),
         controller_pid=0,
-        agents=tuple(
-            agent_view(agents.get(name, AgentObserved(name)), specs.get(name), routed=routed)
-            for name in sorted({*specs, *agents})
-        ),
-        problems=(away,) if routed else (away, _NO_GATEWAY),
+        agents=tuple(agents),
+        problems=problems,
     )
 
 

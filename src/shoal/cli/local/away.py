@@ -5,12 +5,12 @@ Counts are what the processes show. Whether a replica is ready is what it last w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
+from shoal.cli.away import unattended_view
 from shoal.cli.unattended import unattended
 from shoal.core.observed import Phase
 from shoal.engines.local.process import is_alive
@@ -37,28 +37,18 @@ def look_without_controller(directory: Path, name: str, stored: StoredFleet) -> 
     specs: Mapping[str, Agent] = fleet.agents if fleet is not None else {}
     routed = Service("gateway", directory / "platform" / "gateway", keeps="envoy").anything_alive
     names = sorted({*specs, *(life.agent for life in (*replicas, *runs))})
-    return StatusView(
-        fleet=name,
-        engine=fleet.engine if fleet is not None else "local",
-        at=time.time(),
-        generation=stored.generation,
-        observed_generation=stored.generation,
-        settled=False,
-        gateway_url=None,
-        gateways=(),
-        controller_pid=0,
-        agents=tuple(
-            _agent_view(
-                agent,
-                specs.get(agent),
-                [life for life in replicas if life.agent == agent],
-                [life for life in runs if life.agent == agent],
-                routed=routed,
-            )
-            for agent in names
-        ),
-        problems=(_AWAY,) if routed else (_AWAY, _NO_GATEWAY),
-    )
+    views = [
+        _agent_view(
+            agent,
+            specs.get(agent),
+            [life for life in replicas if life.agent == agent],
+            [life for life in runs if life.agent == agent],
+            routed=routed,
+        )
+        for agent in names
+    ]
+    engine = fleet.engine if fleet is not None else "local"
+    return unattended_view(name, engine, stored, views, (_AWAY,) if routed else (_AWAY, _NO_GATEWAY))
 
 
 def _agent_view(
