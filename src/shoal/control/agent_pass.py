@@ -160,7 +160,7 @@ def step_agent(
         state.settled, state.waiting_for = False, "the engine's autoscaler to take its count over"
     if rollout is not before or started is not state.record.started:
         state.record = replace(state.record.rolled(rollout), started=started)
-    gives_up = None if state.waits_on else gives_up_at(rollout, spec, now=now)
+    gives_up = None if state.waits_on else gives_up_at(rollout, spec, state.observed, now=now)
     state.due_at = _earliest(state.due_at, step.due_at, gives_up)
     return Outcome(step.actions, events=tuple(rollout_events(state.name, before, rollout, now)))
 

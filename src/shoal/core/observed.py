@@ -98,7 +98,8 @@ class Autoscaler:
 @dataclass(frozen=True, slots=True)
 class AgentObserved:
     """One agent as the engine has it: `counts` is how many replicas each revision is set to have there, `owners` by
-    revision who else than Shoal set that, or sets it."""
+    revision who else than Shoal set that, or sets it. `queued`: revisions of which there is no replica at all only as the
+    engine, which was told, has not come to them yet."""
 
     agent: str
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -106,6 +107,7 @@ class AgentObserved:
     runs: tuple[JobRun, ...] = ()
     owners: Mapping[str, CountOwner] = field(default_factory=dict[str, CountOwner])
     autoscaler: Autoscaler | None = None
+    queued: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,8 @@ def advance(
         return replace(rollout, available=max(available, rollout.available), left=min(left, fewest), progressed_at=now)
     if rollout.left is None:
         rollout = replace(rollout, left=left)
+    if rollout.revision in observed.queued:
+        return rollout if now < _waits_until(rollout, agent) else replace(rollout, progressed_at=now)
     seen = available if healthy is None or agent.port is None else min(available, healthy)
     if now < rollout.progressed_at + deadline_s(agent) or (seen >= desired and not left):
         return rollout
@@ -122,11 +124,18 @@ def complete(rollout: Rollout, *, now: float) -> Rollout:
     return replace(rollout, phase=RolloutPhase.COMPLETE, finished_at=now, reason="", last_log=())
 
 
-def gives_up_at(rollout: Rollout, agent: Agent, *, now: float) -> float | None:
+def gives_up_at(rollout: Rollout, agent: Agent, observed: AgentObserved, *, now: float) -> float | None:
     """The instant at which `advance` would answer otherwise on an equal look; `None` once that has come, as what it
     waits for then is only for old replicas to end."""
-    due_at = rollout.progressed_at + deadline_s(agent)
+    queued = rollout.revision in observed.queued
+    due_at = _waits_until(rollout, agent) if queued else rollout.progressed_at + deadline_s(agent)
     return due_at if rollout.phase is RolloutPhase.PROGRESSING and due_at > now else None
+
+
+def _waits_until(rollout: Rollout, agent: Agent) -> float:
+    """Until when a rollout whose replicas the engine has not come to make keeps its clock. It is set anew then, so that
+    at least half of the time is left for a start once they are made."""
+    return rollout.progressed_at + deadline_s(agent) / 2
 
 
 def _given_up(

@@ -73,7 +73,15 @@ def read_agent(agent: str, parts: Parts) -> AgentObserved:
         tuple(sorted(runs, key=lambda run: (run.started_at or 0.0, run.run_id))),
         _owners(parts, ordinals),
         read_autoscaler(parts.autoscalers),
+        _queued(parts.deployments, replicas),
     )
+
+
+def _queued(deployments: Sequence[Object], replicas: Sequence[Replica]) -> frozenset[str]:
+    """Revisions whose Deployments wait for their pods to be made: Kubernetes' own controllers make some five a second by
+    default. One whose pods are refused has replicas here, which say why."""
+    waiting = {labels_of(each)[names.REVISION] for each in deployments if each["spec"].get("replicas", 1)}
+    return frozenset(waiting - {each.revision for each in replicas})
 
 
 def _owners(parts: Parts, ordinals: Sequence[Ordinals]) -> dict[str, CountOwner]:

@@ -191,6 +191,14 @@ def test_replicas_that_can_not_be_made_are_told() -> None:
     assert len({each.id for each in unmade}) == 2
 
 
+def test_replicas_that_kubernetes_has_not_come_to_are_queued() -> None:
+    """Until there is a first pod, or a reason why there is none."""
+    refused = {"type": "ReplicaFailure", "status": "True", "message": "no"}
+    assert read_agent("web", Parts(deployments=[deployment(3), deployment(0, "r2")])).queued == {"r1"}
+    assert read_agent("web", Parts(deployments=[deployment(3)], pods=[pod(ready=8)])).queued == frozenset()
+    assert read_agent("web", Parts(deployments=[deployment(3, conditions=(refused,))])).queued == frozenset()
+
+
 def identity(ordinal: int, revision: str, **more: Any) -> Object:
     labels = {POD_INDEX: str(ordinal)}
     return pod(f"web-{ordinal}", role=Role.STATEFUL, revision=revision, ready=8, **labels, **more)
