@@ -155,18 +155,33 @@ async def test_a_port_that_is_taken_is_chosen_anew(engine: LocalEngine, director
 
 
 async def test_what_stops_answering_is_started_anew(engine: LocalEngine, directory: Path) -> None:
-    """Liveness: `retries` failures in a row."""
+    """Liveness: five times as many failures in a row as it takes not to be ready."""
     health = Health(path="/healthz", interval=0.05, retries=2)
     await engine.act(wanted(template(port=8000, health=health), 1))
     (before,) = await ready(engine, 1)
     status = directory.parent / "status"
     status.write_text("500 Oh")
     view = await until(engine, "it is not ready", lambda view: not view.replicas[0].ready)
+    assert (view.replicas[0].phase, view.replicas[0].ready_at) == (Phase.RUNNING, before.ready_at)
     assert "health check failed 2 times in a row: /healthz answered 500" in view.replicas[0].reason
-    await in_phase(engine, Phase.BACKOFF)
+    ended = await in_phase(engine, Phase.BACKOFF)
+    assert "health check failed 10 times in a row: /healthz answered 500" in ended.reason
     status.unlink()
     (after,) = await ready(engine, 1)
     assert (after.id, after.restarts >= 1, after.reason) == (before.id, True, "")
+
+
+async def test_what_is_slow_for_a_while_goes_on(engine: LocalEngine, directory: Path) -> None:
+    """It is not ready, and ready again with its next answer, in the same life."""
+    health = Health(path="/healthz", interval=0.05, retries=2, timeout=0.5)
+    await engine.act(wanted(template(port=8000, health=health), 1))
+    (before,) = await ready(engine, 1)
+    status = directory.parent / "status"
+    status.write_text("500 Oh")
+    await until(engine, "it is not ready", lambda view: not view.replicas[0].ready)
+    status.unlink()
+    (after,) = await ready(engine, 1)
+    assert (after.id, after.restarts, after.reason, after.started_at) == (before.id, 0, "", before.started_at)
 
 
 async def test_what_happens_elsewhere_brings_no_check_nearer(engine: LocalEngine, directory: Path) -> None:

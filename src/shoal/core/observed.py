@@ -98,8 +98,8 @@ class Autoscaler:
 @dataclass(frozen=True, slots=True)
 class AgentObserved:
     """One agent as the engine has it: `counts` is how many replicas each revision is set to have there, `owners` by
-    revision who else than Shoal set that, or sets it. `queued`: revisions of which there is no replica at all only as the
-    engine, which was told, has not come to them yet."""
+    revision who else than Shoal set that, or sets it. `queued`: revisions of which there is no replica at all only as
+    the engine, which was told, has not come to them yet."""
 
     agent: str
     counts: Mapping[str, int] = field(default_factory=dict[str, int])

@@ -61,7 +61,12 @@ class Health(Model):
     timeout_s: Annotated[DurationS, Field(gt=0)] = Field(
         default=2.0, alias="timeout", description="How long a check may take."
     )
-    retries: Integer = Field(default=3, ge=1, le=1000, description="Failures in a row until a replica is unhealthy.")
+    retries: Integer = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="Failures in a row until a replica is sent nothing; after five times as many it is started anew.",
+    )
     start_period_s: DurationS = Field(default=60.0, alias="start_period", description="How long a start may take.")
 
 

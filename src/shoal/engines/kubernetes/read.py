@@ -78,8 +78,8 @@ def read_agent(agent: str, parts: Parts) -> AgentObserved:
 
 
 def _queued(deployments: Sequence[Object], replicas: Sequence[Replica]) -> frozenset[str]:
-    """Revisions whose Deployments wait for their pods to be made: Kubernetes' own controllers make some five a second by
-    default. One whose pods are refused has replicas here, which say why."""
+    """Revisions whose Deployments wait for their pods to be made: Kubernetes' own controllers make some five a second
+    by default. One whose pods are refused has replicas here, which say why."""
     waiting = {labels_of(each)[names.REVISION] for each in deployments if each["spec"].get("replicas", 1)}
     return frozenset(waiting - {each.revision for each in replicas})
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal.core.action import EnsureRevision
+from shoal.core.liveness import restarts_after
 from shoal.core.template import Template
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.names import Role, fleet_labels, object_name, secret_name
@@ -194,7 +195,7 @@ def _put_in(word: str, template: Template, environment: Mapping[str, str]) -> st
 
 
 def _probes(template: Template) -> Object:
-    """As the local engine asks: often while it starts, then at `interval`; to be ended after `retries` misses."""
+    """As the local engine asks: often while it starts, then at `interval`; what counts as failed is its rule too."""
     if template.kind is not Kind.SERVICE:
         return {}
     health = template.health
@@ -210,7 +211,8 @@ def _probes(template: Template) -> Object:
             **ask, "periodSeconds": interval_s, "timeoutSeconds": timeout_s, "failureThreshold": health.retries,
         },
         "livenessProbe": {
-            **ask, "periodSeconds": interval_s, "timeoutSeconds": timeout_s, "failureThreshold": health.retries,
+            **ask, "periodSeconds": interval_s, "timeoutSeconds": timeout_s,
+            "failureThreshold": restarts_after(health.retries),
         },
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 from shoal.core.action import EnsureRevision
+from shoal.core.liveness import restarts_after
 from shoal.core.observed import Phase, Replica
 from shoal.engines.local.in_memory import remove_from_memory
 from shoal.engines.local.layout import remove_tree
@@ -111,7 +112,7 @@ class ReplicaLife(Life):
 
     async def _attend(self) -> None:
         """As long as its process runs and nobody stops it."""
-        if not self.state.ready and not self.stopping:
+        if self.state.ready_at is None and not self.stopping:
             await self._wait_until_ready()
         while self._running and not self.stopping:
             await self._check_health()
@@ -156,7 +157,7 @@ class ReplicaLife(Life):
         self._save()
 
     async def _check_health(self) -> None:
-        """One look at a replica that is ready; it is started anew after `retries` misses in a row."""
+        """One look at a replica that was ready."""
         health = self.revision.template.health
         if self.state.port is None:
             await self._sleep(None)
@@ -169,8 +170,14 @@ class ReplicaLife(Life):
         if not self._running or self.stopping:
             return
         self._misses = 0 if miss is None else self._misses + 1
-        if self._misses >= health.retries:
-            await self._restart(f"health check failed {self._misses} times in a row: {miss}")
+        failed = f"health check failed {self._misses} times in a row: {miss}"
+        if self._misses >= restarts_after(health.retries):
+            await self._restart(failed)
+        elif self._misses >= health.retries:
+            self.state.ready = False
+            self._tell(failed)
+        elif miss is None and not self.state.ready:
+            self._become_ready()
 
     async def _restart(self, why: str) -> None:
         """Ends a process that is no good; what comes after is as if it had ended by itself."""

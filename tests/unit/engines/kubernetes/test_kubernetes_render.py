@@ -126,7 +126,7 @@ def test_a_service() -> None:
                             },
                             "startupProbe": {**asks, "periodSeconds": 1, "failureThreshold": 60},
                             "readinessProbe": steady,
-                            "livenessProbe": steady,
+                            "livenessProbe": {**steady, "failureThreshold": 15},
                             "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
                             "terminationMessagePolicy": "FallbackToLogsOnError",
                             "volumeMounts": [{"name": "shoal-memory-0", "mountPath": "/tmp"}],
@@ -354,7 +354,8 @@ def test_probes_are_of_whole_seconds() -> None:
     health = {"interval": "1500ms", "timeout": "200ms", "retries": 4, "start_period": "90500ms"}
     container = container_of({"port": 80, "health": health})
     assert (container["startupProbe"]["failureThreshold"], container["startupProbe"]["timeoutSeconds"]) == (91, 1)
-    assert (container["livenessProbe"]["periodSeconds"], container["livenessProbe"]["failureThreshold"]) == (2, 4)
+    assert (container["readinessProbe"]["periodSeconds"], container["readinessProbe"]["failureThreshold"]) == (2, 4)
+    assert (container["livenessProbe"]["periodSeconds"], container["livenessProbe"]["failureThreshold"]) == (2, 20)
 
 
 def test_a_worker_is_not_asked() -> None:

@@ -133,18 +133,27 @@ def test_a_new_container_is_ready_with_its_first_answer():
 
 
 def test_a_dead_container_is_ended_and_why_is_kept():
+    """Before that it is not ready, and known as one that was: its gateway asks it too."""
+
     async def story(node: Node, agent: NodeAgent) -> None:
         node.start("a", lambda now_s: now_s < 5.0)
-        await asyncio.sleep(30.0)
+        await asyncio.sleep(4.0)
+        ready_at = state_of(agent, "a").ready_at
+        await asyncio.sleep(16.0)
         state = state_of(agent, "a")
-        assert (state.ready, state.reason) == (False, f"health check failed 3 times in a row: {MISS}")
+        assert (state.ready, state.ready_at, state.ended_at) == (False, ready_at, None)
+        assert state.reason.startswith("health check failed ") and state.reason.endswith(f" times in a row: {MISS}")
+        await asyncio.sleep(50.0)
+        state = state_of(agent, "a")
+        assert (state.ready, state.ready_at) == (False, None)
+        assert state.reason == f"health check failed 15 times in a row: {MISS}"
         await asyncio.sleep(700.0)
         assert agent.states.get("a") is None
 
     node = play(story)
     assert [(container, signal) for _, container, signal in node.killed] == [("a", "SIGTERM")]
-    # Ready checks come every 2 s, and each miss takes 1 s: the third ends 9 s after the last answer at the latest.
-    assert 9.0 <= node.killed[0][0] <= 14.0
+    # Ready checks come every 2 s, and each miss takes 1 s: the fifteenth ends 45 s after the last answer at the latest.
+    assert 45.0 <= node.killed[0][0] <= 50.0
 
 
 def test_who_does_not_end_within_its_grace_is_killed():

@@ -20,7 +20,7 @@ def run(*misses: str | None, age_s: float, condition: Condition | None = None) -
 
 
 def test_the_first_answer_makes_it_ready():
-    assert run(MISS, None, age_s=1.0) == Condition(ready=True)
+    assert run(MISS, None, age_s=1.0) == Condition(ready=True, was_ready=True)
 
 
 def test_who_starts_may_miss_as_often_as_it_likes():
@@ -35,18 +35,22 @@ def test_who_never_answered_is_dead_after_its_start_period():
     assert condition.reason == f"does not answer 60s after its start: {MISS}"
 
 
-def test_who_was_ready_is_dead_after_as_many_misses_in_a_row_as_it_may_have():
+def test_who_was_ready_and_misses_is_ready_no_more_and_dead_much_later():
     """Within its start period too: it does not start any more."""
     ready = run(None, age_s=1.0)
     assert run(MISS, MISS, age_s=5.0, condition=ready).ready
     assert run(MISS, MISS, None, MISS, MISS, age_s=5.0, condition=ready).ready
-    dead = run(MISS, MISS, MISS, age_s=5.0, condition=ready)
+    slow = run(MISS, MISS, MISS, age_s=5.0, condition=ready)
+    assert (slow.ready, slow.dead, slow.reason) == (False, False, f"health check failed 3 times in a row: {MISS}")
+    assert run(None, age_s=5.0, condition=slow) == ready
+    assert not run(*[MISS] * 11, age_s=5.0, condition=slow).dead
+    dead = run(*[MISS] * 12, age_s=5.0, condition=slow)
     assert (dead.ready, dead.dead) == (False, True)
-    assert dead.reason == f"health check failed 3 times in a row: {MISS}"
+    assert dead.reason == f"health check failed 15 times in a row: {MISS}"
 
 
-def test_who_is_found_old_and_silent_gets_all_its_tries():
-    """An agent that starts anew does not know how it was."""
+def test_who_is_late_with_its_first_answer_gets_all_its_tries():
+    """As one of which a probe was not to be asked in time."""
     assert not run(MISS, MISS, age_s=3600.0).dead
     assert run(MISS, MISS, MISS, age_s=3600.0).dead
 
@@ -58,7 +62,8 @@ def test_who_is_found_old_and_silent_gets_all_its_tries():
         (Condition(), 50.0, 1.0),
         (Condition(), 59.0, 1.18),
         (Condition(), 61.0, 2.0),
-        (Condition(ready=True), 1.0, 2.0),
+        (Condition(ready=True, was_ready=True), 1.0, 2.0),
+        (Condition(was_ready=True), 1.0, 2.0),
     ],
 )
 def test_probes_are_dense_while_it_starts(condition: Condition, age_s: float, wait_s: float):

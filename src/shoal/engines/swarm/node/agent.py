@@ -155,10 +155,12 @@ class NodeAgent:
         """Probes one container until it is dead, stopped or gone.
 
         `adopted`: it was there before this agent, which does not know how it was: nothing is told of it before it
-        answered, or failed for as long as to be dead.
+        answered, or failed for as long as to be dead. One that is older than a start may be was ready, or it would have
+        been ended.
         """
-        condition = Condition()
-        born_s = self._clocks.steady() - max(0.0, self._clocks.wall() - found.created_at)
+        age_s = max(0.0, self._clocks.wall() - found.created_at)
+        condition = Condition(was_ready=adopted and age_s > check.start_period_s)
+        born_s = self._clocks.steady() - age_s
         while not condition.dead:
             asked_s = self._clocks.steady()
             miss = await self._ask(host, check.port, check.path, check.timeout_s)
@@ -183,13 +185,15 @@ class NodeAgent:
 
     def _tell(self, found: Found, condition: Condition) -> None:
         now, before = self._clocks.wall(), self.states.get(found.container)
-        ready_at = before.ready_at if before is not None and before.ready else now
+        ready_at = before.ready_at if before is not None else None
+        if condition.ready and (before is None or not before.ready):
+            ready_at = now
         self.states.put(
             State(
                 container=found.container,
                 task=found.task,
                 ready=condition.ready,
-                ready_at=ready_at if condition.ready else None,
+                ready_at=None if condition.dead else ready_at,
                 ended_at=now if condition.dead else None,
                 reason=condition.reason,
             )

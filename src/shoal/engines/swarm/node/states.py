@@ -10,7 +10,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One container's. `ready_at` and `ended_at` are epoch seconds; `reason`: why it isn't ready, or was ended."""
+    """One container's. `ready_at` and `ended_at` are epoch seconds, the former also of one that was ready and is not
+    for now; `reason`: why it isn't ready, or was ended."""
 
     container: str
     task: str
