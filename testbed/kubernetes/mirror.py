@@ -14,6 +14,7 @@ from testbed.kubernetes.api import Api, Object
 _AGAIN_S = 0.5
 _LIST_S = 60.0  # thousands of pods on a busy machine
 _SETTLE_S = 0.05  # what changes together is acted on once
+_REST = 4  # times as long as it took to act: thousands of pods leave the machine to those who run them
 _ANYWAY_S = 5.0  # acted on again without a change: the last time may have failed
 _BROKEN = (OSError, http.client.HTTPException, ValueError, KeyError)
 
@@ -73,13 +74,16 @@ def act_on(api: Api, paths: Sequence[str], act: Callable[[Sequence[list[Object]]
     mirrors = [Mirror(api, path, changed) for path in paths]
     for mirror in mirrors:
         threading.Thread(target=mirror.run, daemon=True).start()
+    took_s = 0.0
     while True:
         changed.wait(_ANYWAY_S)
-        time.sleep(_SETTLE_S)
+        time.sleep(max(_SETTLE_S, took_s * _REST))
         changed.clear()
+        began_s = time.thread_time()
         known = [found for mirror in mirrors if (found := mirror.objects()) is not None]
         if len(known) == len(mirrors):
             try:
                 act(known)
             except _BROKEN:
                 traceback.print_exc()
+        took_s = time.thread_time() - began_s

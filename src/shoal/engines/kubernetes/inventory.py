@@ -32,7 +32,7 @@ from shoal.errors import EngineError, EngineUnavailable
 
 Object = Mapping[str, Any]
 
-_SYNCED_S = 30.0
+_SILENT_S = 30.0
 _KINDS: Mapping[Kind, Mapping[str, str]] = {
     DEPLOYMENT: {}, STATEFUL_SET: {}, JOB: {}, POD: {}, SERVICE: {}, CONFIG_MAP: {names.ROLE: Role.TEMPLATE.value},
 }  # fmt: skip
@@ -65,17 +65,21 @@ class Inventory:
 
     async def ready(self) -> None:
         """Returns once everything was listed. Raises EngineUnavailable where it can't be, or is not heard of now."""
-        try:
-            async with asyncio.timeout(_SYNCED_S):
-                while not all(each.synced for each in self._informers.values()):
-                    if (away := self._away()) is not None:
-                        raise EngineUnavailable(str(away))
-                    self._synced.clear()
-                    await self._synced.wait()
-        except TimeoutError:
-            raise EngineUnavailable(f"the cluster did not tell of all there is within {_SYNCED_S:g}s") from None
+        while not all(each.synced for each in self._informers.values()):
+            if (away := self._away()) is not None:
+                raise EngineUnavailable(str(away))
+            pages = self._pages()
+            self._synced.clear()
+            try:
+                await asyncio.wait_for(self._synced.wait(), _SILENT_S)
+            except TimeoutError:
+                if self._pages() == pages:  # else there is much, and the cluster is slow
+                    raise EngineUnavailable(f"the cluster tells nothing for {_SILENT_S:g}s") from None
         if (away := self._away()) is not None:
             raise EngineUnavailable(str(away))
+
+    def _pages(self) -> int:
+        return sum(each.pages for each in self._informers.values())
 
     def agents(self, mask: Callable[[str], str] = str) -> dict[str, AgentObserved]:
         """Every agent of which there is something; the same object again for one of which nothing changed."""

@@ -42,6 +42,7 @@ class Informer:
         self._fields = fields
         self.items: dict[str, Object] = {}
         self.synced = False  # listed at least once
+        self.pages = 0  # listed so far
         self.away: EngineError | None = None  # why nothing is heard now
         self._version = ""
 
@@ -73,6 +74,7 @@ class Informer:
             async for page, at in pages:
                 items |= {item["metadata"]["name"]: self._kept(item) for item in page}
                 version = at
+                self.pages += 1
         self.items, self._version, self.synced, self.away = items, version, True, None
         self._changed(None)
 
