@@ -73,9 +73,10 @@ def left_of(bed: Bed) -> list[Path]:
     return [tree / bed.name for tree in trees if (tree / bed.name).is_dir()]
 
 
-def remove(bed: Bed) -> None:
-    """Removes them; a killed process leaves its group a moment later."""
-    for group in left_of(bed):
+def remove(of: Bed | Node) -> None:
+    """Removes them, or those of one node; a killed process leaves its group a moment later."""
+    groups = left_of(of) if isinstance(of, Bed) else [group / of.name for group in left_of(of.bed)]
+    for group in groups:
         for folder, _, _ in os.walk(group, topdown=False):
             end = time.monotonic() + 2.0
             while time.monotonic() < end:

@@ -101,6 +101,7 @@ def kill(node: Node) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     until(lambda: not cgroups.processes(node), f"{node.name}'s processes to end", timeout_s=20, errors=(OSError,))
+    cgroups.remove(node)  # no machine boots with those of before: kubelet would wait 3 s for each container of then
     (node.directory / "init").unlink(missing_ok=True)
 
 
