@@ -6,6 +6,7 @@ from pathlib import Path
 
 from testbed.commands import BedError, until
 from testbed.kubernetes.api import Api
+from testbed.kubernetes.audit import audit_settings
 from testbed.kubernetes.authority import make_keys
 from testbed.kubernetes.bed import API_PORT, SERVICES, KubeBed, kubeconfig_of
 from testbed.kubernetes.daemons import Daemon
@@ -58,7 +59,7 @@ def _settings(bed: KubeBed, name: str) -> dict[str, str]:
             "log-level": "warn",
         }
     if name == "kube-apiserver":
-        return _api_server(bed, keys)
+        return _api_server(bed, keys) | audit_settings(bed)
     settings = {"kubeconfig": str(kubeconfig_of(bed, name)), "leader-elect": "false"}
     if name == "kube-controller-manager":
         settings |= {

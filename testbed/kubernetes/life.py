@@ -9,6 +9,7 @@ from pathlib import Path
 from testbed.commands import BedError, on_each, until
 from testbed.kubernetes import control_plane, node
 from testbed.kubernetes.agents import AGENTS, apply_addons, run_agent
+from testbed.kubernetes.audit import forget_audit
 from testbed.kubernetes.authority import make_keys
 from testbed.kubernetes.bed import KubeBed, KubeShape
 from testbed.kubernetes.binaries import binaries, program
@@ -91,6 +92,7 @@ def down(bed: KubeBed, *, purge: bool = False) -> None:
     bed.kube_shape.write(None)
     for left in (bed.directory / "etcd", bed.volumes):
         shutil.rmtree(left, ignore_errors=True)
+    forget_audit(bed)
     on_each(nodes, _forget)
     if purge and bed.directory.exists():
         shutil.rmtree(bed.directory)
