@@ -75,6 +75,29 @@ async def test_who_may_not_act_looks_on() -> None:
     assert [each.what.split()[0] for each in server.asked] == ["POST", "GET"]
 
 
+async def test_the_right_to_act_ends_while_a_request_is_made() -> None:
+    """It took long to get credentials, or a connection: what was allowed before that is not sent."""
+    rights = [True]
+
+    class SlowToken(StaticToken):
+        async def authorization(self, tls: ssl.SSLContext | None) -> str | None:
+            rights[:] = [False]
+            return await super().authorization(tls)
+
+    def require() -> None:
+        if not rights[0]:
+            raise EngineUnavailable("another one may act")
+
+    server = ApiServer({})
+    async with (
+        listen(server) as url,
+        Kubernetes(Access(url, None, SlowToken(None)), "shop", before_write=require) as kubernetes,
+    ):
+        with pytest.raises(EngineUnavailable, match="another one may act"):
+            await kubernetes.create(CONFIG_MAP, {"metadata": {"name": "web"}})
+    assert server.asked == []
+
+
 async def test_lists() -> None:
     """What has all labels, and is what it was asked for; of what is large or secret only what is said about it."""
     listed = {"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "a"}}]}

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from aiohttp.connector import Connection
 
 from shoal.engines.kubernetes.api.kinds import POD, Kind
 from shoal.engines.kubernetes.api.kubeconfig import Access
@@ -42,7 +43,8 @@ class Kubernetes:
 
     Every method raises KubernetesError for a refusal, KubernetesConflict where somebody else was first or owns it, and
     EngineUnavailable where it can't be reached. `labels` select what has all of them. `before_write` is called before
-    each request that changes something, and keeps it from being sent by what it raises.
+    each request that changes something, when a connection for it is there, and keeps it from being sent by what it
+    raises.
     """
 
     def __init__(self, access: Access, namespace: str, *, before_write: Callable[[], None] | None = None) -> None:
@@ -57,6 +59,7 @@ class Kubernetes:
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=_ANSWER_S, sock_connect=_CONNECT_S),
             read_bufsize=_LONGEST_LINE,
+            request_class=_asking_first(self._before_write) if self._before_write else aiohttp.ClientRequest,
         )
         return self
 
@@ -82,8 +85,6 @@ class Kubernetes:
     ) -> Any:
         """The answer's JSON. `asked` says in words what it was about."""
         for attempt in range(_TRIES):
-            if method != "GET" and self._before_write is not None:
-                self._before_write()
             asking = self._open(method, path, params=params, json=json, content_type=content_type, accept=accept)
             async with asking as answer:
                 body = await answer.read()
@@ -338,6 +339,19 @@ def _missing_is_fine() -> Generator[None]:
     except KubernetesError as error:
         if error.status != 404:
             raise
+
+
+def _asking_first(before_write: Callable[[], None]) -> type[aiohttp.ClientRequest]:
+    """Requests of which each that writes asks for leave when nothing is left to wait for: who may write now may not any
+    more once credentials, a free connection and its handshakes were there."""
+
+    class AskingFirst(aiohttp.ClientRequest):
+        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+            if self.method != "GET":
+                before_write()
+            return await super().send(conn)
+
+    return AskingFirst
 
 
 def _busy(answer: aiohttp.ClientResponse) -> float | None:
