@@ -20,6 +20,10 @@ def check_engine(loaded: Loaded) -> None:
 
 def _problems(loaded: Loaded) -> Iterator[Problem]:
     fleet, origins = loaded.fleet, loaded.origins
+    if fleet.engine == "kubernetes":
+        from shoal.cli.kubernetes.claims import claims_that_meet
+
+        yield from claims_that_meet(loaded)
     for name, agent in fleet.agents.items():
         if fleet.engine != "local" and agent.image is None:
             yield Problem(

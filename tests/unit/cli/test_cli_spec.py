@@ -254,6 +254,21 @@ def test_validate_says_what_the_engine_cannot_run(home: Path, run: Run) -> None:
         assert "shoal.yaml:4:8: agents.web: found no image" in run(command).err
 
 
+def test_volumes_called_as_those_of_an_identity(home: Path, run: Run) -> None:
+    """On Kubernetes a shared volume and a replica's own would be one claim."""
+    agents = [
+        "stock: {image: i, command: serve, port: 80, stateful: true, volumes: ['data:/data']}",
+        "web: {image: i, command: serve, port: 80, volumes: ['data-stock-0:/a', 'data-stock-x:/b', 'data-stock:/c']}",
+        "job: {image: i, command: work, schedule: '0 2 * * *', volumes: ['state-shoal-broker-2:/a']}",
+    ]
+    (home / "shoal.yaml").write_text("\n  ".join(["fleet: shop\nengine: kubernetes\nagents:", *agents, ""]))
+    done = run("validate")
+    assert done.code == 1 and done.err.count("give this volume another name") == 2
+    assert "agents.web.volumes[0]: on Kubernetes data-stock-0 is what the volume of a replica of agents.st" in done.err
+    assert "agents.job.volumes[0]: on Kubernetes state-shoal-broker-2 is what the volume of a replica of t" in done.err
+    assert run("validate", "--set", "engine=swarm").code == 0
+
+
 def test_agents_called_as_shoals_own(home: Path, run: Run) -> None:
     """Where they would meet: on Kubernetes, and there all of them at once; elsewhere they may be called so."""
     agents = "".join(

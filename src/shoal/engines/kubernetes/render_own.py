@@ -28,6 +28,7 @@ STATE_DIRECTORY = "/var/lib/shoal"
 KEYS_DIRECTORY = "/run/shoal/keys"
 JOIN_DIRECTORY = "/run/shoal/join"
 BROKER_DIRECTORY = "/run/shoal/broker"
+BROKER_CLAIM = "state"
 KEYS, JOIN, ADMIN = "shoal-keys", "shoal-join", "shoal-admin"  # Secrets
 CA_CERTIFICATE, CA_KEY, SEED, TOKEN = "ca.pem", "ca-key.pem", "seed", "token"
 
@@ -188,7 +189,7 @@ def render_broker(own: Own, configuration: str) -> list[Object]:
     container = _container(
         own,
         ["python3", "-m", "shoal.engines.nats_server", f"{BROKER_DIRECTORY}/nats.conf"],
-        [("configuration", BROKER_DIRECTORY), ("state", STATE_DIRECTORY)],
+        [("configuration", BROKER_DIRECTORY), (BROKER_CLAIM, STATE_DIRECTORY)],
         [("broker", BROKER_PORT)],
     )
     container["readinessProbe"] = {"tcpSocket": {"port": "broker"}, "periodSeconds": 1}
@@ -210,7 +211,7 @@ def render_broker(own: Own, configuration: str) -> list[Object]:
             "serviceName": BROKER,
             "selector": {"matchLabels": {names.ROLE: Role.BROKER.value}},
             "template": {"metadata": {"labels": labels}, "spec": pod},
-            "volumeClaimTemplates": [{"metadata": {"name": "state", "labels": labels}, "spec": asked}],
+            "volumeClaimTemplates": [{"metadata": {"name": BROKER_CLAIM, "labels": labels}, "spec": asked}],
         },
     }
     return [_service(own, Role.BROKER, BROKER, [("broker", BROKER_PORT, BROKER_PORT)]), noted(stateful)]
