@@ -29,13 +29,15 @@ class Load:
         left_at = time.monotonic()
         try:
             async with http.request(method, url) as answer:
-                body = await answer.json(content_type=None)
-                self.outcomes[str(answer.status)] += 1
-                if answer.status == 200:
-                    self.versions[body["version"]] += 1
-                    self.replicas[body["replica"]] += 1
-                else:
+                if answer.status != 200:
+                    words = (await answer.text()).strip()[:80]  # a gateway's, who says why nobody answered
+                    self.outcomes[f"{answer.status} {words}".strip()] += 1
                     self.lost_at.append(left_at)
+                    return
+                body = await answer.json(content_type=None)
+                self.versions[body["version"]] += 1
+                self.replicas[body["replica"]] += 1
+                self.outcomes["200"] += 1
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             self.outcomes[type(error).__name__] += 1
             self.lost_at.append(left_at)
