@@ -23,7 +23,7 @@ from testbed.swarm.bed import Node
 from tests.kubernetes_cluster import Cluster
 
 AWAY_S = 12.0  # longer than a Lease lasts
-REPLACED_S = 90.0  # 40 s until Kubernetes says so, 20 more until its pods are given up; and a busy machine
+REPLACED_S = 120.0  # 50 s until Kubernetes says so, 20 more until its pods are given up; and a busy machine
 
 
 @pytest.fixture

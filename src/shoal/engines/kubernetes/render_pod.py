@@ -37,7 +37,7 @@ USES_OUTSIDE = "shoal.dev/uses-outside"
 
 _RUN_TIME_VARIABLE = re.compile(r"\$(?:\{(PORT|SHOAL_[A-Z0-9_]+)\}|(PORT|SHOAL_[A-Z0-9_]+)\b)")
 _NODE = "kubernetes.io/hostname"
-_NODE_LOST_S = 20  # after the 40 s in which Kubernetes says so
+_NODE_LOST_S = 20  # after the 50 s in which Kubernetes says so, 40 s before 1.32
 _AT_START = "\0"  # of a variable that is known only then
 
 
@@ -308,7 +308,7 @@ def _resources(template: Template) -> Object:
 
 
 def leave_lost_node() -> list[Object]:
-    """The tolerations of a pod whose place another one may take: elsewhere a minute after its node was last heard of,
+    """The tolerations of a pod whose place another one may take: elsewhere 70 s after its node was last heard of,
     where Kubernetes by itself waits five more. An identity stays with its node: nobody can know that it ended."""
     return [
         {
