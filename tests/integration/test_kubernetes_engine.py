@@ -123,7 +123,7 @@ async def test_a_crash_loop_says_what_it_said(rig: Rig) -> None:
         ({"command": ["/no/such/program"]}, "it can't be started"),
         ({"resources": {"memory": "4Ti"}}, "Insufficient memory"),
         ({"placement": {"require": {"shoal.test/none": "1"}}}, "didn't match Pod's node affinity/selector"),
-        ({"command": ["python3", "-c", "b = bytearray(1 << 30)"], "resources": {"memory": "32Mi"}}, "for its memory"),
+        ({"command": ["python3", "-c", "b = bytearray(1 << 30)"], "resources": {"memory": "32Mi"}}, "limit 32 MiB"),
         ({"cap_add": ["CHOWN"]}, "violates PodSecurity"),
     ],
 )
