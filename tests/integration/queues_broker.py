@@ -37,8 +37,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def until(condition: Callable[[], Awaitable[Any] | Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """The first true value of `condition`, asked every 20 ms; fails with `what` after the deadline."""
+async def until(
+    condition: Callable[[], Awaitable[Any] | Any], what: str, deadline_s: float = DEADLINE_S, every_s: float = 0.02
+) -> Any:
+    """The first true value of `condition`, asked every 20 ms or `every_s`; fails with `what` after the deadline."""
     try:
         async with asyncio.timeout(deadline_s):
             while True:
@@ -47,7 +49,7 @@ async def until(condition: Callable[[], Awaitable[Any] | Any], what: str, deadli
                     value = await value
                 if value:
                     return value
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(every_s)
     except TimeoutError:
         raise AssertionError(f"not within {deadline_s} s: {what}") from None
 

@@ -20,6 +20,7 @@ from tests.conformance.sink import Sink
 
 PASSWORD = CREDENTIALS.partition(":")[2]
 WITHIN_S = 90.0
+EVERY_S = 1.0  # a command takes a processor that the fleet under test wants too
 TASKS = 12
 
 
@@ -69,9 +70,9 @@ async def work(typed: Typed, broker: OnRabbitMq, sink: Sink, shown: Callable[[],
     names = [f"task-{number:02}" for number in range(TASKS)]
     with environment(broker.environment("front")):
         await send(broker, *map(_task, names), _task("poison", poison=True))
-    await until(two_are_ready, "two replicas", WITHIN_S)
+    await until(two_are_ready, "two replicas", WITHIN_S, EVERY_S)
     await until(lambda: len(done()) >= TASKS, "the tasks", WITHIN_S)
-    await until(buried, "the dead letter", WITHIN_S)
+    await until(buried, "the dead letter", WITHIN_S, EVERY_S)
     assert done() == names
     assert "failed 2 of 2 times: ValueError: this task is poison" in await shoal("queue", "peek", "images", "--dead")
     assert "1 dead letter put back" in await shoal("queue", "redrive", "images")
@@ -79,7 +80,7 @@ async def work(typed: Typed, broker: OnRabbitMq, sink: Sink, shown: Callable[[],
         await shoal(*words)
     objects = await asyncio.to_thread(shown)
     assert "ware-house" in objects and PASSWORD not in objects
-    await until(buried, "the dead letter again", WITHIN_S)
+    await until(buried, "the dead letter again", WITHIN_S, EVERY_S)
 
 
 def _task(name: str, *, poison: bool = False) -> bytes:

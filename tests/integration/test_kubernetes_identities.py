@@ -16,6 +16,8 @@ from shoal.engines.kubernetes.api.kinds import JOB, POD
 from tests.kubernetes_cluster import ClusterImages
 
 STATEFUL = {**SERVICE, "stateful": True}
+ENDS = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(0)); signal.pause()"
+RING = {"command": ["python3", "-c", ENDS], "queue": "tasks", "stateful": True, "stop_grace_period": "1s"}
 KEEPS = 'import os; open("/data/starts", "a").write(os.environ["SHOAL_REPLICA"] + chr(10))\n' + SERVES
 
 
@@ -38,8 +40,8 @@ async def identities(rig: Rig, *wanted: str) -> tuple[Replica, ...]:
 
 async def test_a_rollout_of_identities_and_its_undoing(rig: Rig) -> None:
     """In control's order: the highest of the old one goes, then one of the new comes in its place. Those that nobody
-    named stay, in both directions; ids are of one life each."""
-    old, new = rig.ensure("stock", STATEFUL), rig.ensure("stock", {**STATEFUL, "environment": {"V": "2"}})
+    named stay, in both directions; ids are of one life each. Workers: what serves takes two seconds more to leave."""
+    old, new = rig.ensure("stock", RING), rig.ensure("stock", {**RING, "environment": {"V": "2"}})
     v1, v2 = old.revision, new.revision
     await rig.act(old, Scale("stock", v1, 3))
     first = await identities(rig, v1, v1, v1)

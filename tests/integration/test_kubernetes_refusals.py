@@ -166,14 +166,19 @@ async def test_what_is_of_somebody_else(shoal: Shoal) -> None:
     assert (await api.get(NETWORK_POLICY, "shoal-default"))["spec"]["podSelector"] == {"matchLabels": {"a": "b"}}
 
 
-async def test_a_controller_that_can_not_be_run(shoal: Shoal) -> None:
+async def test_a_controller_that_can_not_be_run(
+    shoal: Shoal, tmp_path: Path, kubernetes: Cluster, kubernetes_images: ClusterImages
+) -> None:
     """Whose image can't be had, or for whose pods there is no quota: `up` says so, and does not wait for ever."""
-    said = await shoal.refused(image="localhost:1/nothing:1")
-    assert "Its pods do not run" in said and "localhost:1/nothing:1" in said and "push the image to a registry" in said
-    await shoal.kubernetes.create(QUOTA, thing(QUOTA, "none", spec={"hard": {"pods": "0"}}))
-    await shoal.kubernetes.delete(DEPLOYMENT, "shoal-controller", wait=True)
-    said = await shoal.refused()
-    assert "Its pods do not run" in said and "exceeded quota: none" in said and "kubectl describe quota" in said
+    async with a_namespace() as api:
+        await api.create(QUOTA, thing(QUOTA, "none", spec={"hard": {"pods": "0"}}))
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        full = Shoal(elsewhere, kubernetes, api, kubernetes_images.shoal)
+        of_image, of_quota = await asyncio.gather(shoal.refused(image="localhost:1/nothing:1"), full.refused())
+    assert "Its pods do not run" in of_image and "localhost:1/nothing:1" in of_image
+    assert "push the image to a registry" in of_image
+    assert "Its pods do not run" in of_quota and "exceeded quota: none" in of_quota
+    assert "kubectl describe quota" in of_quota
 
 
 @pytest.fixture

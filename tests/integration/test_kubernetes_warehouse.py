@@ -23,6 +23,7 @@ from tests.kubernetes_cluster import Cluster, ClusterImages
 
 PROD = ("-e", "prod")
 CLIENTS = 6
+EVERY_S = 1.0  # a command takes a processor that the fleet wants too
 SMALL = {"resources": {"cpu": "50m"}}  # for two nodes on one machine, where the file is meant for larger ones
 
 
@@ -91,6 +92,7 @@ def grows(typed: Typed, gateway: str) -> None:
         try:
             while ready(typed) < 3:
                 assert time.monotonic() < deadline, typed("explain", "ingest", *PROD)
+                time.sleep(EVERY_S)
         finally:
             enough = True
         assert sum(each.result() for each in sending) > CLIENTS
@@ -120,4 +122,4 @@ def settled(typed: Typed) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not json.loads(typed("status", "-o", "json", *PROD))["settled"]:
         assert time.monotonic() < deadline, typed("status", *PROD)
-        time.sleep(0.5)
+        time.sleep(EVERY_S)
