@@ -1,8 +1,8 @@
 """The agent of the kill campaign: notes the id of each request before it answers, so that what was done is known.
 
-A program of its own without any import of Shoal's. `PORT`: where it listens; `SERVICE_S`: how long a request takes;
-`SINK`: a file that all replicas append to, `METHOD ID` a line, written before the answer. `/stream` sends an event
-every 0.1 s until the client goes or `STREAM_S` are over.
+A program of its own without any import of Shoal's. `HOST` and `PORT`: where it listens; `SERVICE_S`: how long a request
+takes; `SINK`: a file that all replicas append to, `METHOD ID` a line, written before the answer; the path is the id of
+who sends none. `/stream` sends an event every 0.1 s until the client goes or `STREAM_S` are over.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Server(asyncio.Protocol):
             self._answer()
             return
         headers = dict(line.lower().split(b": ", 1) for line in lines[1:])
-        os.write(SINK, method + b" " + headers.get(b"x-id", b"-") + b"\n")  # one write: lines of replicas don't mix
+        os.write(SINK, method + b" " + headers.get(b"x-id", path) + b"\n")  # one write: lines of replicas don't mix
         if path == b"/stream":
             self._send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
             self._stream(round(STREAM_S / 0.1))
@@ -64,7 +64,8 @@ async def serve() -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    server = await loop.create_server(Server, "127.0.0.1", int(os.environ["PORT"]), backlog=1024)
+    host = os.environ.get("HOST", "127.0.0.1")
+    server = await loop.create_server(Server, host, int(os.environ["PORT"]), backlog=1024)
     await stop.wait()
     server.close()
     await asyncio.sleep(max(SERVICE_S, STREAM_S) + 0.1)  # what is under way ends

@@ -52,6 +52,12 @@ CAMPAIGNS = {
         ("bench.queue_faults", "--tasks", "1000000", "--kills", "100"),
         ("bench.queue_faults", "--tasks", "5000", "--kills", "5"),
     ),
+    "kubernetes": Campaign(
+        "On Kubernetes: replicas and controllers killed, one frozen, the Lease stolen, control plane and node away, "
+        "under load",
+        ("bench.kubernetes_faults", "--times", "20"),
+        ("bench.kubernetes_faults", "--times", "1"),
+    ),
     "specs": Campaign(
         "Mutated specs: each refused with its place, or read",
         ("bench.soak_specs", "100000"),
