@@ -92,6 +92,15 @@ class Campaign:
         }
         self.fleet.write({"web": agent})
 
+    async def begin(self) -> None:
+        """The fleet as it is written; the control plane may have come back a moment before."""
+        async with asyncio.timeout(_SETTLES_S):
+            while True:
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    await asyncio.to_thread(self.fleet.shoal, "up", "-d", "-y", timeout_s=_SETTLES_S)
+                    return
+                await asyncio.sleep(1.0)
+
     async def settled(self) -> AgentView:
         """Once all that is wished is there, of one version, and nothing else."""
         deadline = time.monotonic() + _SETTLES_S
@@ -162,6 +171,7 @@ def _part(name: str) -> Callable[[Campaign], Awaitable[None]]:
         await asyncio.to_thread(control_plane.part_of(campaign.fleet.bed, name).stop)
         await asyncio.sleep(_AWAY_S)
         await asyncio.to_thread(life.run_part, campaign.fleet.bed, name)
+        await asyncio.to_thread(control_plane.wait_ready, campaign.fleet.bed)
 
     return away
 
@@ -206,7 +216,7 @@ async def _all(fleet: KubernetesFleet, names: list[str], times: int, seed: int) 
         for name in names:
             campaign = Campaign(fleet, Controllers(kubernetes), random.Random(f"{seed} {name}"))
             campaign.write()
-            await asyncio.to_thread(fleet.shoal, "up", "-d", "-y", timeout_s=_SETTLES_S)
+            await campaign.begin()
             held &= await _one(campaign, name, times)
     return held
 
