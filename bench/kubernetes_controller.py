@@ -101,8 +101,10 @@ async def _passes(fleet: KubernetesFleet) -> Passes:
     async with aiohttp.ClientSession(connector=route.connector) as session:
         asking = session.get(f"{route.url}{route.preface.path}/metrics", headers=dict(route.preface.headers))
         async with asking as answer:
-            answer.raise_for_status()
-            return passes_in(await answer.text())
+            page = await answer.text()
+            if answer.status != 200:
+                raise RuntimeError(f"/metrics of the controller: found {answer.status}, expected 200: {page[:500]}")
+            return passes_in(page)
 
 
 async def _memory_mb(fleet: KubernetesFleet) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 
+from shoal import __version__
 from shoal.api.present import agent_view
 from shoal.api.views import AgentView
 from shoal.control.controller import Controller
@@ -104,7 +104,7 @@ def _fleet(controller: Controller) -> Iterator[str]:
     yield from _family(GENERATION, [("", (), wished)])
     yield from _family(OBSERVED, [("", (), observed)])
     yield from _family(PASSES, _passes(controller))
-    yield from _family(INFO, [("", (("version", version("shoal")),), 1)])
+    yield from _family(INFO, [("", (("version", __version__),), 1)])
 
 
 def _passes(controller: Controller) -> Iterator[Sample]:

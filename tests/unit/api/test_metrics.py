@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import re
 import socket
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from shoal import __version__
 from shoal.api import metrics_port
 from shoal.api.metrics import METRICS, render_metrics
 from shoal.api.queue_admins import QueueAdmins
@@ -38,6 +40,19 @@ def read(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 def of(agent: str, **labels: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted({"agent": agent, **labels}.items()))
+
+
+async def test_the_version_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an image of Shoal no package of that name is installed."""
+
+    def nothing(name: str) -> importlib.metadata.Distribution:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", nothing)
+    async with driving() as drive:
+        await drive.up({"web": WEB})
+        found = read(render_metrics(drive.controller))
+    assert found["shoal_build_info", (("version", __version__),)] == 1
 
 
 async def test_the_page_says_what_the_controller_knows() -> None:
