@@ -21,16 +21,16 @@ lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --group dev --group example pyproject.toml -o requirements.lock
 
-# Most tests wait, and those on clusters most of all: they run beside the others.
+# Most tests wait, and those on clusters most of all: they run beside the others, one cluster after the other.
+KUBERNETES_TESTS ?= tests
 test: .venv/.installed lint
-	@logs=$$(mktemp -d); $(BIN)/pytest -m "swarm and not kubernetes" >$$logs/swarm 2>&1 & swarm=$$!; \
-	$(BIN)/pytest -m kubernetes >$$logs/kubernetes 2>&1 & kubernetes=$$!; \
-	$(BIN)/pytest -m "not swarm and not kubernetes"; here=$$?; wait $$swarm; on_swarm=$$?; wait $$kubernetes; there=$$?; \
-	echo "those on a Swarm, at the same time:"; cat $$logs/swarm; \
-	echo "those on a Kubernetes, at the same time:"; cat $$logs/kubernetes; \
-	rm -r $$logs; exit $$((here || on_swarm || there))
+	@log=$$(mktemp); { $(BIN)/pytest -m "swarm and not kubernetes"; on_swarm=$$?; \
+	$(BIN)/pytest -m kubernetes $(KUBERNETES_TESTS); there=$$?; exit $$((on_swarm || there)); } >$$log 2>&1 & clusters=$$!; \
+	$(BIN)/pytest -m "not swarm and not kubernetes"; here=$$?; wait $$clusters; there=$$?; \
+	echo "those on a Swarm, and then those on a Kubernetes, at the same time:"; cat $$log; \
+	rm $$log; exit $$((here || there))
 
-# All that needs a Kubernetes, on a bed of this version alone: `make test-kubernetes VERSION=1.36`.
+# The conformance suite, and that all objects are taken, on a bed of this version alone: `make test-kubernetes VERSION=1.36`.
 VERSION ?= 1.34
 test-kubernetes: kube-testbed
 	$(BIN)/python -m tests.conformance.versions $(VERSION)
