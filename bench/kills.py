@@ -10,7 +10,6 @@ of, and looks that one `up` brings it back. Exits with 1 where something failed 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import itertools
@@ -28,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from bench.fault_choice import choose_faults
 from bench.live_fleet import HERE, SHOAL, LiveFleet, running
 from bench.load import Outcome, Request, quantile, read_outcomes
 from shoal.api.views import AgentView
@@ -81,19 +81,13 @@ HEAD = (
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.kills", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--faults", default=",".join(FAULTS), help="which, by commas")
-    parser.add_argument("--times", type=int, default=100, help="kills of each kind (a tenth of it for everything)")
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    names = arguments.faults.split(",")
-    if unknown := set(names) - FAULTS.keys():
-        parser.error(f"no fault {', '.join(sorted(unknown))}; there are: {', '.join(FAULTS)}")
-    print(f"seed {arguments.seed}\n{HEAD}", flush=True)
+    times_help = "kills of each kind (a tenth of it for everything)"
+    chosen = choose_faults("python -m bench.kills", __doc__ or "", FAULTS, 100, times_help)
+    print(f"seed {chosen.seed}\n{HEAD}", flush=True)
     passed = True
-    for name in names:
-        times = max(1, arguments.times // 10) if name == "everything" else arguments.times
-        result = campaign(name, times, random.Random(f"{arguments.seed} {name}"))
+    for name in chosen.faults:
+        times = max(1, chosen.times // 10) if name == "everything" else chosen.times
+        result = campaign(name, times, random.Random(f"{chosen.seed} {name}"))
         print(result.describe(), *(f"  {each}" for each in result.complaints), sep="\n", flush=True)
         passed = passed and result.passed
     return 0 if passed else 1

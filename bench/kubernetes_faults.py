@@ -12,7 +12,6 @@ not.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import random
@@ -29,6 +28,7 @@ import psutil
 
 from bench.controller_pods import Controllers, signal_to
 from bench.controller_turns import Turns
+from bench.fault_choice import Chosen, choose_faults
 from bench.kubernetes_fleet import KubernetesFleet, on_kubernetes
 from bench.live_fleet import HERE
 from bench.load import Outcome, read_outcomes
@@ -196,28 +196,21 @@ FAULTS: dict[str, Callable[[Campaign], Awaitable[None]]] = {
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.kubernetes_faults")
-    parser.add_argument("--faults", default=",".join(FAULTS), help="which, by commas")
-    parser.add_argument("--times", type=int, default=20, help="of each")
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    names = arguments.faults.split(",")
-    if unknown := set(names) - FAULTS.keys():
-        parser.error(f"no fault {', '.join(sorted(unknown))}; there are: {', '.join(FAULTS)}")
-    print(f"seed {arguments.seed}\n{HEAD}", flush=True)
+    chosen = choose_faults("python -m bench.kubernetes_faults", __doc__ or "", FAULTS, 20, "of each")
+    print(f"seed {chosen.seed}\n{HEAD}", flush=True)
     with on_kubernetes("bench-faults") as fleet:
-        held = asyncio.run(_all(fleet, names, arguments.times, arguments.seed))
+        held = asyncio.run(_all(fleet, chosen))
     return 0 if held else 1
 
 
-async def _all(fleet: KubernetesFleet, names: list[str], times: int, seed: int) -> bool:
+async def _all(fleet: KubernetesFleet, chosen: Chosen) -> bool:
     held = True
     async with fleet.place.kubernetes() as kubernetes:
-        for name in names:
-            campaign = Campaign(fleet, Controllers(kubernetes), random.Random(f"{seed} {name}"))
+        for name in chosen.faults:
+            campaign = Campaign(fleet, Controllers(kubernetes), random.Random(f"{chosen.seed} {name}"))
             campaign.write()
             await campaign.begin()
-            held &= await _one(campaign, name, times)
+            held &= await _one(campaign, name, chosen.times)
     return held
 
 

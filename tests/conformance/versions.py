@@ -20,8 +20,11 @@ from testbed.kubernetes.binaries import VERSIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
 _BED = {"SHOAL_KUBE_BED_NAME": "kubev", "SHOAL_KUBE_BED_NETWORK": "192.168.76", "SHOAL_REQUIRE": "kubernetes"}
-_OBJECTS = "tests/integration/test_kubernetes_"
-_TESTS = ("tests/conformance", f"{_OBJECTS}objects.py", f"{_OBJECTS}rendered.py")
+_TESTS = (
+    "tests/conformance",
+    "tests/integration/test_kubernetes_objects.py",
+    "tests/integration/test_kubernetes_rendered.py",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,14 +71,20 @@ async def rollouts(fleet: UnderLoad, turns: Turns, versions: int = 1) -> AsyncGe
     assert turns.out_of_turn() == []
 
 
+async def first_of_three(fleet: UnderLoad, turns: Turns) -> str:
+    """The controller that acts, which has begun a rollout; two more wait."""
+    first = await fleet.controllers.leader()
+    async with begun(fleet, turns, first, 2):
+        pass
+    await fleet.controllers.set_count(3)
+    return first
+
+
 async def test_the_lease_is_stolen(fleet: UnderLoad, turns: Turns) -> None:
     """By somebody who does nothing with it: who acted stops at its next look, and of three that wait one acts then."""
     controllers = fleet.controllers
     async with rollouts(fleet, turns):
-        first = await controllers.leader()
-        async with begun(fleet, turns, first, 2):
-            pass
-        await controllers.set_count(3)
+        first = await first_of_three(fleet, turns)
         await controllers.steal("somebody")
         assert "another controller acts now: somebody" in await controllers.said_before(first)
         written = len(turns.writes())
@@ -88,13 +94,9 @@ async def test_the_lease_is_stolen(fleet: UnderLoad, turns: Turns) -> None:
 
 async def test_all_controllers_are_killed_at_once(fleet: UnderLoad, turns: Turns) -> None:
     """Three of them: they start together, and one goes on."""
-    controllers = fleet.controllers
     async with rollouts(fleet, turns):
-        first = await controllers.leader()
-        async with begun(fleet, turns, first, 2):
-            pass
-        await controllers.set_count(3)
-        for name in await controllers.names():
+        await first_of_three(fleet, turns)
+        for name in await fleet.controllers.names():
             signal_to(name, SIGKILL)
 
 
