@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from shoal.control.events import events_between
 from shoal.core.observed import JobRun, Phase, Replica
 from shoal.engines.swarm.read import Probe, Seen, broken_tasks, ended_runs, epoch_s, ordinals_in_use, read_agents
 
@@ -192,6 +194,23 @@ def test_a_run_that_was_ended_at_its_timeout_has_failed() -> None:
     assert (run.phase, run.reason, ended_runs(seen)) == (Phase.BACKOFF, why, {})
     seen, run = run_of(task("t1", "complete", "complete"), probes={"t1": Probe(False, None, "no answer")})
     assert (run.phase, run.reason, ended_runs(seen)) == (Phase.SUCCEEDED, "", {})
+
+
+def test_a_crash_is_told_once_at_whatever_moment_it_is_seen() -> None:
+    """A task that failed may be seen before Swarm has made the next one for its slot, which tells of it again."""
+    crashed = failed("t1", 3)
+    looks = (
+        (task("t1"),), (failed("t1", 3) | {"DesiredState": "running"},), (crashed, task("t2", "ready", "ready", at=9)),
+        (crashed, task("t2", at=9)), (crashed, failed("t2", 4, at=9) | {"DesiredState": "running"}),
+        (crashed, failed("t2", 4, at=9), task("t3", "preparing", at=11)),
+    )  # fmt: skip
+    agents = [read_agents(look(*tasks))["web"] for tasks in looks]
+    events = [event for pair in pairwise(agents) for event in events_between(*pair, at=0.0)]
+    assert [event.message for event in events if event.kind == "crashed"] == [
+        "web-t2: exit code 3",
+        "web-t3: exit code 4; started again, preparing",
+    ]
+    assert [[(r.restarts, r.exit_code) for r in agent.replicas] for agent in agents[1:3]] == [[(0, 3)], [(1, 3)]]
 
 
 def test_who_was_ended_by_its_nodes_agent_says_why() -> None:

@@ -174,7 +174,7 @@ def _current(agent: str, task: Json, broken: Sequence[Json], seen: Seen) -> Repl
     if state in _ENDED or (waits and broken):
         last = broken[0] if broken else task
         reason = _why_ended(last, seen)
-        return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=reason, broken=broken or [task])
+        return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=reason, broken=broken or [last])
     told = _with_remedy(task["Status"].get("Err") or "")
     reason = told or ("" if state == "pending" and not broken else task["Status"]["Message"])
     return _replica(agent, task, Phase.PENDING, seen, ready=False, reason=_again(reason, broken, seen), broken=broken)
@@ -217,7 +217,7 @@ def _replica(
         created_at=epoch_s(task["CreatedAt"]) or 0.0,
         started_at=epoch_s(status.get("Timestamp")) if phase is Phase.RUNNING else None,
         ready_at=_probe(task, seen).ready_at if started else None,
-        restarts=len(broken),
+        restarts=sum(one is not task for one in broken),  # its own end is not one yet: Swarm makes another task for it
         exit_code=_exit_code(broken[0]) if broken else None,
         reason=reason,
         last_log=seen.last_logs.get(broken[0]["ID"], ()) if broken else (),
