@@ -83,7 +83,7 @@ async def test_who_was_spared_is_not_the_next_to_go(rig: Rig) -> None:
 
 def _condemned(rig: Rig) -> set[str]:
     """Those that are to go first, and do not yet."""
-    pods = rig.engine._inventory.pods()  # pyright: ignore[reportPrivateUsage]
+    pods = rig.engine._inventory.items(POD)  # pyright: ignore[reportPrivateUsage]
     pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     cost = "controller.kubernetes.io/pod-deletion-cost"
     return {pod["metadata"]["name"] for pod in pods if cost in pod["metadata"].get("annotations", {})}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from shoal.control.agent_state import AgentState, Event, Wired
+from shoal.control.agent_state import STALE_S, AgentState, Event, Wired
 from shoal.control.dependencies import describe_waits
 from shoal.control.events import rollout_events
 from shoal.core.action import Action
@@ -25,7 +25,6 @@ from shoal.core.traffic import concurrency, quantile_s, rate
 from shoal.spec.model import Agent, Kind
 
 SCRAPE_INTERVAL_S = 0.2
-STALE_S = 10.0  # a depth that could not be read again for so long is not known any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,8 @@ def scale_agent(state: AgentState, spec: Agent, now: float, *, gateways: bool) -
         state.held,
     )
     state.decision = decision
-    known_until = None if state.signals.queue_depth is None else state.signals.queue_depth.at + STALE_S
     moving_at = None if state.series.quiet_after(now) else now + SCRAPE_INTERVAL_S
-    state.due_at = _earliest(decision.due_at, moving_at, known_until)
+    state.due_at = _earliest(decision.due_at, moving_at)
     if decision.count == current:
         return Outcome(events=released)
     state.history = record_scaling(state.history, spec.scale, current, decision.count, now)

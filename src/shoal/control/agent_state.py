@@ -16,6 +16,8 @@ from shoal.core.traffic import Series
 from shoal.core.wiring import Wiring, environment_for
 from shoal.spec.model import Agent
 
+STALE_S = 10.0  # a depth that could not be read again for so long is not known any more
+
 
 @dataclass(slots=True)
 class AgentState:
@@ -77,6 +79,20 @@ class AgentState:
         """The revisions of which something runs."""
         runs = [run.revision for run in self.observed.runs if run.finished_at is None]
         return sorted({*(replica.revision for replica in self.observed.replicas), *runs})
+
+    @property
+    def next_at(self) -> float | None:
+        """When it has to be looked at though nothing changed. That a depth was read again is no reason; that it could
+        not be for too long is one."""
+        due_at = self.due_at
+        if self.spec is not None and self.depth is not None and self.signals.queue_depth is not None:
+            stale_at = self.depth.at + STALE_S
+            due_at = stale_at if due_at is None else min(due_at, stale_at)
+        return None if due_at is None else max(due_at, self.retry_at)
+
+    def learn_calls(self, calls: Mapping[str, tuple[str, ...]]) -> None:
+        """Whom revisions may call, as far as it is not known yet."""
+        self.calls = {**calls, **self.calls}
 
     def take_spec(self, spec: Agent, revision: str) -> None:
         """What the file says of it now; whom the revisions may call that still run is kept."""

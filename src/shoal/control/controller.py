@@ -326,8 +326,8 @@ class Controller:
         """Whom those may call that are of an older revision and were started before this controller."""
         if any(revision not in state.calls for state in self.states.values() for revision in state.running):
             for name, stored in (await self.parts.store.read_history()).revisions.items():
-                for each in stored if name in self.states else ():
-                    self.states[name].calls.setdefault(each.revision, each.spec.calls)
+                if name in self.states:
+                    self.states[name].learn_calls({each.revision: each.spec.calls for each in stored})
 
     async def _look_at_engine(self, now: float) -> None:
         if not self._look and abs(now - self._looked_at) < LOOK_AGAIN_S:
@@ -352,7 +352,7 @@ class Controller:
             if counts is not None and counts is not state.traffic:
                 state.traffic = counts
                 state.series = state.series.extended(now, counts)
-            elif name not in self._dirty and not state.waits_on and (state.due_at is None or state.due_at > now):
+            elif name not in self._dirty and not state.waits_on and ((due_at := state.next_at) is None or due_at > now):
                 continue
             if now < state.retry_at:  # the engine refused it a moment ago
                 state.due_at = state.retry_at
@@ -378,7 +378,7 @@ class Controller:
 
     def _push(self) -> None:
         if self.wired is not None and self._last_fleet is not None:
-            self._feed.push(self._feed.compose(self._last_fleet, self.wired, self._observed), self.tasks)
+            self._feed.push(self._feed.compose(self._last_fleet, self.wired), self.tasks)
             return
         # A controller that died while it took the fleet down: its addresses are not known any more, nor needed.
         for name, state in self.states.items():
@@ -473,7 +473,7 @@ class Controller:
 
     async def _sleep_until_due(self) -> None:
         now = self.parts.clock()
-        due = min((s.due_at for s in self.states.values() if s.due_at is not None), default=None)
+        due = min((at for state in self.states.values() if (at := state.next_at) is not None), default=None)
         if self._reload:
             due = min(due or self._load_at, self._load_at)
         wait_s = LOOK_AGAIN_S if due is None else min(LOOK_AGAIN_S, max(0.0, due - now))

@@ -8,9 +8,8 @@ import math
 from collections.abc import Callable, Collection, Mapping
 
 from shoal.control.agent_state import AgentState, Event, Wired
-from shoal.core.observed import Observed
-from shoal.core.routes import callers_for, externals_for
-from shoal.core.routing import Snapshot
+from shoal.core.routes import caller_for, externals_for
+from shoal.core.routing import Caller, Snapshot
 from shoal.proxy.protocol import Gateways
 from shoal.spec.model import Fleet
 
@@ -40,6 +39,7 @@ class GatewayFeed:
         self._held_since: dict[str, int] = {}  # agents with a hold, and the first version that has it
         self._gathered_at = 0.0  # in the loop's time
         self._to_come: dict[str, float] = {}  # until when, in the loop's time
+        self._callers: dict[str, tuple[tuple[object, ...], Caller | None]] = {}  # by agent: made from what, and it
 
     def expect_gateways(self) -> None:
         """There were gateways before this controller: for a moment, those that have called are not all there are."""
@@ -76,7 +76,7 @@ class GatewayFeed:
         divided = self._snapshot.gateways == max(1, len(self._gateways.live))
         return not divided or not self._snapshot.agents.keys() <= self._states.keys()
 
-    def compose(self, fleet: Fleet, wired: Wired, observed: Observed) -> Snapshot:
+    def compose(self, fleet: Fleet, wired: Wired) -> Snapshot:
         """The whole of what the gateways should know now; `fleet` is the one in force, or the last that was."""
         wiring = wired.wiring
         return Snapshot(
@@ -87,9 +87,21 @@ class GatewayFeed:
             gateways=max(1, len(self._gateways.live)),
             access_log=fleet.gateway.access_log,
             agents={name: state.route for name, state in self._states.items() if state.route is not None},
-            callers=callers_for({name: state.may_call for name, state in self._states.items()}, wiring, observed),
+            callers=self._callers_by(wiring.caller_ports),
             externals=externals_for(fleet.external),
         )
+
+    def _callers_by(self, ports: Mapping[str, int]) -> dict[str, Caller]:
+        """Who calls, and how each is known. Who did not change stays the same object, and is not told again."""
+        known, self._callers = self._callers, {}
+        for name, state in self._states.items():
+            made_from = (state.observed, state.calls, state.revision, ports.get(name))
+            before = known.get(name)
+            if before is None or any(one is not other for one, other in zip(made_from, before[0], strict=True)):
+                caller = caller_for(state.may_call, ports.get(name), state.observed)
+                before = (made_from, before[1] if before is not None and before[1] == caller else caller)
+            self._callers[name] = before
+        return {name: caller for name, (_, caller) in self._callers.items() if caller is not None}
 
     def push(self, snapshot: Snapshot, tasks: asyncio.TaskGroup | None) -> None:
         """Sends it where it differs from the last; a barrier follows for what must be acknowledged first."""

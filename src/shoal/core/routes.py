@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from shoal.core.observed import Observed, Replica, identity_name
+from shoal.core.observed import AgentObserved, Replica, identity_name
 from shoal.core.routing import AgentRoute, Caller, Endpoint, ExternalRoute, HealthCheck
-from shoal.core.wiring import Wiring
 from shoal.spec.model import Agent, External
 
 
@@ -36,17 +35,12 @@ def route_for(name: str, agent: Agent, serving: Sequence[Replica], *, hold: bool
     )
 
 
-def callers_for(calls: Mapping[str, tuple[str, ...]], wiring: Wiring, observed: Observed) -> dict[str, Caller]:
-    """How each caller is known; `calls` says by agent whom it may call."""
-    callers: dict[str, Caller] = {}
-    for name, callees in calls.items():
-        port = wiring.caller_ports.get(name) if callees else None
-        there = observed.agents.get(name)
-        who = (*there.replicas, *there.runs) if there else ()
-        addresses = tuple(sorted({each.source for each in who if each.source}))
-        if port is not None or addresses:
-            callers[name] = Caller(name, callees, port, addresses)
-    return callers
+def caller_for(callees: tuple[str, ...], port: int | None, observed: AgentObserved) -> Caller | None:
+    """How an agent is known that may call the `callees`; `port` is its own listener's. `None` where it is not known."""
+    if not callees:
+        port = None
+    addresses = tuple(sorted({each.source for each in (*observed.replicas, *observed.runs) if each.source}))
+    return None if port is None and not addresses else Caller(observed.agent, callees, port, addresses)
 
 
 def externals_for(externals: Mapping[str, External]) -> dict[str, ExternalRoute]:

@@ -9,11 +9,13 @@ from typing import NoReturn
 
 import pytest
 
+from shoal.control.agent_state import STALE_S
 from shoal.core.action import Action, EnsureRevision, RunJob, Scale
 from shoal.core.routing import Traffic
 from shoal.core.wiring import Wiring
 from shoal.engines.memory.behaviour import Behaviour
 from shoal.errors import Conflict, EngineUnavailable, NotFound, StoreError
+from shoal.proxy.codec import diff
 from shoal.spec.model import Fleet
 from tests.unit.control.drive import Drive, driving
 
@@ -168,6 +170,24 @@ async def test_a_depth_that_is_known_again_counts_though_it_is_the_same() -> Non
         assert drive.state("w").record.desired == 4
         drive.queues.away = False
         await drive.go(60, until=lambda: drive.state("w").record.desired == 0)
+
+
+async def test_a_depth_that_is_read_again_and_again_is_no_reason_to_decide() -> None:
+    """A worker on a quiet queue costs passes nothing; one whose depth is not known any more is looked at."""
+    async with driving() as drive:
+        worker = {"command": "work", "queue": "q", "scale": {"min": 0, "max": 5, "target": {"queue_depth": 1}}}
+        await drive.up({"w": worker}, queues={"q": {}}, brokers={"main": {"type": "embedded"}})
+        drive.queues.depths["q"] = 2
+        await drive.go(5)
+        assert drive.controller.settled and drive.state("w").record.desired == 2
+        decided = drive.state("w").decision
+        await drive.go(60)
+        assert drive.state("w").decision is decided
+        drive.queues.away = True
+        await drive.go(STALE_S - 1)
+        assert drive.state("w").signals.queue_depth is not None
+        await drive.go(2)
+        assert drive.state("w").signals.queue_depth is None
 
 
 async def test_a_new_schedule_has_missed_nothing() -> None:
@@ -444,6 +464,21 @@ async def test_old_replicas_call_whom_they_could_until_they_end() -> None:
         assert callees(drive) == ("other", "back")
         await drive.go(30, until=lambda: drive.controller.settled)
         assert callees(drive) == ("other",)
+
+
+async def test_a_caller_of_which_nothing_changed_is_not_told_again() -> None:
+    """A change of one agent costs the gateways that one, not all that there are."""
+    async with driving() as drive:
+        others = {"back": {"command": "b", "port": 81}, "shop": {"command": "s", "port": 82, "calls": ["back"]}}
+        await drive.up({"web": web(calls=["back"]), **others})
+        await drive.go(3, until=lambda: drive.controller.settled)
+        before = drive.gateways.snapshot
+        await drive.up({"web": web(calls=["back", "shop"]), **others})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        after = drive.gateways.snapshot
+        assert before is not None and after is not None and callees(drive) == ("back", "shop")
+        changed = diff(before, after, 2)
+        assert set(changed.callers) == {"web"} and not changed.gone_callers
 
 
 def callees(drive: Drive) -> tuple[str, ...]:

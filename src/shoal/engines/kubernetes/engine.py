@@ -104,7 +104,7 @@ class KubernetesEngine:
         await self._inventory.ready()
         at = self._clock()
         agents = self._inventory.agents(self._mask)
-        own = self._inventory.pods()
+        own = self._inventory.own_pods()
         self._reachable = gateway_ready(own, at)
         return Observed(at, agents, troubles=troubles_of(own, self._inventory.warnings()), reachable=self._reachable)
 
@@ -135,7 +135,7 @@ class KubernetesEngine:
     def used_secrets(self) -> frozenset[str]:
         """The Secrets that something in the cluster is made from, or would be."""
         inventory = self._inventory
-        pods = [pod["spec"] for pod in inventory.pods()]
+        pods = [pod["spec"] for pod in inventory.items(POD)]
         pods += [
             each["spec"]["template"]["spec"] for kind in (DEPLOYMENT, STATEFUL_SET) for each in inventory.items(kind)
         ]
@@ -162,7 +162,7 @@ class KubernetesEngine:
         now = self._clock()
         if abs(now - self._used_at) >= _USAGE_S:
             self._used_at = now
-            self._usage = await read_usage(self._kubernetes, self._fleet, self._inventory.pods())
+            self._usage = await read_usage(self._kubernetes, self._fleet, self._inventory.items(POD))
         return self._usage
 
     @contextlib.asynccontextmanager

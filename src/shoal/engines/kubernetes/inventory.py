@@ -53,6 +53,7 @@ class Inventory:
         self._events = Informer(kubernetes, EVENT, {}, self._hear_warning, WARNINGS)
         self._warnings: Warnings | None = None  # None: not read since there was another
         self._of: dict[str, dict[Kind, dict[str, Object]]] = {}  # by agent and kind: by name
+        self._own_pods: dict[str, Object] = {}  # by name: those of no agent
         self._dirty: set[str] = set()
         self._agents: dict[str, AgentObserved] = {}
         self._synced = asyncio.Event()
@@ -129,9 +130,9 @@ class Inventory:
         informer = self._informers[kind]
         return not informer.synced or informer.away is not None or name in informer.items
 
-    def pods(self) -> list[Object]:
-        """Those of agents, and of what Shoal itself runs."""
-        return self.items(POD)
+    def own_pods(self) -> list[Object]:
+        """Those of what Shoal itself runs."""
+        return list(self._own_pods.values())
 
     def put(self, kind: Kind, item: Object) -> None:
         """What a write gave back, before the watch tells of it."""
@@ -173,12 +174,14 @@ class Inventory:
         if kind is AUTOSCALER and labels_of(item).get(names.FLEET) != self._fleet:
             self._index_foreign(item)
             return
-        agent = labels_of(item).get(names.AGENT)
-        if agent is None:
+        agent, name = labels_of(item).get(names.AGENT), item["metadata"]["name"]
+        if agent is not None:
+            self._dirty.add(agent)
+            mine = self._of.setdefault(agent, {}).setdefault(kind, {})
+        elif kind is POD:
+            mine = self._own_pods
+        else:
             return
-        self._dirty.add(agent)
-        name = item["metadata"]["name"]
-        mine = self._of.setdefault(agent, {}).setdefault(kind, {})
         if name in self._informers[kind].items:
             mine[name] = item
         else:
@@ -205,6 +208,8 @@ class Inventory:
         if kind is AUTOSCALER:
             for item in list(self._foreign.values()):
                 self._index_foreign(item)
+        if kind is POD:
+            self._own_pods.clear()
         for agent, of in self._of.items():
             if of.pop(kind, None):
                 self._dirty.add(agent)
