@@ -152,23 +152,24 @@ async def measure(agents: int, replicas: int, rounds: int) -> dict[str, Any]:
             await store.write_fleet(fleet_of(agents, replicas), directory=".", by="bench", at=clock(),
                                     expected_generation=0)  # fmt: skip
             controller = Controller(Parts(engine, engine, MemoryPlatform(), gateways, store, _no_queues, clock))
-            bed = Bed(controller, engine, gateways, clock)
-            await controller.take_over()
-            gateways.count(_GATEWAY, {name: Traffic(healthy=replicas) for name in fleet_names(agents)})
-            await bed.settle(20)  # longer than the policies' period, in which the start counts as scaling up
-            busy: list[float] = []
-            quiet: list[float] = []
-            steps: dict[str, list[float]] = {}
-            share = agents // 20
-            for index in range(rounds):  # other agents each time, so that each goes up once
-                names = fleet_names(agents)[index * share : (index + 1) * share]
-                took = await bed.busy(names, _traffic(_TARGET * (replicas + 3), replicas))
-                busy.append(sum(took.values()))
-                for name, value in took.items():
-                    steps.setdefault(name, []).append(value)
-                gateways.count(_GATEWAY, dict.fromkeys(names, _traffic(_TARGET * (replicas + 3), replicas + 3)))
-                await bed.settle(8)
-                quiet.append(await bed.quiet())
+            async with asyncio.TaskGroup() as controller.tasks:
+                bed = Bed(controller, engine, gateways, clock)
+                await controller.take_over()
+                gateways.count(_GATEWAY, {name: Traffic(healthy=replicas) for name in fleet_names(agents)})
+                await bed.settle(20)  # longer than the policies' period, in which the start counts as scaling up
+                busy: list[float] = []
+                quiet: list[float] = []
+                steps: dict[str, list[float]] = {}
+                share = agents // 20
+                for index in range(rounds):  # other agents each time, so that each goes up once
+                    names = fleet_names(agents)[index * share : (index + 1) * share]
+                    took = await bed.busy(names, _traffic(_TARGET * (replicas + 3), replicas))
+                    busy.append(sum(took.values()))
+                    for name, value in took.items():
+                        steps.setdefault(name, []).append(value)
+                    gateways.count(_GATEWAY, dict.fromkeys(names, _traffic(_TARGET * (replicas + 3), replicas + 3)))
+                    await bed.settle(8)
+                    quiet.append(await bed.quiet())
     return {
         "agents": agents,
         "replicas": agents * replicas,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
+from shoal.control.acting import Acted, Acting
 from shoal.control.agent_pass import Outcome, scale_agent, step_agent, step_removed, take_in
 from shoal.control.agent_state import AgentState, Event, Wired
 from shoal.control.dependencies import take_waits
@@ -23,7 +24,6 @@ from shoal.control.queue_brokers import QueueBrokers
 from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
 from shoal.control.watching import Watching, end_tasks
-from shoal.core.action import Action
 from shoal.core.decision import Decision, Pin
 from shoal.core.dependencies import dependencies_first
 from shoal.core.observed import AgentObserved, Observed
@@ -32,7 +32,7 @@ from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
 from shoal.core.template import Template
-from shoal.errors import Conflict, EngineError, EngineUnavailable, NotFound, no_such_agent
+from shoal.errors import Conflict, EngineError, NotFound, no_such_agent
 from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
@@ -53,10 +53,11 @@ class Controller:
         self.queues = QueueBrokers(parts)
         self.events = parts.events
         self.problems = Problems(parts.clock, self.note)
-        self._engine_was_away_for = frozenset[str]()  # agents whose actions wait for it
+        self._acting = Acting(parts.engine, self.wake)
+        self._not_asked: set[str] = set()  # agents of which the engine could not be asked to do what is to be done
         self.tally = Tally()
         self.stopped = asyncio.Event()
-        self.tasks: asyncio.TaskGroup | None = None  # where barriers run; `run` brings its own
+        self.tasks: asyncio.TaskGroup | None = None  # where barriers and actions run; `run` brings its own
         self._published = asyncio.Event()
         self._templates: dict[str, Template] = {}
         self._observed = Observed(0.0, {}, complete=False)
@@ -78,7 +79,8 @@ class Controller:
     @property
     def settled(self) -> bool:
         """Whether all that was stored is carried out and at rest."""
-        return not self._stale and not self._dirty and all(state.settled for state in self.states.values())
+        idle = not (self._stale or self._dirty or self._acting)
+        return idle and all(state.settled for state in self.states.values())
 
     @property
     def routed(self) -> bool:
@@ -232,6 +234,7 @@ class Controller:
 
     async def _pass(self) -> None:
         now = self._read_clock()
+        self._take_acted(now)
         self.problems.say("missing gateways", self._feed.missing())
         try:
             if self._reload and now >= self._load_at:
@@ -346,6 +349,7 @@ class Controller:
 
     def _step_all(self, now: float) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
+        busy: set[str] = set()
         traffic = self.parts.gateways.traffic()
         for name, state in self.states.items():
             counts = traffic.get(name)
@@ -354,11 +358,14 @@ class Controller:
                 state.series = state.series.extended(now, counts)
             elif name not in self._dirty and not state.waits_on and ((due_at := state.next_at) is None or due_at > now):
                 continue
+            if name in self._acting:
+                busy.add(name)
+                continue
             if now < state.retry_at:  # the engine refused it a moment ago
                 state.due_at = state.retry_at
                 continue
             outcomes[name] = self._step_one(state, now)
-        self._dirty.clear()
+        self._dirty = busy
         return outcomes
 
     def _step_one(self, state: AgentState, now: float) -> Outcome:
@@ -387,45 +394,45 @@ class Controller:
                 self.touch(name)
 
     async def _act(self, outcomes: Mapping[str, Outcome], now: float) -> None:
-        actions = [action for outcome in outcomes.values() for action in outcome.actions]
-        self._engine_was_away_for = (self._engine_was_away_for - outcomes.keys()) & self.states.keys()
-        undone = await self._carry_out(actions, now) if actions else frozenset[str]()
-        if not self._engine_was_away_for:
-            self.problems.say("actions", None)
+        assert self.tasks is not None
+        await self._acting.carry_out(outcomes, self.tasks)
         for name, outcome in outcomes.items():
-            state = self.states[name]
-            if name not in undone and outcome.record is not None:
-                state.record = outcome.record
-                state.manual_runs = tuple(run for run in state.manual_runs if run not in outcome.started_runs)
+            if not outcome.actions:
+                self._not_asked.discard(name)
+                self._take_record(name, outcome)
+        self._take_acted(now)
+        if not self._not_asked & self.states.keys():
+            self.problems.say("actions", None)
 
-    async def _carry_out(self, actions: Sequence[Action], now: float) -> frozenset[str]:
-        """The agents of which not all was done: it is tried again."""
-        acted = frozenset(action.agent for action in actions)
-        try:
-            failures = await self.parts.engine.act(actions)
-        except EngineUnavailable as error:  # no agent's failure
-            self.problems.failed("actions", error)
-            self._engine_was_away_for |= acted
-            for name in acted:
-                self._try_again(self.states[name], now)
-            return acted
-        except Exception as error:
-            self._refused(dict.fromkeys(sorted(acted), str(error)), now)
-            raise
-        self.look()
-        reasons = {failure.action.agent: failure.reason for failure in reversed(failures)}
-        for name in acted - reasons.keys():
-            self.states[name].failure = ""
-        self._refused(reasons, now)
-        return frozenset(reasons)
+    def _take_acted(self, now: float) -> None:
+        """Takes up what has been carried out, and what could not be: that is tried again."""
+        for acted in self._acting.take_ended():
+            if acted.error is not None:
+                self._not_asked.add(acted.agent)
+                self.problems.failed("actions", acted.error)
+            else:
+                self._not_asked.discard(acted.agent)
+                self.look()
+            self._take_failure(acted, now)
 
-    def _refused(self, reasons: Mapping[str, str], now: float) -> None:
-        for name, reason in reasons.items():
-            state = self.states[name]
-            if reason != state.failure:
-                self.note(Event(now, name, "refused", reason))
+    def _take_failure(self, acted: Acted, now: float) -> None:
+        """An engine that is away is no agent's failure."""
+        state, reason = self.states[acted.agent], acted.reason
+        if reason and reason != state.failure:
+            self.note(Event(now, state.name, "refused", reason))
+        if not acted.away:
             state.failure = reason
+        if acted.error is None and not acted.failures:
+            self._take_record(state.name, acted.outcome)
+        else:
             self._try_again(state, now)
+
+    def _take_record(self, name: str, outcome: Outcome) -> None:
+        """What holds once the engine took the actions."""
+        state = self.states[name]
+        if outcome.record is not None:
+            state.record = outcome.record
+            state.manual_runs = tuple(run for run in state.manual_runs if run not in outcome.started_runs)
 
     def _try_again(self, state: AgentState, now: float) -> None:
         state.settled, state.ensure = False, True
@@ -473,7 +480,8 @@ class Controller:
 
     async def _sleep_until_due(self) -> None:
         now = self.parts.clock()
-        due = min((at for state in self.states.values() if (at := state.next_at) is not None), default=None)
+        idle = (state for name, state in self.states.items() if name not in self._acting)
+        due = min((at for state in idle if (at := state.next_at) is not None), default=None)
         if self._reload:
             due = min(due or self._load_at, self._load_at)
         wait_s = LOOK_AGAIN_S if due is None else min(LOOK_AGAIN_S, max(0.0, due - now))

@@ -3,7 +3,6 @@ a cluster."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -40,33 +39,18 @@ def carry_out(action: Action, known: Mapping[str, AgentActions], make: Callable[
                 known[action.agent].remove(action.revision)
 
 
-async def act_side_by_side(
-    actions: Sequence[Action], carry_out: Callable[[Action], Awaitable[None]], *, at_once: int
+async def act_in_order(
+    actions: Sequence[Action], carry_out: Callable[[Action], Awaitable[None]]
 ) -> tuple[ActionFailure, ...]:
-    """Those of one agent in their order, `at_once` agents side by side; what fails of one stops no other. Raises
-    EngineUnavailable after all, where the cluster was away for one of them."""
-    by_agent: dict[str, list[Action]] = {}
-    for action in actions:
-        by_agent.setdefault(action.agent, []).append(action)
+    """Goes on past what fails. Raises EngineUnavailable where the cluster is away."""
     failures: list[ActionFailure] = []
-    away: list[EngineUnavailable] = []
-    slots = asyncio.Semaphore(at_once)
-
-    async def act_on(of_agent: Sequence[Action]) -> None:
-        async with slots:
-            for action in of_agent:
-                try:
-                    await carry_out(action)
-                except EngineUnavailable as error:
-                    away.append(error)
-                except EngineError as error:
-                    failures.append(ActionFailure(action, str(error)))
-
-    async with asyncio.TaskGroup() as tasks:
-        for of_agent in by_agent.values():
-            tasks.create_task(act_on(of_agent))
-    if away:
-        raise away[0]
+    for action in actions:
+        try:
+            await carry_out(action)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            failures.append(ActionFailure(action, str(error)))
     return tuple(failures)
 
 

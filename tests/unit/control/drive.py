@@ -66,10 +66,11 @@ class Drive:
         self.unhealthy: set[str] = set()
         self.silent = False  # no gateway tells statistics
         self.least_serving: dict[str, int] = {}
+        self.tasks: asyncio.TaskGroup | None = None
         self.controller = self.new_controller()
 
     def new_controller(self) -> Controller:
-        return Controller(
+        controller = Controller(
             Parts(
                 self.engine,
                 self.engine,
@@ -80,6 +81,8 @@ class Drive:
                 lambda: self.now,
             )
         )
+        controller.tasks = self.tasks
+        return controller
 
     async def _open_queues(self, admin_url: str, fleet: str) -> Queues:
         return self.queues
@@ -139,6 +142,6 @@ async def driving(**options: Any) -> AsyncGenerator[Drive]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway_feed, "GATHER_S", 0.0)
         async with asyncio.TaskGroup() as tasks:
-            drive.controller.tasks = tasks
+            drive.tasks = drive.controller.tasks = tasks
             await drive.controller.take_over()
             yield drive

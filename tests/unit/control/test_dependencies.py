@@ -94,8 +94,7 @@ async def test_a_new_controller_waits_no_second_time_and_no_less() -> None:
         records = await drive.store.read_records()
         assert records["web"].started and not records["late"].started
         drive.unhealthy = {"stock-1"}
-        tasks, drive.controller = drive.controller.tasks, drive.new_controller()
-        drive.controller.tasks = tasks
+        drive.controller = drive.new_controller()
         await drive.controller.take_over()
         drive.controller.apply()
         await drive.go(1)

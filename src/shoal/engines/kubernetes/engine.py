@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from shoal.core.action import Action, ActionFailure, Autoscale, EnsureRevision, Remove, RunJob, Scale
 from shoal.core.observed import Observed, Phase
 from shoal.core.signals import Usage
-from shoal.engines.dispatch import act_side_by_side
+from shoal.engines.dispatch import act_in_order
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kind, Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import (
@@ -59,7 +59,6 @@ from shoal.engines.protocol import Capabilities, Command, LogLine, not_running
 from shoal.errors import EngineError
 
 RUNS_KEPT = 20
-_AT_ONCE = 16  # agents that are acted upon side by side
 _LOOK_S = 0.5
 _TOGETHER_S = 0.02  # what comes within this time is looked at once
 _USAGE_S = 3.0  # the cluster measures every fifteen seconds
@@ -119,14 +118,13 @@ class KubernetesEngine:
             yield
 
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
-        """Carries out the actions of each agent in order, several agents side by side. Raises EngineUnavailable after
-        that, where the API server was away for one of them."""
+        """Carries the actions out in order. Raises EngineUnavailable where the API server is away."""
         counts = {(each.agent, each.revision): each.count for each in actions if isinstance(each, Scale)}
 
         async def carry_out(action: Action) -> None:
             await self._carry_out(action, counts)
 
-        return await act_side_by_side(actions, carry_out, at_once=_AT_ONCE)
+        return await act_in_order(actions, carry_out)
 
     def is_there(self, kind: Kind, name: str) -> bool:
         """Whether the cluster has an object of the fleet's, as far as is known."""

@@ -19,7 +19,7 @@ from typing import Any
 from shoal.core.action import Action, ActionFailure, Autoscale, EnsureRevision, Remove, RunJob, Scale
 from shoal.core.observed import AgentObserved, Observed, Phase
 from shoal.core.signals import Usage
-from shoal.engines.dispatch import act_side_by_side
+from shoal.engines.dispatch import act_in_order
 from shoal.engines.protocol import Capabilities, Command, LogLine, no_autoscaler, not_running
 from shoal.engines.swarm import names
 from shoal.engines.swarm.capabilities import CAPABILITIES
@@ -46,7 +46,6 @@ from shoal.errors import EngineError
 RUNS_KEPT = 20
 LAST_LINES = 20
 _POLL_MOVING_S, _POLL_S = 0.25, 0.5
-_AT_ONCE = 8  # agents that are acted upon side by side
 _AT_REST_S, _LOOK_S = 2.0, 0.1
 _STEADY = (Phase.RUNNING, Phase.FAILED, Phase.SUCCEEDED)
 
@@ -136,9 +135,8 @@ class SwarmEngine:
             yield
 
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
-        """Carries out the actions of each agent in order, several agents side by side. Raises EngineUnavailable after
-        that, where Docker was away for one of them."""
-        return await act_side_by_side(actions, self._carry_out, at_once=_AT_ONCE)
+        """Carries the actions out in order. Raises EngineUnavailable where Docker is away."""
+        return await act_in_order(actions, self._carry_out)
 
     # What people ask.
 

@@ -4,6 +4,7 @@ holders.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ class Ordinals:
     def __init__(self, docker: Docker, fleet: str) -> None:
         self._docker, self._fleet = docker, fleet
         self._pins: dict[str, str] | None = None  # by the pin's name: the node's id
+        self._reading_pins = asyncio.Lock()
 
     async def scale(self, revision: Json, action: Scale) -> None:
         """Brings as many identities to the revision as there should be of it. Raises EngineError while an identity
@@ -71,10 +73,11 @@ class Ordinals:
         (await self._known_pins())[name] = node
 
     async def _known_pins(self) -> dict[str, str]:
-        if self._pins is None:
-            found = await self._docker.configs({names.FLEET: self._fleet, names.ROLE: Role.PIN.value})
-            self._pins = {each["Spec"]["Name"]: each["Spec"]["Labels"][names.NODE] for each in found}
-        return self._pins
+        async with self._reading_pins:
+            if self._pins is None:
+                found = await self._docker.configs({names.FLEET: self._fleet, names.ROLE: Role.PIN.value})
+                self._pins = {each["Spec"]["Name"]: each["Spec"]["Labels"][names.NODE] for each in found}
+            return self._pins
 
     def _pin_name(self, agent: str, ordinal: str) -> str:
         return object_name(self._fleet, "shoal-pin", agent, ordinal)

@@ -1,0 +1,134 @@
+"""An engine that takes its time with one agent: the others go on, and nobody is acted upon on old news."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from shoal.control.acting import WAIT_S
+from shoal.core.action import Action, ActionFailure, Scale
+from shoal.core.observed import Observed
+from shoal.engines.memory.engine import MemoryEngine
+from shoal.errors import EngineUnavailable
+from tests.simulation.virtual_time import run_virtually
+from tests.unit.control.drive import Drive, driving
+
+SERVICE = {"command": "serve", "port": 80}
+
+
+class Slow:
+    """An engine that answers for one agent only once it may."""
+
+    def __init__(self, engine: MemoryEngine, agent: str) -> None:
+        self._act, self._agent = engine.act, agent
+        self.may = asyncio.Event()
+        self.asked = 0
+        self.away = False
+
+    async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
+        if actions[0].agent == self._agent:
+            self.asked += 1
+            await self.may.wait()
+            if self.away:
+                raise EngineUnavailable("no route")
+        return await self._act(actions)
+
+
+def with_two_agents(monkeypatch: pytest.MonkeyPatch, story: Callable[[Drive, Slow], Awaitable[None]]) -> None:
+    """`web` and `stock` serve with one replica each; from then on the engine is slow with `stock`."""
+
+    async def run() -> None:
+        async with driving() as drive:
+            await drive.up({"web": SERVICE, "stock": {**SERVICE, "port": 81}})
+            await drive.go(5, until=lambda: drive.controller.settled)
+            slow = Slow(drive.engine, "stock")
+            monkeypatch.setattr(drive.engine, "act", slow.act)
+            drive.controller.pin("stock", 2)
+            await drive.go(1)
+            await story(drive, slow)
+
+    run_virtually(run())
+
+
+def scalings(drive: Drive, agent: str) -> list[int]:
+    return [each.count for each in drive.engine.acted if isinstance(each, Scale) and each.agent == agent]
+
+
+def test_the_others_are_scaled_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow one is left alone until it is done; what it should be by then is done next."""
+
+    async def story(drive: Drive, slow: Slow) -> None:
+        drive.controller.pin("web", 3)
+        await drive.go(2, until=lambda: len(drive.state("web").observed.replicas) == 3)
+        drive.controller.pin("stock", 4)
+        await drive.go(2)
+        assert slow.asked == 1 and scalings(drive, "stock") == [1] and not drive.controller.settled
+        slow.may.set()
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert scalings(drive, "stock") == [1, 2, 4] and len(drive.state("stock").observed.replicas) == 4
+
+    with_two_agents(monkeypatch, story)
+
+
+def test_a_pass_waits_only_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what it began itself; what another one began costs it nothing."""
+
+    async def story(drive: Drive, slow: Slow) -> None:
+        loop = asyncio.get_running_loop()
+        slow.may.set()
+        await drive.go(5, until=lambda: drive.controller.settled)
+        slow.may.clear()
+        took: list[float] = []
+        drive.controller.pin("stock", 5)
+        for _ in range(3):
+            began = loop.time()
+            await drive.controller.run_pass()
+            took.append(loop.time() - began)
+        assert took == pytest.approx([WAIT_S, 0.0, 0.0])
+        slow.may.set()
+
+    with_two_agents(monkeypatch, story)
+
+
+def test_an_engine_that_was_away_for_one_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told meanwhile, and is over once that one is done, whatever the others do."""
+
+    async def story(drive: Drive, slow: Slow) -> None:
+        slow.away = True
+        slow.may.set()
+        await drive.go(0.5)
+        drive.controller.pin("web", 2)
+        await drive.go(2)
+        assert drive.controller.problems == {"actions": "no route"} and drive.state("stock").failure == ""
+        slow.away = False
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert drive.controller.problems == {} and len(drive.state("stock").observed.replicas) == 2
+
+    with_two_agents(monkeypatch, story)
+
+
+def test_nothing_is_decided_on_a_look_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is done while the engine is being looked at is acted upon after the next look."""
+
+    async def story(drive: Drive, slow: Slow) -> None:
+        observe = drive.engine.observe
+
+        async def observe_slowly() -> Observed:
+            seen = await observe()
+            slow.may.set()
+            for _ in range(5):
+                await asyncio.sleep(0)  # its action takes effect, and ends
+            return seen
+
+        with monkeypatch.context() as patch:
+            patch.setattr(drive.engine, "observe", observe_slowly)
+            drive.controller.touch("stock")
+            drive.controller.look()
+            await drive.controller.run_pass()
+        assert scalings(drive, "stock") == [1, 2] and slow.asked == 1
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert scalings(drive, "stock") == [1, 2]
+
+    with_two_agents(monkeypatch, story)
