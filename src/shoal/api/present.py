@@ -107,7 +107,7 @@ def _sum_of(values: Iterable[Number | None]) -> Number | None:
 
 def is_settled(state: AgentState) -> bool:
     """Whether what is wished of it is carried out; `ensure` says that a wish was taken up, and nothing done yet."""
-    return state.settled and not state.ensure
+    return state.settled and not state.ensure and not state.acting
 
 
 def decision_view(decision: Decision) -> DecisionView:

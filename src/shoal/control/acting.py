@@ -38,7 +38,7 @@ class Acted:
     def reason(self) -> str:
         """Why it is not done, where that is the agent's: of what was refused the first; `""`: it is, or see `away`."""
         if self.error is not None:
-            return "" if self.away else str(self.error)
+            return "" if self.away else str(self.error) or type(self.error).__name__
         return next((failure.reason for failure in self.failures), "")
 
 
@@ -50,11 +50,8 @@ class Acting:
         self._tasks: dict[str, asyncio.Task[Acted]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
-    def __contains__(self, agent: str) -> bool:
-        """Whether the agent is to be left alone."""
-        return agent in self._tasks
-
     def __len__(self) -> int:
+        """Of how many agents."""
         return len(self._tasks)
 
     async def carry_out(self, outcomes: Mapping[str, Outcome], tasks: asyncio.TaskGroup) -> None:
@@ -66,7 +63,7 @@ class Acting:
             await asyncio.wait(begun.values(), timeout=WAIT_S)
 
     def take_ended(self) -> list[Acted]:
-        """What has ended since the last call; from now on these agents may be acted upon again."""
+        """What has ended since the last call."""
         ended = [agent for agent, task in self._tasks.items() if task.done()]
         return [self._tasks.pop(agent).result() for agent in ended]
 

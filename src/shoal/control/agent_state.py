@@ -48,6 +48,7 @@ class AgentState:
     left: frozenset[str] = frozenset()
     due_at: float | None = 0.0
     settled: bool = False
+    acting: bool = False  # the engine does what it was asked for, or did and was not looked at since
     waiting_for: str = ""
     waits_on: tuple[str, ...] = ()  # agents, before its first start or its end
     next_run_at: float | None = None
@@ -81,6 +82,11 @@ class AgentState:
         return sorted({*(replica.revision for replica in self.observed.replicas), *runs})
 
     @property
+    def over(self) -> bool:
+        """Whether it has left the fleet, and nothing of it is left."""
+        return self.spec is None and self.settled and not self.acting
+
+    @property
     def next_at(self) -> float | None:
         """When it has to be looked at though nothing changed. That a depth was read again is no reason; that it could
         not be for too long is one."""
@@ -104,7 +110,7 @@ class AgentState:
 
     def leave(self) -> None:
         """It is not in the fleet any more. Should it come back once it has ended, that is a first start."""
-        self.spec, self.waits_on = None, ()
+        self.spec, self.waits_on, self.settled = None, (), False
         if self.record.started:
             self.record = replace(self.record, started=False)
 

@@ -21,10 +21,11 @@ from shoal.control.parts import Parts
 from shoal.control.pass_clock import PassClock
 from shoal.control.problems import Problems
 from shoal.control.queue_brokers import QueueBrokers
+from shoal.control.saving import Saving
 from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
 from shoal.control.watching import Watching, end_tasks
-from shoal.core.decision import Decision, Pin
+from shoal.core.decision import Pin
 from shoal.core.dependencies import dependencies_first
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.ownership import is_native
@@ -32,10 +33,11 @@ from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
 from shoal.core.template import Template
-from shoal.errors import Conflict, EngineError, NotFound, no_such_agent
+from shoal.errors import Conflict, EngineError, EngineUnavailable, NotFound, no_such_agent
 from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
+LOOK_APART_S = 0.25  # while it is busy with what it was asked to do, looks that only that asks for
 RETRY_S = 1.0
 
 
@@ -54,7 +56,8 @@ class Controller:
         self.events = parts.events
         self.problems = Problems(parts.clock, self.note)
         self._acting = Acting(parts.engine, self.wake)
-        self._not_asked: set[str] = set()  # agents of which the engine could not be asked to do what is to be done
+        self._acted: set[str] = set()  # whose actions have ended since the last look
+        self._not_asked: dict[str, Exception] = {}  # by agent: why the engine could not be asked
         self.tally = Tally()
         self.stopped = asyncio.Event()
         self.tasks: asyncio.TaskGroup | None = None  # where barriers and actions run; `run` brings its own
@@ -70,7 +73,8 @@ class Controller:
         self._loading, self._loaded, self._load_at = False, False, 0.0
         self._clock = PassClock(parts.clock)
         self._pruned_for: StoredFleet | None = None  # whose secrets are all that is kept
-        self._unsaved: list[Decision] = []
+        self._saving = Saving(parts.store, self.wake)
+        self._to_save = False  # something came while a write was under way
         self.watching = Watching(self)
         self._feed = GatewayFeed(parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self.touch)
 
@@ -79,8 +83,8 @@ class Controller:
     @property
     def settled(self) -> bool:
         """Whether all that was stored is carried out and at rest."""
-        idle = not (self._stale or self._dirty or self._acting)
-        return idle and all(state.settled for state in self.states.values())
+        idle = not (self._stale or self._dirty or self._saving.busy or self._to_save)
+        return idle and all(state.settled and not state.acting for state in self.states.values())
 
     @property
     def routed(self) -> bool:
@@ -234,9 +238,11 @@ class Controller:
 
     async def _pass(self) -> None:
         now = self._read_clock()
-        self._take_acted(now)
+        acted = self._take_acted(now)
         self.problems.say("missing gateways", self._feed.missing())
         try:
+            if self._saving.busy:
+                self._take_saved()
             if self._reload and now >= self._load_at:
                 await self._load(now)
             if not self._loaded:
@@ -246,6 +252,7 @@ class Controller:
             if outcomes or self._feed.outdated:
                 self._push()
                 await self._act(outcomes, now)
+            if outcomes or acted or self._to_save or self._feed.outdated:
                 await self._save(outcomes)
             await self._prune_secrets()
         except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
@@ -333,11 +340,15 @@ class Controller:
                     self.states[name].learn_calls({each.revision: each.spec.calls for each in stored})
 
     async def _look_at_engine(self, now: float) -> None:
-        if not self._look and abs(now - self._looked_at) < LOOK_AGAIN_S:
+        last_s = abs(now - self._looked_at)
+        if last_s < LOOK_AGAIN_S and (not self._look or (self._acting and last_s < LOOK_APART_S)):
             return
         self._look, self._looked_at = False, now
         self._observed = observed = await self.parts.engine.observe()
         self.problems.say("platform", "; ".join(observed.troubles) or None)
+        for name in self._acted:
+            self.states[name].acting = False
+        self._acted.clear()
         for name, state in self.states.items():
             before = state.observed
             if take_in(state, observed):
@@ -358,7 +369,7 @@ class Controller:
                 state.series = state.series.extended(now, counts)
             elif name not in self._dirty and not state.waits_on and ((due_at := state.next_at) is None or due_at > now):
                 continue
-            if name in self._acting:
+            if state.acting:
                 busy.add(name)
                 continue
             if now < state.retry_at:  # the engine refused it a moment ago
@@ -395,25 +406,40 @@ class Controller:
 
     async def _act(self, outcomes: Mapping[str, Outcome], now: float) -> None:
         assert self.tasks is not None
+        for name, outcome in outcomes.items():
+            self.states[name].acting = bool(outcome.actions)
         await self._acting.carry_out(outcomes, self.tasks)
         for name, outcome in outcomes.items():
             if not outcome.actions:
-                self._not_asked.discard(name)
-                self._take_record(name, outcome)
+                self._not_asked.pop(name, None)
+                self._take_record(self.states[name], outcome)
         self._take_acted(now)
-        if not self._not_asked & self.states.keys():
-            self.problems.say("actions", None)
+        self._tell_not_asked()
 
-    def _take_acted(self, now: float) -> None:
-        """Takes up what has been carried out, and what could not be: that is tried again."""
-        for acted in self._acting.take_ended():
+    def _take_acted(self, now: float) -> bool:
+        """Takes up what has been carried out, and what could not be: that is tried again. An agent is left alone until
+        the engine was looked at after that. Says whether there was anything."""
+        ended = self._acting.take_ended()
+        for acted in ended:
+            self._acted.add(acted.agent)
+            self.look()
             if acted.error is not None:
-                self._not_asked.add(acted.agent)
-                self.problems.failed("actions", acted.error)
+                self._not_asked[acted.agent] = acted.error
             else:
-                self._not_asked.discard(acted.agent)
-                self.look()
+                self._not_asked.pop(acted.agent, None)
             self._take_failure(acted, now)
+        if ended:
+            self._tell_not_asked()
+        return bool(ended)
+
+    def _tell_not_asked(self) -> None:
+        """One of the reasons, the same as long as it is there: an engine that is away is before all others."""
+        errors = [error for name, error in self._not_asked.items() if name in self.states]
+        away = [error for error in errors if isinstance(error, EngineUnavailable)]
+        if errors:
+            self.problems.failed("actions", (away or errors)[0])
+        else:
+            self.problems.say("actions", None)
 
     def _take_failure(self, acted: Acted, now: float) -> None:
         """An engine that is away is no agent's failure."""
@@ -423,14 +449,13 @@ class Controller:
         if not acted.away:
             state.failure = reason
         if acted.error is None and not acted.failures:
-            self._take_record(state.name, acted.outcome)
+            self._take_record(state, acted.outcome)
         else:
             self._try_again(state, now)
 
-    def _take_record(self, name: str, outcome: Outcome) -> None:
-        """What holds once the engine took the actions."""
-        state = self.states[name]
-        if outcome.record is not None:
+    def _take_record(self, state: AgentState, outcome: Outcome) -> None:
+        """What holds of a job once the engine took the actions; it may be another kind of agent by now."""
+        if outcome.record is not None and (state.spec is None or state.spec.kind is Kind.JOB):
             state.record = outcome.record
             state.manual_runs = tuple(run for run in state.manual_runs if run not in outcome.started_runs)
 
@@ -439,28 +464,35 @@ class Controller:
         state.due_at = state.retry_at = now + RETRY_S
 
     async def _save(self, outcomes: Mapping[str, Outcome]) -> None:
-        changed: dict[str, AgentRecord | None] = {}
-        for name, state in self.states.items():
-            if name in outcomes and state.spec is None and state.settled:
-                changed[name] = None
-            elif state.spec is not None and state.record is not state.saved:
-                changed[name] = state.record
+        assert self.tasks is not None
         for outcome in outcomes.values():
             self.events.extend(outcome.events)
             if outcome.decision is not None:
-                self._unsaved.append(outcome.decision)
+                self._saving.add(outcome.decision)
                 self.tally.add_decision(outcome.decision)
-        if changed or self._unsaved:
-            await self.parts.store.write(changed, self._unsaved)
-        self._unsaved.clear()
-        for name, record in changed.items():
-            if record is None:
+        self._to_save = self._saving.busy
+        if self._to_save:
+            return
+        changed: dict[str, AgentRecord | None] = {}
+        for name, state in self.states.items():
+            if state.over:
+                changed[name] = None
+            elif state.spec is not None and state.record is not state.saved:
+                changed[name] = state.record
+        await self._saving.write(changed, self.tasks)
+        self._take_saved()
+
+    def _take_saved(self) -> None:
+        """Takes up what is stored now. Who asked for a change is answered once nothing is left to be."""
+        for name, record in self._saving.take_ended().items():
+            state = self.states[name]
+            state.saved = record
+            if record is None and state.over:
                 del self.states[name]
                 self.tally.retain(self.states)
                 self._wake.set()  # its route has to go from the gateways
-            else:
-                self.states[name].saved = record
-        self.publish()
+        if not self._saving.busy:
+            self.publish()
 
     def publish(self) -> None:
         """Something is over: who waits for the next change looks."""
@@ -480,11 +512,12 @@ class Controller:
 
     async def _sleep_until_due(self) -> None:
         now = self.parts.clock()
-        idle = (state for name, state in self.states.items() if name not in self._acting)
+        idle = (state for state in self.states.values() if not state.acting)
         due = min((at for state in idle if (at := state.next_at) is not None), default=None)
         if self._reload:
             due = min(due or self._load_at, self._load_at)
-        wait_s = LOOK_AGAIN_S if due is None else min(LOOK_AGAIN_S, max(0.0, due - now))
+        wait_s = LOOK_APART_S if self._look else LOOK_AGAIN_S
+        wait_s = wait_s if due is None else min(wait_s, max(0.0, due - now))
         if self.problems.get("pass"):
             wait_s = RETRY_S
         try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
 
 import pytest
 
+from shoal.api.present import is_settled
 from shoal.control.acting import WAIT_S
+from shoal.control.controller import LOOK_APART_S
 from shoal.core.action import Action, ActionFailure, Scale
 from shoal.core.observed import Observed
 from shoal.engines.memory.engine import MemoryEngine
@@ -109,6 +112,60 @@ def test_an_engine_that_was_away_for_one_is_asked_again(monkeypatch: pytest.Monk
     with_two_agents(monkeypatch, story)
 
 
+def test_what_ends_late_is_over_though_nothing_else_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The problem is, and who asked is answered: an action that changes nothing makes the engine tell of nothing."""
+
+    async def story(drive: Drive, slow: Slow) -> None:
+        slow.away = True
+        slow.may.set()
+        await drive.go(0.5)
+        assert drive.controller.problems == {"actions": "no route"}
+        slow.away = False
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.controller.state_of("stock").ensure = True  # as for who takes a fleet over
+        slow.away = True
+        drive.controller.touch("stock")
+        await drive.go(0.3)
+        assert drive.controller.problems == {"actions": "no route"}
+        slow.away = False
+        slow.may.clear()
+        await drive.go(3)
+        assert drive.controller.state_of("stock").acting and not is_settled(drive.controller.state_of("stock"))
+        slow.may.set()
+        await drive.go(0.5)
+        assert drive.controller.problems == {} and is_settled(drive.controller.state_of("stock"))
+
+    with_two_agents(monkeypatch, story)
+
+
+def test_many_that_could_not_be_asked_are_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told once, though each has other words; that the engine is away is before what else went wrong."""
+
+    async def run() -> None:
+        async with driving() as drive:
+            await drive.up({name: {**SERVICE, "port": port} for port, name in enumerate(("a", "b", "c"), 81)})
+            await drive.go(5, until=lambda: drive.controller.settled)
+
+            async def act(actions: Sequence[Action]) -> NoReturn:
+                kind = RuntimeError if actions[0].agent == "a" else EngineUnavailable
+                raise kind(f"no answer for {actions[0].agent}")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(drive.engine, "act", act)
+                for name in ("a", "b", "c"):
+                    drive.controller.pin(name, 2)
+                await drive.go(5)
+                assert (
+                    drive.controller.problems == {"actions": "no answer for b"}
+                    and drive.controller.problems.engine_away
+                )
+                assert drive.said("problem") == ["no answer for b"] and drive.said("refused") == ["no answer for a"]
+            await drive.go(5, until=lambda: drive.controller.settled)
+            assert drive.controller.problems == {}
+
+    run_virtually(run())
+
+
 def test_nothing_is_decided_on_a_look_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is done while the engine is being looked at is acted upon after the next look."""
 
@@ -124,6 +181,7 @@ def test_nothing_is_decided_on_a_look_from_before(monkeypatch: pytest.MonkeyPatc
 
         with monkeypatch.context() as patch:
             patch.setattr(drive.engine, "observe", observe_slowly)
+            drive.now += LOOK_APART_S
             drive.controller.touch("stock")
             drive.controller.look()
             await drive.controller.run_pass()

@@ -47,6 +47,7 @@ RUNS_KEPT = 20
 LAST_LINES = 20
 _POLL_MOVING_S, _POLL_S = 0.25, 0.5
 _AT_REST_S, _LOOK_S = 2.0, 0.1
+_LAST_WORDS_S = 2.0  # within which a node tells them: all looks wait for it
 _STEADY = (Phase.RUNNING, Phase.FAILED, Phase.SUCCEEDED)
 
 
@@ -321,8 +322,9 @@ class SwarmEngine:
         for task in tasks - self._last_logs.keys():
             lines: list[str] = []
             try:
-                async for line in self._docker.task_logs(task, tail=LAST_LINES):
-                    lines.append(line.text)
-            except EngineError:
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    async for line in self._docker.task_logs(task, tail=LAST_LINES):
+                        lines.append(line.text)
+            except (EngineError, TimeoutError):
                 continue  # its node does not answer: asked again with the next look
             self._last_logs[task] = tuple(map(self._mask, lines))

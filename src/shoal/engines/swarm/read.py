@@ -166,7 +166,7 @@ def _current(agent: str, task: Json, broken: Sequence[Json], seen: Seen) -> Repl
     """The one that the slot is to have. `broken` are those that failed in it, the newest first."""
     state, waits = _state(task), task["DesiredState"] == "ready"
     if state == "running" and task.get("NodeID", "") in seen.nodes_down:
-        return _replica(agent, task, Phase.RUNNING, seen, ready=False, reason="its node does not answer")
+        return _replica(agent, task, Phase.RUNNING, seen, ready=False, reason="its node does not answer", broken=broken)
     if state == "running":
         probe = _probe(task, seen)
         reason = probe.reason if probe.ready else _again(probe.reason, broken, seen)
