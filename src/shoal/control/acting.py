@@ -16,7 +16,7 @@ from shoal.core.action import ActionFailure
 from shoal.engines.protocol import Engine
 from shoal.errors import EngineUnavailable
 
-WAIT_S = 0.2
+WAIT_S = 0.2  # that a pass waits for what it began
 _AT_ONCE = 16  # agents that are acted upon side by side
 
 

@@ -491,7 +491,7 @@ class Controller:
                 del self.states[name]
                 self.tally.retain(self.states)
                 self._wake.set()  # its route has to go from the gateways
-        if not self._saving.busy:
+        if not (self._saving.busy or self._to_save):
             self.publish()
 
     def publish(self) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from shoal.control.acting import WAIT_S
 from shoal.control.store import Store
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
-
-WAIT_S = 0.2
 
 Records = Mapping[str, AgentRecord | None]
 

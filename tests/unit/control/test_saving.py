@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pytest
 
-from shoal.control.saving import WAIT_S
+from shoal.control.acting import WAIT_S
 from shoal.control.store import Store
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord

@@ -174,7 +174,7 @@ def _current(agent: str, task: Json, broken: Sequence[Json], seen: Seen) -> Repl
     if state in _ENDED or (waits and broken):
         last = broken[0] if broken else task
         reason = _why_ended(last, seen)
-        return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=reason, broken=broken or [last])
+        return _replica(agent, task, Phase.BACKOFF, seen, ready=False, reason=reason, broken=broken or [task])
     told = _with_remedy(task["Status"].get("Err") or "")
     reason = told or ("" if state == "pending" and not broken else task["Status"]["Message"])
     return _replica(agent, task, Phase.PENDING, seen, ready=False, reason=_again(reason, broken, seen), broken=broken)
