@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from shoal.control.acting import Acted, Acting
+from shoal.control.acting import RETRY_S, Acting
 from shoal.control.agent_pass import Outcome, scale_agent, step_agent, step_removed, take_in
 from shoal.control.agent_state import AgentState, Event, Wired
 from shoal.control.dependencies import take_waits
@@ -22,6 +22,7 @@ from shoal.control.pass_clock import PassClock
 from shoal.control.problems import Problems
 from shoal.control.queue_brokers import QueueBrokers
 from shoal.control.saving import Saving
+from shoal.control.secret_pruning import SecretPruning
 from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
 from shoal.control.watching import Watching, end_tasks
@@ -33,12 +34,11 @@ from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
 from shoal.core.template import Template
-from shoal.errors import Conflict, EngineError, EngineUnavailable, NotFound, no_such_agent
+from shoal.errors import Conflict, EngineError, NotFound, no_such_agent
 from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
 LOOK_APART_S = 0.25  # while it is busy with what it was asked to do, looks that only that asks for
-RETRY_S = 1.0
 
 
 class Controller:
@@ -55,9 +55,7 @@ class Controller:
         self.queues = QueueBrokers(parts)
         self.events = parts.events
         self.problems = Problems(parts.clock, self.note)
-        self._acting = Acting(parts.engine, self.wake)
-        self._acted: set[str] = set()  # whose actions have ended since the last look
-        self._not_asked: dict[str, Exception] = {}  # by agent: why the engine could not be asked
+        self._acting = Acting(parts.engine, self.states, self.problems, note=self.note, wake=self.wake)
         self.tally = Tally()
         self.stopped = asyncio.Event()
         self.tasks: asyncio.TaskGroup | None = None  # where barriers and actions run; `run` brings its own
@@ -72,9 +70,8 @@ class Controller:
         self._reopened = asyncio.Event()
         self._loading, self._loaded, self._load_at = False, False, 0.0
         self._clock = PassClock(parts.clock)
-        self._pruned_for: StoredFleet | None = None  # whose secrets are all that is kept
-        self._saving = Saving(parts.store, self.wake)
-        self._to_save = False  # something came while a write was under way
+        self._pruning = SecretPruning(parts, self.problems)
+        self._saving = Saving(parts.store, self.states, self.wake)
         self.watching = Watching(self)
         self._feed = GatewayFeed(parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self.touch)
 
@@ -83,7 +80,7 @@ class Controller:
     @property
     def settled(self) -> bool:
         """Whether all that was stored is carried out and at rest."""
-        idle = not (self._stale or self._dirty or self._saving.busy or self._to_save)
+        idle = self._saving.at_rest and not (self._stale or self._dirty)
         return idle and all(state.settled and not state.acting for state in self.states.values())
 
     @property
@@ -241,7 +238,7 @@ class Controller:
         acted = self._take_acted(now)
         self.problems.say("missing gateways", self._feed.missing())
         try:
-            if self._saving.busy:
+            if not self._saving.at_rest:
                 self._take_saved()
             if self._reload and now >= self._load_at:
                 await self._load(now)
@@ -252,9 +249,10 @@ class Controller:
             if outcomes or self._feed.outdated:
                 self._push()
                 await self._act(outcomes, now)
-            if outcomes or acted or self._to_save or self._feed.outdated:
+            if outcomes or acted or self._saving.wanted or self._feed.outdated:
                 await self._save(outcomes)
-            await self._prune_secrets()
+            if self.stored is not None and self.tasks is not None and self.settled:
+                self._pruning.begin(self.stored, self.tasks)
         except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
             self.problems.failed("pass", error)
             self._dirty.update(self.states)
@@ -262,15 +260,6 @@ class Controller:
             self.publish()  # who asked for a change is answered, though a full disk keeps it from being stored
             return
         self.problems.say("pass", None)
-
-    async def _prune_secrets(self) -> None:
-        """Once what was stored is carried out, the contents that nothing names go to which one could come back."""
-        if self.stored is None or self.stored is self._pruned_for or not self.settled:
-            return
-        self._pruned_for = self.stored
-        named = {record.digest for record in self.stored.secrets.values()}
-        named |= (await self.parts.store.read_history()).digests
-        self.parts.prune_secrets(frozenset(named))
 
     def _read_clock(self) -> float:
         instant = self._clock.read()
@@ -341,14 +330,12 @@ class Controller:
 
     async def _look_at_engine(self, now: float) -> None:
         last_s = abs(now - self._looked_at)
-        if last_s < LOOK_AGAIN_S and (not self._look or (self._acting and last_s < LOOK_APART_S)):
+        if last_s < LOOK_AGAIN_S and (not self._look or (self._acting.under_way and last_s < LOOK_APART_S)):
             return
         self._look, self._looked_at = False, now
         self._observed = observed = await self.parts.engine.observe()
         self.problems.say("platform", "; ".join(observed.troubles) or None)
-        for name in self._acted:
-            self.states[name].acting = False
-        self._acted.clear()
+        self._acting.looked()
         for name, state in self.states.items():
             before = state.observed
             if take_in(state, observed):
@@ -406,62 +393,14 @@ class Controller:
 
     async def _act(self, outcomes: Mapping[str, Outcome], now: float) -> None:
         assert self.tasks is not None
-        for name, outcome in outcomes.items():
-            self.states[name].acting = bool(outcome.actions)
         await self._acting.carry_out(outcomes, self.tasks)
-        for name, outcome in outcomes.items():
-            if not outcome.actions:
-                self._not_asked.pop(name, None)
-                self._take_record(self.states[name], outcome)
         self._take_acted(now)
-        self._tell_not_asked()
 
     def _take_acted(self, now: float) -> bool:
-        """Takes up what has been carried out, and what could not be: that is tried again. An agent is left alone until
-        the engine was looked at after that. Says whether there was anything."""
-        ended = self._acting.take_ended()
-        for acted in ended:
-            self._acted.add(acted.agent)
+        acted = self._acting.take_ended(now)
+        if acted:
             self.look()
-            if acted.error is not None:
-                self._not_asked[acted.agent] = acted.error
-            else:
-                self._not_asked.pop(acted.agent, None)
-            self._take_failure(acted, now)
-        if ended:
-            self._tell_not_asked()
-        return bool(ended)
-
-    def _tell_not_asked(self) -> None:
-        """One of the reasons, the same as long as it is there: an engine that is away is before all others."""
-        errors = [error for name, error in self._not_asked.items() if name in self.states]
-        away = [error for error in errors if isinstance(error, EngineUnavailable)]
-        if errors:
-            self.problems.failed("actions", (away or errors)[0])
-        else:
-            self.problems.say("actions", None)
-
-    def _take_failure(self, acted: Acted, now: float) -> None:
-        """An engine that is away is no agent's failure."""
-        state, reason = self.states[acted.agent], acted.reason
-        if reason and reason != state.failure:
-            self.note(Event(now, state.name, "refused", reason))
-        if not acted.away:
-            state.failure = reason
-        if acted.error is None and not acted.failures:
-            self._take_record(state, acted.outcome)
-        else:
-            self._try_again(state, now)
-
-    def _take_record(self, state: AgentState, outcome: Outcome) -> None:
-        """What holds of a job once the engine took the actions; it may be another kind of agent by now."""
-        if outcome.record is not None and (state.spec is None or state.spec.kind is Kind.JOB):
-            state.record = outcome.record
-            state.manual_runs = tuple(run for run in state.manual_runs if run not in outcome.started_runs)
-
-    def _try_again(self, state: AgentState, now: float) -> None:
-        state.settled, state.ensure = False, True
-        state.due_at = state.retry_at = now + RETRY_S
+        return acted
 
     async def _save(self, outcomes: Mapping[str, Outcome]) -> None:
         assert self.tasks is not None
@@ -470,28 +409,16 @@ class Controller:
             if outcome.decision is not None:
                 self._saving.add(outcome.decision)
                 self.tally.add_decision(outcome.decision)
-        self._to_save = self._saving.busy
-        if self._to_save:
-            return
-        changed: dict[str, AgentRecord | None] = {}
-        for name, state in self.states.items():
-            if state.over:
-                changed[name] = None
-            elif state.spec is not None and state.record is not state.saved:
-                changed[name] = state.record
-        await self._saving.write(changed, self.tasks)
+        await self._saving.save(self.tasks)
         self._take_saved()
 
     def _take_saved(self) -> None:
         """Takes up what is stored now. Who asked for a change is answered once nothing is left to be."""
-        for name, record in self._saving.take_ended().items():
-            state = self.states[name]
-            state.saved = record
-            if record is None and state.over:
-                del self.states[name]
-                self.tally.retain(self.states)
-                self._wake.set()  # its route has to go from the gateways
-        if not (self._saving.busy or self._to_save):
+        for name in self._saving.take_ended():
+            del self.states[name]
+            self.tally.retain(self.states)
+            self._wake.set()  # its route has to go from the gateways
+        if self._saving.at_rest:
             self.publish()
 
     def publish(self) -> None:

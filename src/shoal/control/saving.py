@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from shoal.control.acting import WAIT_S
+from shoal.control.agent_state import AgentState
 from shoal.control.store import Store
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
@@ -17,41 +18,63 @@ Records = Mapping[str, AgentRecord | None]
 
 
 class Saving:
-    """The write that is under way; `wake` is called when it has ended."""
+    """The write that is under way, of what is new in `states`; `wake` is called when it has ended."""
 
-    def __init__(self, store: Store, wake: Callable[[], None]) -> None:
-        self._store, self._wake = store, wake
+    def __init__(self, store: Store, states: Mapping[str, AgentState], wake: Callable[[], None]) -> None:
+        self._store, self._states, self._wake = store, states, wake
         self._task: asyncio.Task[Exception | None] | None = None
         self._records: Records = {}
         self._decisions: list[Decision] = []  # that are not stored yet
         self._under_way = 0  # how many of them, the first ones
+        self._wanted = False  # something came while a write was under way
 
     @property
-    def busy(self) -> bool:
-        """Whether there is one that nobody took up yet."""
-        return self._task is not None
+    def wanted(self) -> bool:
+        """Whether another write is to begin once the one under way has ended."""
+        return self._wanted
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is being written, nor waits for it."""
+        return self._task is None and not self._wanted
 
     def add(self, decision: Decision) -> None:
         """To be stored with the next write."""
         self._decisions.append(decision)
 
-    async def write(self, records: Records, tasks: asyncio.TaskGroup) -> None:
-        """Begins to write them, and the decisions. Returns when that has ended, or a moment has passed."""
-        if not records and not self._decisions:
+    async def save(self, tasks: asyncio.TaskGroup) -> None:
+        """Begins to write what is new, once no other write is under way. Returns when that has ended, or a moment has
+        passed."""
+        self._wanted = self._task is not None
+        if self._wanted:
             return
-        self._records, self._under_way = records, len(self._decisions)
-        self._task = tasks.create_task(self._write(records, tuple(self._decisions)))
-        await asyncio.wait((self._task,), timeout=WAIT_S)
+        self._records = self._changed()
+        if self._records or self._decisions:
+            self._under_way = len(self._decisions)
+            self._task = tasks.create_task(self._write(self._records, tuple(self._decisions)))
+            await asyncio.wait((self._task,), timeout=WAIT_S)
 
-    def take_ended(self) -> Records:
-        """What was stored since the last call. Raises what the store did: then it is to be written again."""
+    def take_ended(self) -> list[str]:
+        """Takes up what was stored since the last call. Gives the agents that are forgotten now. Raises what the store
+        did: then it is to be written again."""
         if self._task is None or not self._task.done():
-            return {}
+            return []
         task, self._task = self._task, None
         if (error := task.result()) is not None:
             raise error
         del self._decisions[: self._under_way]
-        return self._records
+        for name, record in self._records.items():
+            self._states[name].saved = record
+        return [name for name, record in self._records.items() if record is None and self._states[name].over]
+
+    def _changed(self) -> Records:
+        changed: dict[str, AgentRecord | None] = {}
+        for name, state in self._states.items():
+            if state.over:
+                changed[name] = None
+            elif state.spec is not None and state.record is not state.saved:
+                changed[name] = state.record
+        return changed
 
     async def _write(self, records: Records, decisions: Sequence[Decision]) -> Exception | None:
         try:

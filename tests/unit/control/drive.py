@@ -65,6 +65,7 @@ class Drive:
         self.load: dict[str, Traffic] = {}
         self.unhealthy: set[str] = set()
         self.silent = False  # no gateway tells statistics
+        self.kept_secrets: list[frozenset[str]] = []  # each time that all others were dropped
         self.least_serving: dict[str, int] = {}
         self.tasks: asyncio.TaskGroup | None = None
         self.controller = self.new_controller()
@@ -79,6 +80,7 @@ class Drive:
                 self.store,
                 self._open_queues,
                 lambda: self.now,
+                prune_secrets=self.kept_secrets.append,
             )
         )
         controller.tasks = self.tasks
