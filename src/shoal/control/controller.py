@@ -17,6 +17,7 @@ from shoal.control.dependencies import take_waits
 from shoal.control.events import events_between
 from shoal.control.gateway_feed import GatewayFeed
 from shoal.control.jobs import step_job
+from shoal.control.loading import Loading, Prepared
 from shoal.control.parts import Parts
 from shoal.control.pass_clock import PassClock
 from shoal.control.problems import Problems
@@ -49,7 +50,6 @@ class Controller:
         self.parts = parts
         self.states: dict[str, AgentState] = {}
         self.stored: StoredFleet | None = None
-        self.wished: StoredFleet | None = None  # as it was last read; `stored` once it could be taken up
         self.wired: Wired | None = None
         self._last_fleet: Fleet | None = None  # while it ends, who still finishes something calls as before
         self.queues = QueueBrokers(parts)
@@ -68,19 +68,20 @@ class Controller:
         self._closing: bool | None = None  # with or without the data
         self._closed_at = 0  # the generation from which on nothing was to run
         self._reopened = asyncio.Event()
-        self._loading, self._loaded, self._load_at = False, False, 0.0
+        self._loaded, self._load_at = False, 0.0
         self._clock = PassClock(parts.clock)
         self._pruning = SecretPruning(parts, self.problems)
         self._saving = Saving(parts.store, self.states, self.wake)
         self.watching = Watching(self)
         self._feed = GatewayFeed(parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self.touch)
+        self._loading = Loading(parts, self.states, self.queues, self._feed, self.wake)
 
     # What people ask for.
 
     @property
     def settled(self) -> bool:
         """Whether all that was stored is carried out and at rest."""
-        idle = self._saving.at_rest and not (self._stale or self._dirty)
+        idle = self._saving.at_rest and not (self._stale or self._dirty or self.queues.behind)
         return idle and all(state.settled and not state.acting for state in self.states.values())
 
     @property
@@ -91,7 +92,12 @@ class Controller:
     @property
     def _stale(self) -> bool:
         """Whether something else may be stored than what is in force."""
-        return self._reload or self._loading
+        return self._reload or self._loading.busy
+
+    @property
+    def wished(self) -> StoredFleet | None:
+        """The fleet as it was last read; `stored` once it could be taken up."""
+        return self._loading.wished
 
     @property
     def carried_out(self) -> Fleet | None:
@@ -193,7 +199,7 @@ class Controller:
             background = self.watching.start(tasks)
             self._wake.clear()
             await self.run_pass()
-            while self._closing is None or self._reload or self.states:
+            while self._closing is None or self._stale or self.states:
                 await self._sleep_until_due()
                 self._wake.clear()
                 await self.run_pass()
@@ -219,7 +225,7 @@ class Controller:
         self.problems.say("engine", None)
         self.problems.say("records", None)
         self._clock.start()
-        if any(agent.replicas for agent in self._observed.agents.values()):
+        if self._runs:
             self._feed.expect_gateways()
         for name in sorted({*records, *self._observed.agents}):
             there = self._observed.agents.get(name, AgentObserved(name))
@@ -240,8 +246,7 @@ class Controller:
         try:
             if not self._saving.at_rest:
                 self._take_saved()
-            if self._reload and now >= self._load_at:
-                await self._load(now)
+            await self._load(now)
             if not self._loaded:
                 return  # who runs there may be wanted: nothing is done before it is known
             await self._look_at_engine(now)
@@ -274,36 +279,40 @@ class Controller:
 
     async def _load(self, now: float) -> None:
         """Takes up the stored fleet. One that can't be used yet leaves the one before in force, and is tried again."""
-        self._reload, self._loading = False, True  # what is stored from now on asks for another load
+        assert self.tasks is not None
+        if self._reload and now >= self._load_at and not self._loading.busy:
+            self._reload = False  # what is stored from now on asks for another load
+            await self._loading.begin(self.tasks, queues_first=self._loaded or not self._runs)
         try:
-            await self._take_fleet(now)
+            prepared = self._loading.take_ended()
+            if prepared is not None:
+                self._take_fleet(prepared, now)
         except Exception as error:  # noqa: BLE001 - the fleet before stays in force
             self._reload, self._load_at = True, now + RETRY_S
             self.problems.failed("load", error)
-        else:
+            return
+        if prepared is not None:
             self._loaded, self._load_at = True, 0.0
             self.problems.say("load", None)
-        finally:
-            self._loading = False
 
-    async def _take_fleet(self, now: float) -> None:
-        stored = self.wished = await self.parts.store.read_fleet()
-        fleet = stored.fleet if stored is not None else None
-        if stored is not None and fleet is not None:
-            self.parts.take_fleet(stored)
-            wiring = await self.parts.platform.ensure(fleet)
-            self._feed.await_arrival(wiring.gateways)
+    @property
+    def _runs(self) -> bool:
+        """Whether anything was there at the last look. Who takes it over carries on without a broker that is away."""
+        return any(agent.replicas for agent in self._observed.agents.values())
+
+    def _take_fleet(self, prepared: Prepared, now: float) -> None:
+        stored, fleet = prepared.stored, prepared.fleet
+        if stored is not None and fleet is not None and prepared.wiring is not None:
             digests = {name: record.digest for name, record in stored.secrets.items()}
-            await self.queues.take(fleet, wiring.broker_admin_url, digests)
             self._templates = {
                 name: template_of(fleet, name, digests, stored.nonces.get(name, "")) for name in fleet.agents
             }
-            self.wired = Wired(fleet.fleet, stored.generation, stored.directory, wiring, rabbitmq_queues(fleet))
+            outside = rabbitmq_queues(fleet)
+            self.wired = Wired(fleet.fleet, stored.generation, stored.directory, prepared.wiring, outside)
             self._last_fleet = fleet
             for name in dependencies_first(fleet.agents):
                 self._take_spec(name, fleet, now)
                 self.states[name] = self.states.pop(name)  # passes go through them in this order
-            await self._learn_calls()
             # One that was read before it was taken down, and took its time to be taken up, is not one that came after.
             if self._closing is not None and stored.generation > self._closed_at:
                 self._closing = None
@@ -320,13 +329,6 @@ class Controller:
             state = self.states[name] = AgentState(name, None, AgentObserved(name))
             state.take_over(now)
         state.take_spec(fleet.agents[name], revision_of(self._templates[name]))
-
-    async def _learn_calls(self) -> None:
-        """Whom those may call that are of an older revision and were started before this controller."""
-        if any(revision not in state.calls for state in self.states.values() for revision in state.running):
-            for name, stored in (await self.parts.store.read_history()).revisions.items():
-                if name in self.states:
-                    self.states[name].learn_calls({each.revision: each.spec.calls for each in stored})
 
     async def _look_at_engine(self, now: float) -> None:
         last_s = abs(now - self._looked_at)
@@ -441,7 +443,7 @@ class Controller:
         now = self.parts.clock()
         idle = (state for state in self.states.values() if not state.acting)
         due = min((at for state in idle if (at := state.next_at) is not None), default=None)
-        if self._reload:
+        if self._reload and not self._loading.busy:
             due = min(due or self._load_at, self._load_at)
         wait_s = LOOK_APART_S if self._look else LOOK_AGAIN_S
         wait_s = wait_s if due is None else min(wait_s, max(0.0, due - now))

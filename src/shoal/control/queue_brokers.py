@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -30,12 +31,19 @@ class QueueBrokers:
         self.outside: Mapping[str, RabbitMqAddress] = {}
         self._parts = parts
         self._open: dict[str, tuple[object, QueueBroker]] = {}  # with the address that each was opened for
+        self._wanted: tuple[Fleet, Mapping[str, object]] | None = None  # and their addresses
+        self._made_for: Fleet | None = None
+        self._lock = asyncio.Lock()
 
-    async def take(self, fleet: Fleet, admin_url: str | None, digests: Mapping[str, str]) -> None:
-        """Connects to the brokers that the fleet names, leaves the others, and makes the queues as declared. `digests`
-        are the HMACs of secrets by name. Raises BrokerError."""
-        on_rabbitmq = rabbitmq_queues(fleet)
-        used = {queue.broker for queue in on_rabbitmq.values()}
+    @property
+    def behind(self) -> bool:
+        """Whether not all queues are as the fleet that was last taken declares them; see `catch_up`."""
+        return self._wanted is not None and self._wanted[0] is not self._made_for
+
+    async def take(self, fleet: Fleet, admin_url: str | None, digests: Mapping[str, str], *, wait: bool = True) -> None:
+        """Connects to the brokers that the fleet names, leaves the others, and makes the queues as declared; without
+        `wait` that is left to `catch_up`. `digests` are the HMACs of secrets by name. Raises BrokerError."""
+        used = {queue.broker for queue in rabbitmq_queues(fleet).values()}
         self.outside = {
             name: self._address(name, broker, digests)
             for name, broker in fleet.brokers.items()
@@ -44,6 +52,20 @@ class QueueBrokers:
         wanted: dict[str, object] = dict(self.outside)
         if admin_url is not None:
             wanted[EMBEDDED] = admin_url
+        self._wanted = (fleet, wanted)
+        if wait or not (wanted or self._open):
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Does what is left to do for the fleet that was last taken. Raises BrokerError."""
+        async with self._lock:
+            if self._wanted is not None and self.behind:
+                fleet, wanted = self._wanted
+                await self._make(fleet, wanted)
+                self._made_for = fleet
+
+    async def _make(self, fleet: Fleet, wanted: Mapping[str, object]) -> None:
+        on_rabbitmq = rabbitmq_queues(fleet)
         for name in [name for name, (address, _) in self._open.items() if wanted.get(name) != address]:
             await self._open.pop(name)[1].close()
         for name, address in wanted.items():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PLATFORM_INTERVAL_S = 1.0
 QUEUES_INTERVAL_S = 0.25
+BROKERS_INTERVAL_S = 1.0
 USAGE_INTERVAL_S = 1.0
 REOPEN_S = 1.0
 CANCEL_AGAIN_S = 0.5
@@ -35,6 +36,7 @@ class Watching:
             tasks.create_task(self._watch_gateways()),
             tasks.create_task(self._every(PLATFORM_INTERVAL_S, self._keep_platform)),
             tasks.create_task(self._every(QUEUES_INTERVAL_S, self.read_queues)),
+            tasks.create_task(self._every(BROKERS_INTERVAL_S, self.make_queues)),
             tasks.create_task(self._every(USAGE_INTERVAL_S, self._read_usage)),
         ]
 
@@ -96,6 +98,13 @@ class Watching:
                     self._controller.touch(name)
         if depths.missing is not None:
             raise depths.missing
+
+    async def make_queues(self) -> None:
+        """Makes those whose broker was not there when the fleet was taken up. Public for what drives the loop by
+        itself."""
+        if self._controller.carried_out is not None and self._controller.queues.behind:
+            await self._controller.queues.catch_up()
+            self._controller.publish()
 
     async def _read_usage(self) -> None:
         usage = await self._controller.parts.inspector.usage()

@@ -108,6 +108,7 @@ class Drive:
             self.now += STEP_S
             self.engine.tick()
             self.controller.look()
+            await self.controller.watching.make_queues()
             await self.controller.watching.read_queues()
             await self.controller.run_pass()
             for _ in range(3):

@@ -50,9 +50,10 @@ class KubernetesPlatform:
             configuration = await self._configure_broker(fleet) if broker_users(fleet) else None
             if configuration is not None:
                 items += render_broker(own, configuration)
-            await ensure(self._kubernetes, self._fleet, items)
-            if configuration is not None:
+            applied = await ensure(self._kubernetes, self._fleet, items)
+            if configuration is not None and any(kind_of(item) is STATEFUL_SET for item in applied):
                 await wait_runs(self._kubernetes, BROKER, {names.FLEET: self._fleet, names.ROLE: Role.BROKER.value})
+            if configuration is not None:
                 await self._forget_configurations(configuration)
             self._made = [(kind_of(item), item["metadata"]["name"]) for item in items]
             wiring = replace(wiring_of(fleet, self._password), public_url=await self._reached_at(fleet))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from shoal.core.wiring import Wiring
@@ -15,6 +16,7 @@ from shoal.engines.kubernetes.render_own import Own
 from shoal.engines.kubernetes.render_pod import USES_OUTSIDE
 from shoal.spec.model import Fleet
 from tests.fake_kubernetes import FakeKubernetes
+from tests.simulation.virtual_time import run_virtually
 
 Object = dict[str, Any]
 
@@ -96,11 +98,13 @@ async def test_who_waits_for_keys_is_made_anew() -> None:
 
 
 class Cluster(FakeKubernetes):
-    """One that gives every Service what it needs to be reached, and runs every StatefulSet."""
+    """One that gives every Service what it needs to be reached, and runs every StatefulSet with `ready` pods."""
+
+    ready = 1
 
     async def get(self, kind: Kind, name: str) -> Object:
         found = await super().get(kind, name)
-        return {**found, "status": {"readyReplicas": 1}} if kind in (SERVICE, STATEFUL_SET) else found
+        return {**found, "status": {"readyReplicas": self.ready}} if kind in (SERVICE, STATEFUL_SET) else found
 
 
 def platform(cluster: FakeKubernetes) -> KubernetesPlatform:
@@ -134,3 +138,20 @@ async def test_what_somebody_removes_is_made_again() -> None:
     await cluster.delete(SERVICE, "shoal-gateway")
     await made.ensure(spec)
     assert "shoal-gateway" in cluster.of(SERVICE) and cluster.writes == written + 1
+
+
+def test_who_takes_over_does_not_wait_for_a_broker_that_is_as_it_was_told_to_be() -> None:
+    """Its node may be lost. One that was just made, or changed, is waited for."""
+
+    async def run() -> list[float]:
+        cluster, spec = Cluster(), fleet(**QUEUES, kubernetes={"service": "ClusterIP"})
+        cluster.ready = 0
+        took: list[float] = []
+        for _ in range(2):
+            began = asyncio.get_running_loop().time()
+            await platform(cluster).ensure(spec)
+            took.append(asyncio.get_running_loop().time() - began)
+        return took
+
+    made, taken_over = run_virtually(run())
+    assert made >= 10 and taken_over == 0
