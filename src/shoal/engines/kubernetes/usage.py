@@ -1,4 +1,8 @@
-"""What replicas use, as the cluster's metrics-server measured it: ten to fifteen seconds ago."""
+"""What replicas use, as the cluster's metrics-server measured it: ten to fifteen seconds ago.
+
+Of a pod the agent's own container counts alone, as it does for an autoscaler: its request is what targets are a share
+of, and what a cluster puts beside it has one of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import POD_METRICS
 from shoal.engines.kubernetes.read import replica_id
+from shoal.engines.kubernetes.render_pod import CONTAINER
 from shoal.engines.kubernetes.times import epoch_s
 from shoal.errors import EngineUnavailable
 
@@ -39,13 +44,13 @@ async def read_usage(kubernetes: Kubernetes, fleet: str, pods: Iterable[Mapping[
     found: dict[str, Usage] = {}
     for item in items:
         pod = by_pod.get(item["metadata"]["name"])
-        containers = item.get("containers") or ()
+        used = next((each["usage"] for each in item.get("containers") or () if each["name"] == CONTAINER), None)
         at = epoch_s(item.get("timestamp"))
-        if pod is None or not containers or at is None:
+        if pod is None or used is None or at is None:
             continue
         found[replica_id(pod)] = Usage(
-            cpu_cores=sum(parse_quantity(each["usage"]["cpu"]) for each in containers),
-            memory_bytes=int(sum(parse_quantity(each["usage"]["memory"]) for each in containers)),
+            cpu_cores=parse_quantity(used["cpu"]),
+            memory_bytes=int(parse_quantity(used["memory"])),
             at=at,
             window_s=parse_window(item.get("window", "15s")),
         )

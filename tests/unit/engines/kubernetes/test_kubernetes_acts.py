@@ -11,6 +11,7 @@ import pytest
 
 from shoal.core.action import EnsureRevision, Remove, RunJob, Scale
 from shoal.core.revision import template_of
+from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kind
 from shoal.engines.kubernetes.api.kinds import (
     CONFIG_MAP,
@@ -96,9 +97,7 @@ async def test_what_is_used_is_asked_now_and_then() -> None:
         async def list(self, kind: Kind, *more: Any, **options: Any) -> tuple[list[Object], str]:
             if kind == POD_METRICS:
                 asked.append(now)
-                usage = {"cpu": "250m", "memory": "1Mi"}
-                about = {"name": "a"}
-                return [{"metadata": about, "timestamp": "2026-01-01T00:00:00Z", "containers": [{"usage": usage}]}], ""
+                return [measured("a", agent=("250m", "1Mi"))], ""
             return await super().list(kind, *more, **options)
 
     cluster = Measured()
@@ -112,6 +111,28 @@ async def test_what_is_used_is_asked_now_and_then() -> None:
             now += 1.0
         watching.cancel()
     assert asked == [100.0, 103.0, 106.0, 109.0]
+
+
+async def test_what_is_beside_an_agent_in_its_pod_does_not_count() -> None:
+    """Such as the proxy of a mesh; of a pod whose agent was not measured yet nothing is known."""
+    cluster = Cluster()
+    for name in ("a", "b"):
+        await cluster.add_pod(name)
+    cluster.of(POD_METRICS)["a"] = measured("a", **{"istio-proxy": ("2", "1Gi"), "agent": ("250m", "1Mi")})
+    cluster.of(POD_METRICS)["b"] = measured("b", **{"istio-proxy": ("2", "1Gi")})
+
+    async def act(engine: KubernetesEngine) -> None:
+        found = await engine.usage()
+        assert {name: (each.cpu_cores, each.memory_bytes) for name, each in found.items()} == {"a": (0.25, 2**20)}
+
+    await on(cluster, act)
+
+
+def measured(pod: str, **containers: tuple[str, str]) -> Object:
+    """A pod's use, by container CPU and memory."""
+    used = [{"name": name, "usage": {"cpu": cpu, "memory": memory}} for name, (cpu, memory) in containers.items()]
+    about = {"name": pod, "labels": {names.FLEET: "shop"}}
+    return {"metadata": about, "timestamp": "2026-01-01T00:00:00Z", "containers": used}
 
 
 async def test_who_goes_is_marked_and_who_was_spared_is_not_any_more() -> None:
