@@ -79,6 +79,8 @@ class FakeKubernetes(Kubernetes):
         assert force and not dry_run and manager == MANAGER
         self._answer()
         self.before_write()
+        if "resourceVersion" in item["metadata"]:
+            self._refuse_outdated(kind, item)
         self.writes += 1
         return self._write(kind, item)
 
@@ -89,9 +91,7 @@ class FakeKubernetes(Kubernetes):
         _check(kind, item)
         if found.get("immutable") and any(found.get(key) != item.get(key) for key in ("data", "binaryData")):
             raise _refused(f"update {kind.name} {name}", 422, "Invalid", "field is immutable when `immutable` is set")
-        if found["metadata"]["resourceVersion"] != item["metadata"].get("resourceVersion"):
-            said = f'Operation cannot be fulfilled on {kind.plural} "{name}": the object has been modified'
-            raise _refused(f"update {kind.name} {name}", 409, "Conflict", said)
+        self._refuse_outdated(kind, item)
         self.writes += 1
         return self._write(kind, item)
 
@@ -105,6 +105,13 @@ class FakeKubernetes(Kubernetes):
     async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> None:
         self._answer()
         self.of(kind).pop(name, None)
+
+    def _refuse_outdated(self, kind: Kind, item: Mapping[str, Any]) -> None:
+        """What is said of another version than there is."""
+        name, there = item["metadata"]["name"], self.of(kind).get(item["metadata"]["name"])
+        if there is None or there["metadata"]["resourceVersion"] != item["metadata"].get("resourceVersion"):
+            said = f'Operation cannot be fulfilled on {kind.plural} "{name}": the object has been modified'
+            raise _refused(f"update {kind.name} {name}", 409, "Conflict", said)
 
     def _write(self, kind: Kind, item: Mapping[str, Any]) -> dict[str, Any]:
         written = copy.deepcopy(dict(item))

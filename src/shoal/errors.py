@@ -4,7 +4,8 @@
     ├── SpecError              the file can't be used: every problem at once
     ├── PlanError              the file is fine, but this engine can't do it
     ├── EngineError            the engine refused or failed
-    │   └── EngineUnavailable  the engine can't be reached at all
+    │   ├── EngineUnavailable  the engine can't be reached at all
+    │   └── Outdated           what was to be done was decided on what does not hold any more
     ├── GatewayError           Envoy or the gateway process refused or failed
     ├── BrokerError            a queue's broker refused or failed
     ├── StoreError             the state can't be read or written
@@ -76,6 +77,10 @@ class EngineError(ShoalError):
 
 class EngineUnavailable(EngineError):
     """The engine can't be reached."""
+
+
+class Outdated(EngineError):
+    """What was to be done was decided on what does not hold any more: it is nobody's failure, and decided again."""
 
 
 class GatewayError(ShoalError):

@@ -60,13 +60,13 @@ async def test_who_set_a_count_by_hand_is_seen(rig: Rig) -> None:
     assert owner == CountOwner("kubectl")
     async with run_engine(rig.kubernetes) as other:
         assert (await other.observe()).agents["web"].owners == {web.revision: owner}
-    await rig.act(Scale("web", web.revision, 2))
+    await rig.act(Scale("web", web.revision, 2, taken_from=owner))
     taken = (await rig.engine.observe()).agents["web"]
     assert (taken.counts, taken.owners) == ({web.revision: 2}, {})
     await scale_by_hand(rig, DEPLOYMENT, revision_name("web", web.revision), 0)
     nobody = await rig.until("web", lambda agent: agent if agent.counts == {web.revision: 0} else None)
     assert nobody.owners == {web.revision: CountOwner("somebody")}
-    await rig.act(Scale("web", web.revision, 0))
+    await rig.act(Scale("web", web.revision, 0, taken_from=CountOwner("somebody")))
     assert (await rig.engine.observe()).agents["web"].owners == {}
 
 
@@ -77,7 +77,7 @@ async def test_a_stateful_agents_count_too(rig: Rig) -> None:
     await scale_by_hand(rig, STATEFUL_SET, "stock", 2)
     seen = await rig.until("stock", lambda agent: agent if agent.owners else None)
     assert (seen.counts, list(seen.owners)) == ({stock.revision: 2}, [stock.revision])
-    await rig.act(Scale("stock", stock.revision, 2))
+    await rig.act(Scale("stock", stock.revision, 2, taken_from=seen.owners[stock.revision]))
     assert (await rig.engine.observe()).agents["stock"].owners == {}
     await rig.act(Autoscale("stock", stock.revision, RULES))
     made = await rig.kubernetes.get(AUTOSCALER, "stock")

@@ -40,10 +40,11 @@ class _Acted:
 
     @property
     def reason(self) -> str:
-        """Why it is not done, where that is the agent's: of what was refused the first; `""`: it is, or see `away`."""
+        """Why it is not done, where that is the agent's: of what was refused the first; `""`: it is, or is decided
+        again, or see `away`."""
         if self.error is not None:
             return "" if self.away else str(self.error) or type(self.error).__name__
-        return next((failure.reason for failure in self.failures), "")
+        return next((failure.reason for failure in self.failures if failure.reason), "")
 
 
 class Acting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shoal.core.observed import CountOwner
 from shoal.core.template import Template
 from shoal.spec.scaling import Scale as ScaleSpec
 
@@ -26,12 +27,14 @@ class EnsureRevision:
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Set how many replicas a revision has. `victims` are the ids to stop, drained already, where the engine lets us
-    choose; elsewhere it is empty."""
+    choose; elsewhere it is empty. `taken_from` is who had the count when this was decided, and loses it: from nobody
+    else it is taken."""
 
     agent: str
     revision: str
     count: int
     victims: tuple[str, ...] = ()
+    taken_from: CountOwner | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ Action = EnsureRevision | Scale | Autoscale | RunJob | Remove
 
 @dataclass(frozen=True, slots=True)
 class ActionFailure:
-    """One action that did not work; the others of the same call were still tried."""
+    """One action that did not work; the others of the same call were still tried. Without a reason it was decided on
+    what does not hold any more: it is decided again, and nobody is told."""
 
     action: Action
     reason: str

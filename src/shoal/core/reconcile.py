@@ -8,7 +8,7 @@ Asked again with the same input, the answer is the same, so a controller that di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shoal.core.action import Action, Autoscale, EnsureRevision, Remove, Scale
 from shoal.core.observed import AgentObserved, Phase, Replica
@@ -58,7 +58,7 @@ def reconcile(
         scale, revision_leaving = _scale(wanted, observed, revision, target, leaving, left, chooses_victims)
         now_leaving |= revision_leaving
         if scale is not None:
-            actions.append(scale)
+            actions.append(_taking(scale, wanted, observed))
     actions += [
         Remove(wanted.agent, revision)
         for revision, count in observed.counts.items()
@@ -144,6 +144,13 @@ def _scale(
     if stop_count == count or (stop_count > target and not chooses_victims and not stateful):
         return None, draining
     return Scale(wanted.agent, revision, stop_count, tuple(at_once)), draining
+
+
+def _taking(scale: Scale, wanted: Wanted, observed: AgentObserved) -> Scale:
+    """With who has the count now; a stateful agent has one for all revisions."""
+    of_all = next(iter(observed.owners.values()), None) if wanted.template.stateful else None
+    owner = observed.owners.get(scale.revision, of_all)
+    return scale if owner is None else replace(scale, taken_from=owner)
 
 
 def choose_victims(

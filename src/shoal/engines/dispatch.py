@@ -8,7 +8,7 @@ from typing import Protocol
 
 from shoal.core.action import Action, ActionFailure, Autoscale, EnsureRevision, Remove, RunJob, Scale
 from shoal.engines.protocol import no_autoscaler
-from shoal.errors import EngineError, EngineUnavailable
+from shoal.errors import EngineError, EngineUnavailable, Outdated
 
 
 class AgentActions(Protocol):
@@ -42,13 +42,16 @@ def carry_out(action: Action, known: Mapping[str, AgentActions], make: Callable[
 async def act_in_order(
     actions: Sequence[Action], carry_out: Callable[[Action], Awaitable[None]]
 ) -> tuple[ActionFailure, ...]:
-    """Goes on past what fails. Raises EngineUnavailable where the cluster is away."""
+    """Goes on past what fails; what is decided again is told without a reason. Raises EngineUnavailable where the
+    cluster is away."""
     failures: list[ActionFailure] = []
     for action in actions:
         try:
             await carry_out(action)
         except EngineUnavailable:
             raise
+        except Outdated:
+            failures.append(ActionFailure(action, ""))
         except EngineError as error:
             failures.append(ActionFailure(action, str(error)))
     return tuple(failures)

@@ -29,6 +29,7 @@ class Slow:
         self.may = asyncio.Event()
         self.asked = 0
         self.away = False
+        self.reasons: Sequence[str] = ()  # why nothing was done
 
     async def act(self, actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
         if actions[0].agent == self._agent:
@@ -36,6 +37,8 @@ class Slow:
             await self.may.wait()
             if self.away:
                 raise EngineUnavailable("no route")
+            if self.reasons:
+                return tuple(ActionFailure(actions[0], reason) for reason in self.reasons)
         return await self._act(actions)
 
 
@@ -188,5 +191,24 @@ def test_nothing_is_decided_on_a_look_from_before(monkeypatch: pytest.MonkeyPatc
         assert scalings(drive, "stock") == [1, 2] and slow.asked == 1
         await drive.go(5, until=lambda: drive.controller.settled)
         assert scalings(drive, "stock") == [1, 2]
+
+    with_two_agents(monkeypatch, story)
+
+
+def test_what_was_decided_on_old_news_is_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no failure, and nobody is told; the other actions' reasons are."""
+
+    async def story(drive: Drive, slow: Slow) -> None:
+        slow.reasons = ["", "no room here"]
+        slow.may.set()
+        drive.controller.pin("stock", 3)
+        await drive.go(0.5)
+        assert drive.state("stock").failure == "no room here" and drive.said("refused") == ["no room here"]
+        slow.reasons = [""]
+        await drive.go(1.5)
+        assert drive.state("stock").failure == "" and not drive.controller.settled and slow.asked >= 2
+        slow.reasons = []
+        await drive.go(5, until=lambda: drive.controller.settled)
+        assert drive.said("refused") == ["no room here"] and len(drive.state("stock").observed.replicas) == 3
 
     with_two_agents(monkeypatch, story)

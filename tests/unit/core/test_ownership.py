@@ -106,7 +106,7 @@ def replica(revision: str, number: int) -> Replica:
 
 def step(observed: AgentObserved, **wanted: Any) -> Step:
     template = template_of(fleet("native", **CPU), "web", {})
-    wish = Wanted("web", "r2", template, **{"count": 2, "now": 100.0, **wanted})
+    wish = Wanted("web", "r2", **{"template": template, "count": 2, "now": 100.0, **wanted})
     return reconcile(wish, observed, leaving=frozenset(), left=frozenset(), healthy=2, chooses_victims=True)
 
 
@@ -136,7 +136,19 @@ def test_a_count_that_is_taken_from_somebody_is_set_though_it_is_the_same() -> N
     two = tuple(replica("r2", number) for number in range(2))
     observed = AgentObserved("web", {"r2": 2}, two, owners={"r2": KUBECTL})
     assert step(observed).actions == ()
-    assert step(observed, claims=True).actions == (Scale("web", "r2", 2),)
+    assert step(observed, claims=True).actions == (Scale("web", "r2", 2, taken_from=KUBECTL),)
+
+
+def test_from_whom_a_count_is_taken_is_said() -> None:
+    """While a version takes over, of each that changes; a stateful agent has one count for all its revisions."""
+    two = tuple(replica("r1", number) for number in range(2))
+    observed = AgentObserved("web", {"r1": 2, "r2": 0}, two, owners={"r1": KUBECTL})
+    assert Scale("web", "r2", 1) in step(observed, stable="r1").actions
+    moved = replace(observed, counts={"r1": 2, "r2": 2}, replicas=tuple(replica("r2", number) for number in range(2)))
+    assert Scale("web", "r1", 0, taken_from=KUBECTL) in step(moved).actions
+    stateful = replace(observed, counts={"r1": 1, "r2": 0}, replicas=())
+    template = replace(template_of(fleet("native", **CPU), "web", {}), stateful=True)
+    assert Scale("web", "r2", 1, taken_from=KUBECTL) in step(stateful, template=template).actions
 
 
 # What an HPA can do.

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 from shoal.core.action import Action, ActionFailure, Autoscale, EnsureRevision, Remove, RunJob, Scale
 from shoal.core.observed import Observed, Phase
@@ -30,6 +31,7 @@ from shoal.engines.kubernetes.api.kinds import (
 )
 from shoal.engines.kubernetes.applying import is_as_applied
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
+from shoal.engines.kubernetes.counting import write_count
 from shoal.engines.kubernetes.exec import open_command
 from shoal.engines.kubernetes.inventory import Inventory
 from shoal.engines.kubernetes.logs import Logs
@@ -231,11 +233,14 @@ class KubernetesEngine:
         if deployment is None:
             raise EngineError(f"agents.{action.agent}: revision {action.revision} is not known; ensure it first")
         await self._condemn(action)
-        owned = read_agent(action.agent, self._inventory.parts(action.agent)).owners
-        if deployment["spec"].get("replicas", 1) != action.count or action.revision in owned:
-            # Applied, so that the count is Shoal's from then on even if another one had set the same.
-            changed = await self._kubernetes.apply(DEPLOYMENT, render_count(name, action.count), force=True)
-            self._inventory.put(DEPLOYMENT, changed)
+
+        def render(there: Mapping[str, Any], taken: bool) -> Object | None:
+            # Applied where it is taken, so that it is Shoal's from then on even if another one had set the same.
+            right = there["spec"].get("replicas", 1) == action.count
+            return None if right and not taken else render_count(name, action.count)
+
+        there = self._inventory.item(DEPLOYMENT, name) or deployment  # victims took their time
+        await write_count(self._kubernetes, self._inventory, DEPLOYMENT, there, action, render)
 
     async def _condemn(self, action: Scale) -> None:
         """Of the pods of a Deployment those of the least cost go first. One that was to go and is there still, as
@@ -263,20 +268,30 @@ class KubernetesEngine:
             raise failures[0]
 
     async def _scale_stateful(self, action: Scale) -> None:
-        parts = self._inventory.parts(action.agent)
-        there = next(iter(parts.stateful_sets), None)
-        ordinals = scaled(read_ordinals(there, parts.pods) if there is not None else Ordinals(), action)
+        there = next(iter(self._inventory.parts(action.agent).stateful_sets), None)
+        wanted = self._render_stateful(action, there)
+        if self._inventory.item(SERVICE, action.agent) is None:
+            ports = wanted["spec"]["template"]["spec"]["containers"][0].get("ports")
+            service = render_governing(self._fleet, action.agent, ports[0]["containerPort"] if ports else None)
+            self._inventory.put(SERVICE, await self._kubernetes.apply(SERVICE, service, force=True))
+        if there is None:
+            self._inventory.put(STATEFUL_SET, await self._kubernetes.apply(STATEFUL_SET, wanted, force=True))
+            return
+        there = self._inventory.item(STATEFUL_SET, action.agent) or there
+        await write_count(
+            self._kubernetes, self._inventory, STATEFUL_SET, there, action,
+            lambda as_it_is, _: self._render_stateful(action, as_it_is),
+        )  # fmt: skip
+
+    def _render_stateful(self, action: Scale, there: Mapping[str, Any] | None) -> Object:
+        """What the StatefulSet is to be, from how it is."""
+        pods = self._inventory.parts(action.agent).pods
+        ordinals = scaled(read_ordinals(there, pods) if there is not None else Ordinals(), action)
         kept = self._inventory.item(CONFIG_MAP, revision_name(action.agent, ordinals.rolled_out))
         if kept is None:
             raise EngineError(f"agents.{action.agent}: revision {ordinals.rolled_out} is not known; ensure it first")
-        template = read_template(kept)
-        if self._inventory.item(SERVICE, action.agent) is None:
-            ports = template["pod"]["spec"]["containers"][0].get("ports")
-            service = render_governing(self._fleet, action.agent, ports[0]["containerPort"] if ports else None)
-            self._inventory.put(SERVICE, await self._kubernetes.apply(SERVICE, service, force=True))
         claims = there["spec"].get("volumeClaimTemplates") if there is not None else None
-        wanted = render_stateful(self._fleet, action.agent, template, ordinals, claims)
-        self._inventory.put(STATEFUL_SET, await self._kubernetes.apply(STATEFUL_SET, wanted, force=True))
+        return render_stateful(self._fleet, action.agent, read_template(kept), ordinals, claims)
 
     async def _autoscale(self, action: Autoscale) -> None:
         name = autoscaler_name(action.agent)

@@ -85,7 +85,8 @@ def _queued(deployments: Sequence[Object], replicas: Sequence[Replica]) -> froze
 
 
 def _owners(parts: Parts, ordinals: Sequence[Ordinals]) -> dict[str, CountOwner]:
-    """By revision, who else than Shoal has its count; of a stateful agent there is one object, so all are his."""
+    """By revision, who else than Shoal has its count; of a stateful agent there is one object, so all are his, and at
+    zero the one that would come."""
     found: dict[str, CountOwner] = {}
     for item in parts.deployments:
         owner = read_owner(item, [each for each in parts.autoscalers if aims_at(each, item, "Deployment")])
@@ -94,7 +95,7 @@ def _owners(parts: Parts, ordinals: Sequence[Ordinals]) -> dict[str, CountOwner]
     for item, those in zip(parts.stateful_sets, ordinals, strict=True):
         owner = read_owner(item, [each for each in parts.autoscalers if aims_at(each, item, "StatefulSet")])
         if owner is not None:
-            found |= dict.fromkeys(those.counts, owner)
+            found |= dict.fromkeys((*those.counts, those.rolled_out), owner)
     return found
 
 

@@ -13,6 +13,7 @@ from shoal.core.action import EnsureRevision, Remove, RunJob, Scale
 from shoal.core.revision import template_of
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kind
+from shoal.engines.kubernetes.api.client import MANAGER
 from shoal.engines.kubernetes.api.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -47,9 +48,18 @@ class Cluster(FakeKubernetes):
     async def apply(
         self, kind: Kind, item: Mapping[str, Any], *, force: bool = False, manager: str = "", dry_run: bool = False
     ) -> Object:
-        self.applied.append(item["metadata"]["name"])
-        self.of(kind).pop(item["metadata"]["name"], None)
-        return await self.create(kind, item)
+        name = item["metadata"]["name"]
+        self.before_write()
+        if "resourceVersion" in item["metadata"]:
+            self._refuse_outdated(kind, item)
+        self.applied.append(name)
+        there = self.of(kind).pop(name, {"metadata": {}})
+        made: Object = {**there, **item, "metadata": {**there["metadata"], **item["metadata"]}}
+        if "spec" in item:
+            made["spec"] = {**there.get("spec", {}), **item["spec"]}
+        if "managedFields" in made["metadata"]:
+            made["metadata"]["managedFields"] = [{"manager": manager or MANAGER, "fieldsV1": fields_of(item)}]
+        return await self.create(kind, made)
 
     async def watch(
         self, kind: Kind, labels: Mapping[str, str], version: str, *, fields: str = ""
@@ -73,8 +83,17 @@ class Cluster(FakeKubernetes):
         status = {"containerStatuses": [{"name": "agent", "state": state, "restartCount": 0}]}
         await self.add(POD, name, Role.REVISION, spec={"containers": [{"name": "agent"}]}, status=status, **more)
 
+    def touch(self, item: Object) -> None:
+        """It is of another version."""
+        item["metadata"]["resourceVersion"] = str(next(self._versions))
+
     def cost_of(self, pod: str) -> str | None:
         return self.of(POD)[pod]["metadata"]["annotations"].get(COST)
+
+
+def fields_of(item: Mapping[str, Any]) -> Object:
+    """What the API server notes of who applied it: of each field of its `spec`, as a whole."""
+    return {"f:spec": {f"f:{key}": {} for key in item.get("spec", {})}}
 
 
 async def on(cluster: Cluster, act: Any) -> None:

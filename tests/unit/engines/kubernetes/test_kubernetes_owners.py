@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from test_kubernetes_acts import Cluster, on
 
-from shoal.core.action import Autoscale, Scale
+from shoal.core.action import ActionFailure, Autoscale, Scale
 from shoal.core.observed import Autoscaler, CountOwner
-from shoal.engines.kubernetes.api.kinds import AUTOSCALER, DEPLOYMENT
+from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.api import Kind
+from shoal.engines.kubernetes.api.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    SERVICE,
+    STATEFUL_SET,
+)
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.engines.kubernetes.ownership import read_autoscaler, read_owner
 from shoal.engines.kubernetes.read import Parts, read_agent
+from shoal.engines.kubernetes.render import render_budget, render_governing
 from shoal.engines.kubernetes.render_autoscaler import render_autoscaler
 from shoal.spec.scaling import Scale as Rules
 
@@ -199,10 +210,100 @@ async def test_a_count_that_is_taken_is_applied_though_it_is_the_same() -> None:
         item["metadata"]["managedFields"] = deployment("kubectl")["metadata"]["managedFields"]
         written = await cluster.replace(DEPLOYMENT, item)
         engine._inventory.put(DEPLOYMENT, written)  # pyright: ignore[reportPrivateUsage]
-        assert await engine.act([Scale("web", "r1", 2)]) == ()
+        assert await engine.act([Scale("web", "r1", 2, taken_from=CountOwner("kubectl"))]) == ()
         assert cluster.of(DEPLOYMENT)["web-r1"]["metadata"]["resourceVersion"] != written["metadata"]["resourceVersion"]
+        assert (await engine.observe()).agents["web"].owners == {}
 
     await on(cluster, act)
+
+
+def scaled_by_hand(item: Object, count: int) -> None:
+    """As `kubectl scale` does it, which leaves no note of who it was where that is to zero."""
+    item["spec"]["replicas"] = count
+    noted = [{"manager": "kubectl", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]
+    item["metadata"]["managedFields"] = [{"manager": "shoal", "fieldsV1": {"f:spec": {}}}, *(noted if count else [])]
+
+
+async def scalable(kind: Kind) -> Cluster:
+    """One with an agent of two replicas, stateful or not, whose count is Shoal's."""
+    cluster = Cluster()
+    pod: Object = {"metadata": {"labels": {names.REVISION: "r1"}}, "spec": {"containers": [{"name": "agent"}]}}
+    role, name = (Role.STATEFUL, "web") if kind == STATEFUL_SET else (Role.REVISION, "web-r1")
+    await cluster.add(kind, name, role, spec={"replicas": 2, "template": pod})
+    cluster.of(kind)[name]["metadata"]["managedFields"] = deployment("shoal")["metadata"]["managedFields"]
+    await cluster.create(DISRUPTION_BUDGET, render_budget("shop", "web"))
+    if kind == STATEFUL_SET:
+        await cluster.create(SERVICE, render_governing("shop", "web", None))
+        kept = json.dumps({"role": role.value, "pod": pod, "claims": []})
+        await cluster.add(CONFIG_MAP, "web-r1", Role.TEMPLATE, data={"template.json": kept})
+    return cluster
+
+
+@pytest.mark.parametrize("by_hand", [5, 0])
+@pytest.mark.parametrize("kind", [DEPLOYMENT, STATEFUL_SET], ids=lambda kind: kind.name)
+async def test_a_count_that_somebody_sets_meanwhile_stays(kind: Kind, by_hand: int) -> None:
+    """It is no failure of the agent's: the next look shows it, and then that one has it."""
+    cluster = await scalable(kind)
+
+    def at_the_last_moment() -> None:
+        cluster.before_write = lambda: None
+        (item,) = cluster.of(kind).values()
+        scaled_by_hand(item, by_hand)
+        cluster.touch(item)
+
+    async def act(engine: KubernetesEngine) -> None:
+        cluster.before_write = at_the_last_moment
+        scale = Scale("web", "r1", 3)
+        assert await engine.act([scale]) == (ActionFailure(scale, ""),)
+        seen = (await engine.observe()).agents["web"]
+        owner = CountOwner("kubectl" if by_hand else "somebody")
+        assert (seen.counts, seen.owners) == ({"r1": by_hand}, {"r1": owner})
+        assert await engine.act([scale]) == (ActionFailure(scale, ""),), "as long as it was decided before that look"
+        assert await engine.act([Scale("web", "r1", 3, taken_from=owner)]) == ()
+
+    await on(cluster, act)
+    (item,) = cluster.of(kind).values()
+    assert item["spec"]["replicas"] == 3
+
+
+@pytest.mark.parametrize("kind", [DEPLOYMENT, STATEFUL_SET], ids=lambda kind: kind.name)
+async def test_a_status_that_changes_meanwhile_keeps_no_count_from_being_set(kind: Kind) -> None:
+    """Which it does all the time; one that changes at each try is left for the next look."""
+    cluster = await scalable(kind)
+    changes = 2
+
+    def status() -> None:
+        nonlocal changes
+        changes -= 1
+        (item,) = cluster.of(kind).values()
+        if changes >= 0:
+            cluster.touch(item)
+
+    async def act(engine: KubernetesEngine) -> None:
+        nonlocal changes
+        cluster.before_write = status
+        assert await engine.act([Scale("web", "r1", 3)]) == ()
+        changes = 1000
+        again = Scale("web", "r1", 4)
+        assert await engine.act([again]) == (ActionFailure(again, ""),)
+
+    await on(cluster, act)
+    (item,) = cluster.of(kind).values()
+    assert item["spec"]["replicas"] == 3
+
+
+async def test_what_is_removed_meanwhile_gets_no_count() -> None:
+    """It is not made anew by that: it is nothing but a count."""
+    cluster = await scalable(DEPLOYMENT)
+
+    async def act(engine: KubernetesEngine) -> None:
+        cluster.before_write = cluster.of(DEPLOYMENT).clear
+        scale = Scale("web", "r1", 3)
+        assert await engine.act([scale]) == (ActionFailure(scale, ""),)
+        assert (await engine.observe()).agents == {}
+
+    await on(cluster, act)
+    assert not cluster.of(DEPLOYMENT)
 
 
 def test_who_made_it_does_not_own_its_count() -> None:
