@@ -135,7 +135,7 @@ def step_agent(
         template=template,
         count=count,
         environment=wired.environment_of(state.name, spec),
-        ensure=state.ensure and target == state.revision,
+        ensure=(state.ensure or observed.lacking) and target == state.revision,
         update=spec.update,
         stable=rollout.fallback,
         now=now,

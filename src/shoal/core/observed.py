@@ -99,7 +99,8 @@ class Autoscaler:
 class AgentObserved:
     """One agent as the engine has it: `counts` is how many replicas each revision is set to have there, `owners` by
     revision who else than Shoal set that, or sets it. `queued`: revisions of which there is no replica at all only as
-    the engine, which was told, has not come to them yet."""
+    the engine, which was told, has not come to them yet. `lacking`: what its replicas need beside them was removed, and
+    ensuring a revision makes it again."""
 
     agent: str
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -108,6 +109,7 @@ class AgentObserved:
     owners: Mapping[str, CountOwner] = field(default_factory=dict[str, CountOwner])
     autoscaler: Autoscaler | None = None
     queued: frozenset[str] = frozenset()
+    lacking: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,16 @@ from shoal.control.store import StoredFleet
 from shoal.core.action import EnsureRevision
 from shoal.core.revision import revision_of, template_of
 from shoal.engines.kubernetes.api import Kubernetes
-from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, NETWORK_POLICY, SERVICE, kind_of
-from shoal.engines.kubernetes.render import Settings, render_revision
+from shoal.engines.kubernetes.api.kinds import (
+    AUTOSCALER,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    SERVICE,
+    kind_of,
+)
+from shoal.engines.kubernetes.render import Settings, render_budget, render_governing, render_revision
+from shoal.engines.kubernetes.render_autoscaler import render_autoscaler
 from shoal.engines.kubernetes.render_fleet import render_fleet, render_installed
 from shoal.engines.kubernetes.render_own import Own, noted, render_gateway
 from shoal.spec.model import Fleet
@@ -43,6 +51,14 @@ class Cluster(FakeKubernetes):
 
 def name_of(agent: str) -> str:
     return f"{agent}-{revision_of(template_of(FLEET, agent, {}))}"
+
+
+def change_by_hand(item: Object, key: str, value: object) -> None:
+    """Sets a field of its `spec`, as `kubectl edit` does."""
+    item["spec"][key] = value
+    for entry in item["metadata"]["managedFields"]:
+        del entry["fieldsV1"]["f:spec"][f"f:{key}"]
+    item["metadata"]["managedFields"].append({"manager": "kubectl-edit", "fieldsV1": {"f:spec": {f"f:{key}": {}}}})
 
 
 def edit(cluster: FakeKubernetes, agent: str, manager: str, fields: Object) -> Object:
@@ -94,6 +110,45 @@ async def test_what_was_changed_put_in_and_removed(cluster: Cluster) -> None:
         ("Service", "spec.type", "ClusterIP", None),
     ]
     assert cluster.read == [name_of("web")]
+
+
+async def test_what_was_changed_of_what_agents_have_beside_their_replicas() -> None:
+    """Is told of no agent's replicas: it is put back without new ones."""
+    scale = {"min": 1, "max": 8, "target": {"cpu": "70%"}}
+    agents = {
+        "web": {"image": "acme/web:1", "port": 80, "resources": {"cpu": 1}, "scale": scale},
+        "db": {"image": "acme/db:1", "port": 5432, "stateful": True},
+    }
+    options = {"engine": "kubernetes", "kubernetes": {"autoscaler": "native"}}
+    fleet = Fleet.model_validate({"fleet": "shop", "agents": agents, **options})
+    cluster = Cluster()
+    target = ("Deployment", "web-r1")
+    autoscaler = render_autoscaler("shop", "web", "r1", fleet.agents["web"].scale, target)
+    for item in (autoscaler, render_budget("shop", "web"), render_governing("shop", "db", 5432)):
+        made = await cluster.create(kind_of(item), item)
+        cluster.of(kind_of(item))[made["metadata"]["name"]]["metadata"]["managedFields"] = [
+            {"manager": "shoal", "fieldsV1": {"f:spec": {f"f:{key}": {} for key in item["spec"]}}}
+        ]
+    stored = StoredFleet(1, fleet, "/", "me", 0.0, {}, {})
+    assert await find_drift(cluster, stored) == () and cluster.read == []
+    for kind, name, key, value in (
+        (AUTOSCALER, "web", "maxReplicas", 100),
+        (DISRUPTION_BUDGET, "web", "maxUnavailable", 3),
+        (SERVICE, "db", "publishNotReadyAddresses", False),
+    ):
+        change_by_hand(cluster.of(kind)[name], key, value)
+    assert [
+        (each.where, each.path, each.found, each.wanted, each.by, each.agent)
+        for each in await find_drift(cluster, stored)
+    ] == [
+        ("HorizontalPodAutoscaler web", "spec.maxReplicas", 100, 8, "kubectl-edit", None),
+        ("PodDisruptionBudget web", "spec.maxUnavailable", 3, 1, "kubectl-edit", None),
+        ("Service db", "spec.publishNotReadyAddresses", False, True, "kubectl-edit", None),
+    ]
+    other = fleet.model_copy(update={"agents": {"db": fleet.agents["db"]}})
+    assert [each.where for each in await find_drift(cluster, StoredFleet(2, other, "/", "me", 0.0, {}, {}))] == [
+        "Service db"
+    ]
 
 
 async def test_what_was_rendered_and_applied_by_somebody_is_no_change() -> None:

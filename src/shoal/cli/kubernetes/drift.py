@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Any
 from shoal.core.action import EnsureRevision
 from shoal.core.broker import broker_users
 from shoal.core.drift import Drift
+from shoal.core.ownership import is_native
 from shoal.core.revision import revision_of, template_of
 from shoal.engines.kubernetes import names
-from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, STATEFUL_SET
+from shoal.engines.kubernetes.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, SERVICE, STATEFUL_SET
 from shoal.engines.kubernetes.applying import is_as_applied, list_own, name_of
 from shoal.engines.kubernetes.drift import additions_of, drift_of, touched_by_others
 from shoal.engines.kubernetes.names import BROKER, CONTROLLER, Role, labels_of
-from shoal.engines.kubernetes.render import read_template, render_revision, revision_name, settings_of
+from shoal.engines.kubernetes.render import (
+    read_template,
+    render_budget,
+    render_governing,
+    render_revision,
+    revision_name,
+    settings_of,
+)
+from shoal.engines.kubernetes.render_autoscaler import render_autoscaler
 from shoal.engines.kubernetes.render_fleet import render_installed
 from shoal.engines.kubernetes.render_own import Own, noted, render_broker, render_gateway
 from shoal.engines.kubernetes.render_pod import private_variables
@@ -36,7 +45,10 @@ Object = Mapping[str, Any]
 async def find_drift(kubernetes: Kubernetes, stored: StoredFleet) -> tuple[Drift, ...]:
     """Of Shoal's own objects, and of those that replicas of the stored revisions are made from. Raises EngineError."""
     assert stored.fleet is not None
-    found = await asyncio.gather(_of_own(kubernetes, stored.fleet), _of_agents(kubernetes, stored.fleet, stored))
+    fleet = stored.fleet
+    found = await asyncio.gather(
+        _of_own(kubernetes, fleet), _of_agents(kubernetes, fleet, stored), _of_companions(kubernetes, fleet)
+    )
     return tuple(sorted((each for drift in found for each in drift), key=lambda each: (each.where, each.path)))
 
 
@@ -79,6 +91,33 @@ async def _of_agents(kubernetes: Kubernetes, fleet: Fleet, stored: StoredFleet) 
             action = EnsureRevision(agent, revision_of(template), template, told[agent])
             found += [replace(each, agent=agent) for each in _of_agent(fleet, action, there)]
     return found
+
+
+async def _of_companions(kubernetes: Kubernetes, fleet: Fleet) -> list[Drift]:
+    """What agents have beside their replicas; what of it is gone the controller makes again by itself."""
+    kinds = [(SERVICE, Role.STATEFUL), (DISRUPTION_BUDGET, Role.AGENT)]
+    if any(is_native(fleet, agent) for agent in fleet.agents.values()):
+        kinds.append((AUTOSCALER, Role.AUTOSCALER))
+    found = await asyncio.gather(*(_touched(kubernetes, fleet, kind, role) for kind, role in kinds))
+    return [
+        drift
+        for there in (item for items in found for item in items)
+        if labels_of(there).get(names.AGENT) in fleet.agents
+        for drift in drift_of(_companion(fleet, labels_of(there)[names.AGENT], there), there)
+    ]
+
+
+def _companion(fleet: Fleet, agent: str, there: Object) -> Object:
+    """As it is rendered; nothing of an autoscaler that was made by other rules than those of now."""
+    spec = fleet.agents[agent]
+    if there["kind"] == SERVICE.name:
+        return render_governing(fleet.fleet, agent, spec.port)
+    if there["kind"] == DISRUPTION_BUDGET.name:
+        return render_budget(fleet.fleet, agent)
+    revision = labels_of(there)[names.REVISION]
+    target = (STATEFUL_SET.name, agent) if spec.stateful else (DEPLOYMENT.name, revision_name(agent, revision))
+    rendered = render_autoscaler(fleet.fleet, agent, revision, spec.scale, target)
+    return rendered if is_as_applied(rendered, there) else {}
 
 
 async def _touched(kubernetes: Kubernetes, fleet: Fleet, kind: Kind, role: Role) -> Iterable[Object]:

@@ -35,7 +35,7 @@ async def ensure(kubernetes: Kubernetes, fleet: str, items: Sequence[Object]) ->
         async with slots:
             try:
                 if name_of(item) not in there:
-                    await _refuse_others(kubernetes, fleet, item)
+                    await find_ours(kubernetes, fleet, item)
                 await kubernetes.apply(kind_of(item), item, force=True)  # it carries our label
             except EngineError as error:
                 failures.append(error)
@@ -72,6 +72,26 @@ async def list_own(kubernetes: Kubernetes, fleet: str, items: Iterable[Object]) 
     return {name_of(item): item for items in found for item in items}
 
 
+async def find_ours(kubernetes: Kubernetes, fleet: str, item: Object) -> Mapping[str, Any] | None:
+    """What has the name of an object that is to be made, and is not known to be there; `None`: there is none. Raises
+    EngineError where it is of somebody else."""
+    kind, name = kind_of(item), item["metadata"]["name"]
+    there = await kubernetes.find(kind, name)
+    if there is None:
+        return None
+    owner = labels_of(there).get(names.FLEET)
+    if owner == fleet:
+        return there
+    managers = sorted({str(each.get("manager")) for each in there["metadata"].get("managedFields") or ()})
+    whose = f"of fleet {owner}" if owner else f"not ours (made by {', '.join(managers) or 'somebody else'})"
+    agent = labels_of(item).get(names.AGENT)
+    where, otherwise = (f"agents.{agent}: ", ", give the agent another name,") if agent else ("", ",")
+    raise EngineError(
+        f"{where}the {kind.name} {name} in {kubernetes.namespace} is {whose}: give this fleet a namespace of its own "
+        f"(`namespace` in the file){otherwise} or remove that"
+    )
+
+
 def name_of(item: Mapping[str, Any]) -> tuple[str, str]:
     """Its kind and its name."""
     return str(item["kind"]), item["metadata"]["name"]
@@ -95,22 +115,6 @@ def _differs(item: Object, there: Object | None) -> bool:
     if item.get("spec", {}).get("replicas") != there.get("spec", {}).get("replicas"):
         return True  # who scales to zero is not always noted, and a tool may call itself what we do
     return kind_of(item) != SECRET and bool(drift_of(item, there))
-
-
-async def _refuse_others(kubernetes: Kubernetes, fleet: str, item: Object) -> None:
-    """What has the name already, and is not in the list of the fleet's."""
-    kind, name = kind_of(item), item["metadata"]["name"]
-    there = await kubernetes.find(kind, name)
-    if there is None:
-        return
-    owner = labels_of(there).get(names.FLEET)
-    if owner != fleet:
-        managers = sorted({str(each.get("manager")) for each in there["metadata"].get("managedFields") or ()})
-        whose = f"of fleet {owner}" if owner else f"not ours (made by {', '.join(managers) or 'somebody else'})"
-        raise EngineError(
-            f"the {kind.name} {name} in {kubernetes.namespace} is {whose}: give this fleet a namespace of its own "
-            "(`namespace` in the file), or remove that"
-        )
 
 
 def _content(item: Mapping[str, Any]) -> str | None:

@@ -20,18 +20,20 @@ from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kind, Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import (
     AUTOSCALER,
+    CLAIM,
     CONFIG_MAP,
     DEPLOYMENT,
-    DISRUPTION_BUDGET,
     JOB,
     POD,
-    SERVICE,
     STATEFUL_SET,
     kind_of,
 )
-from shoal.engines.kubernetes.applying import is_as_applied
+from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS
+from shoal.engines.kubernetes.applying import find_ours, is_as_applied
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
+from shoal.engines.kubernetes.companions import Companions
 from shoal.engines.kubernetes.counting import write_count
+from shoal.engines.kubernetes.drift import drift_of
 from shoal.engines.kubernetes.exec import open_command
 from shoal.engines.kubernetes.inventory import Inventory
 from shoal.engines.kubernetes.logs import Logs
@@ -43,9 +45,7 @@ from shoal.engines.kubernetes.read import read_agent, replica_id
 from shoal.engines.kubernetes.render import (
     Settings,
     read_template,
-    render_budget,
     render_count,
-    render_governing,
     render_revision,
     render_run,
     render_stateful,
@@ -90,7 +90,7 @@ class KubernetesEngine:
         self._used_at = float("-inf")
         self._inventory = Inventory(kubernetes, fleet, self._news)
         self._logs = Logs(kubernetes, fleet)
-        self._budgeted: set[str] = set()  # agents that have one, as far as this process saw to it
+        self._companions = Companions(kubernetes, fleet, self._inventory)
         self._private = PrivateSecrets(kubernetes, fleet)
 
     async def run(self) -> None:
@@ -199,32 +199,31 @@ class KubernetesEngine:
 
     async def _ensure(self, action: EnsureRevision, count: int) -> None:
         """Makes what the revision is, with the count that it is about to get. One that is there stays as it is: another
-        one would restart replicas."""
+        one would restart replicas. What the agent has beside them is put back."""
         private = private_variables(action.agent, action.environment, action.revision)
         if private:
             await self._private.ensure(render_wiring_secret(self._fleet, action.agent, private))
         name = revision_name(action.agent, action.revision)
-        if self._inventory.item(DEPLOYMENT, name) or self._inventory.item(CONFIG_MAP, name):
-            return
-        for item in render_revision(self._fleet, action, private, self.settings):
-            await self._make(started_with(item, count))
+        if not (self._inventory.item(DEPLOYMENT, name) or self._inventory.item(CONFIG_MAP, name)):
+            for item in render_revision(self._fleet, action, private, self.settings):
+                await self._make(started_with(item, count))
+        await self._companions.keep(action.agent)
 
     async def _make(self, item: Object) -> None:
-        """Unless it is there."""
+        """Unless it is there; a claim is taken whoever made it. Raises EngineError where it is of somebody else."""
         kind = kind_of(item)
         try:
-            made = await self._kubernetes.create(kind, item)
+            made: Mapping[str, Any] | None = await self._kubernetes.create(kind, item)
         except KubernetesError as error:
-            if error.reason != "AlreadyExists":
+            if error.reason != ALREADY_EXISTS:
                 raise
-            return
-        if kind in (DEPLOYMENT, CONFIG_MAP, STATEFUL_SET, JOB):
+            made = await find_ours(self._kubernetes, self._fleet, item) if kind != CLAIM else None
+        if made is not None and kind != CLAIM:
             self._inventory.put(kind, made)
 
     async def _scale(self, action: Scale) -> None:
-        if action.count > 1 and action.agent not in self._budgeted:
-            await self._make(render_budget(self._fleet, action.agent))
-            self._budgeted.add(action.agent)
+        if action.count > 1:
+            await self._companions.budget(action.agent)
         name = revision_name(action.agent, action.revision)
         if self._inventory.item(CONFIG_MAP, name) is not None:
             await self._scale_stateful(action)
@@ -268,16 +267,13 @@ class KubernetesEngine:
             raise failures[0]
 
     async def _scale_stateful(self, action: Scale) -> None:
-        there = next(iter(self._inventory.parts(action.agent).stateful_sets), None)
+        there = self._inventory.item(STATEFUL_SET, action.agent)
         wanted = self._render_stateful(action, there)
-        if self._inventory.item(SERVICE, action.agent) is None:
-            ports = wanted["spec"]["template"]["spec"]["containers"][0].get("ports")
-            service = render_governing(self._fleet, action.agent, ports[0]["containerPort"] if ports else None)
-            self._inventory.put(SERVICE, await self._kubernetes.apply(SERVICE, service, force=True))
+        await self._companions.govern(action.agent, wanted["spec"]["template"])
+        there = there or await find_ours(self._kubernetes, self._fleet, wanted)
         if there is None:
             self._inventory.put(STATEFUL_SET, await self._kubernetes.apply(STATEFUL_SET, wanted, force=True))
             return
-        there = self._inventory.item(STATEFUL_SET, action.agent) or there
         await write_count(
             self._kubernetes, self._inventory, STATEFUL_SET, there, action,
             lambda as_it_is, _: self._render_stateful(action, as_it_is),
@@ -311,7 +307,7 @@ class KubernetesEngine:
         stateful = self._inventory.item(CONFIG_MAP, has_replicas) is not None
         target = (STATEFUL_SET.name, action.agent) if stateful else (DEPLOYMENT.name, has_replicas)
         wanted = render_autoscaler(self._fleet, action.agent, action.revision, action.rules, target)
-        if there is None or not is_as_applied(wanted, there):
+        if there is None or not is_as_applied(wanted, there) or drift_of(wanted, there):
             self._inventory.put(AUTOSCALER, await self._kubernetes.apply(AUTOSCALER, wanted, force=True))
 
     async def _run(self, action: RunJob) -> None:
@@ -349,11 +345,5 @@ class KubernetesEngine:
             for item in items:
                 await self._kubernetes.delete(kind, item["metadata"]["name"])
                 self._inventory.drop(kind, item["metadata"]["name"])
-        if parts.stateful_sets:
-            await self._kubernetes.delete(SERVICE, action.agent)
-            self._inventory.drop(SERVICE, action.agent)
-        ours = {names.FLEET: self._fleet, names.AGENT: action.agent}
-        for budget in (await self._kubernetes.list(DISRUPTION_BUDGET, ours))[0]:
-            await self._kubernetes.delete(DISRUPTION_BUDGET, budget["metadata"]["name"])
-        self._budgeted.discard(action.agent)
+        await self._companions.remove(action.agent)
         await self._private.remove(action.agent, None)

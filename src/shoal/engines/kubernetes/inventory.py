@@ -18,6 +18,7 @@ from shoal.engines.kubernetes.api.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
     DEPLOYMENT,
+    DISRUPTION_BUDGET,
     EVENT,
     JOB,
     POD,
@@ -47,8 +48,10 @@ class Inventory:
             kind: Informer(kubernetes, kind, {names.FLEET: fleet, **more}, self._hear(kind))
             for kind, more in _KINDS.items()
         }
-        # Of autoscalers all are watched: one of somebody else's may set the count of an agent.
-        self._informers[AUTOSCALER] = Informer(kubernetes, AUTOSCALER, {}, self._hear(AUTOSCALER))
+        # Of these all are watched: an autoscaler of somebody else's may set the count of an agent, and a budget of
+        # somebody else's stands for one of ours.
+        for kind in (AUTOSCALER, DISRUPTION_BUDGET):
+            self._informers[kind] = Informer(kubernetes, kind, {}, self._hear(kind))
         self._foreign: dict[str, Object] = {}  # autoscalers that are not of this fleet
         self._events = Informer(kubernetes, EVENT, {}, self._hear_warning, WARNINGS)
         self._warnings: Warnings | None = None  # None: not read since there was another
@@ -111,6 +114,8 @@ class Inventory:
             items(POD),
             [*items(AUTOSCALER), *aiming],
             self.warnings(),
+            governed=self.item(SERVICE, agent) is not None,
+            budgeted=self.item(DISRUPTION_BUDGET, agent) is not None,
         )
 
     def warnings(self) -> Warnings:

@@ -38,7 +38,7 @@ _BAD_WAITS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The objects of one agent, the autoscalers that aim at it, whoever made them, and what events tell. `mask` takes
-    secrets out of what replicas wrote."""
+    secrets out of what replicas wrote. `governed`: there is the Service of identities, `budgeted`: a budget."""
 
     deployments: Sequence[Object] = ()
     stateful_sets: Sequence[Object] = ()
@@ -48,6 +48,18 @@ class Parts:
     autoscalers: Sequence[Object] = ()
     warnings: Warnings = field(default_factory=dict[tuple[str, str], str])
     mask: Callable[[str], str] = str
+    governed: bool = True
+    budgeted: bool = True
+
+    @property
+    def several(self) -> bool:
+        """Whether it is to have more than one replica of a version."""
+        return any(each["spec"].get("replicas", 1) > 1 for each in (*self.deployments, *self.stateful_sets))
+
+    @property
+    def lacking(self) -> bool:
+        """Whether it has not all that it needs beside its replicas."""
+        return (bool(self.stateful_sets) and not self.governed) or (self.several and not self.budgeted)
 
 
 def read_agent(agent: str, parts: Parts) -> AgentObserved:
@@ -74,6 +86,7 @@ def read_agent(agent: str, parts: Parts) -> AgentObserved:
         _owners(parts, ordinals),
         read_autoscaler(parts.autoscalers),
         _queued(parts.deployments, replicas),
+        parts.lacking,
     )
 
 
