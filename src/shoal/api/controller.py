@@ -68,7 +68,7 @@ async def run_controller(directory: Path, fleet: str) -> None:
                         open_outside=RabbitMqQueues,
                         read_secret=_secret_reader(contents),
                         clock=time.time,
-                        prune_secrets=lambda kept: contents.prune(kept | engine.secret_digests()),
+                        prune_secrets=lambda kept: _prune(contents, kept | engine.secret_digests()),
                         take_fleet=lambda stored: _configure(engine, stored),
                         fleet=fleet,
                         events=EventFile(directory / EVENTS_FILE),
@@ -79,6 +79,10 @@ async def run_controller(directory: Path, fleet: str) -> None:
                     serve_api(controller, socket_path(directory), queues),
                 ):
                     await controller.run()
+
+
+async def _prune(contents: SecretContents, kept: frozenset[str]) -> None:
+    contents.prune(kept)
 
 
 def _configure(engine: LocalEngine, stored: StoredFleet) -> None:

@@ -50,7 +50,7 @@ from shoal.engines.kubernetes.render_own import (
     SEED,
     TOKEN,
 )
-from shoal.errors import EngineError, NotFound, ShoalError
+from shoal.errors import EngineError, NotFound
 from shoal.pki.authority import Authority
 from shoal.pki.credentials import Credentials
 from shoal.pki.member import keep_issued
@@ -58,6 +58,7 @@ from shoal.pki.token import JoinToken
 from shoal.proxy.line_keys import LineGuard
 from shoal.proxy.link import serve_gateways
 from shoal.sources.rabbitmq import RabbitMqQueues
+from shoal.spec.model import Fleet
 
 
 async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None:
@@ -101,7 +102,6 @@ async def _control(
 ) -> None:
     secrets = _Secrets(kubernetes)
     engine = KubernetesEngine(kubernetes, fleet, mask=secrets.mask)
-    pruning = asyncio.Queue[frozenset[str]]()
     own = await kubernetes.get(DEPLOYMENT, CONTROLLER)
     image = own["spec"]["template"]["spec"]["containers"][0]["image"]
     seed = Path(KEYS_DIRECTORY, SEED).read_bytes()
@@ -124,7 +124,7 @@ async def _control(
                 open_outside=RabbitMqQueues,
                 read_secret=secrets.read,
                 take_fleet=take,
-                prune_secrets=pruning.put_nowait,
+                prune_secrets=lambda named: _prune(kubernetes, controller.carried_out, engine, platform, named),
                 clock=time.time,
                 fleet=fleet,
             )
@@ -136,7 +136,6 @@ async def _control(
             beside = [
                 tasks.create_task(engine.run()),
                 tasks.create_task(secrets.run()),
-                tasks.create_task(_prune(kubernetes, controller, engine, platform, pruning)),
             ]
             try:
                 await controller.run()
@@ -147,26 +146,18 @@ async def _control(
 
 async def _prune(
     kubernetes: Kubernetes,
-    controller: Controller,
+    spec: Fleet | None,
     engine: KubernetesEngine,
     platform: KubernetesPlatform,
-    settled: asyncio.Queue[frozenset[str]],
+    named: frozenset[str],
 ) -> None:
-    """Takes away what a fleet has no use for any more, each time that it is settled, until cancelled."""
-    while True:
-        named = await settled.get()
-        spec = controller.carried_out
-        try:
-            if spec is not None:
-                used = engine.used_secrets()
-                contents = await KubernetesContents.open(lambda: contextlib.nullcontext(kubernetes), spec.fleet)
-                await contents.prune(named, KEPT_UNNAMED_S, used)
-                await prune_pull(kubernetes, spec, used)
-                await platform.prune(spec)
-        except ShoalError as error:
-            controller.problems.failed("pruning", error)
-        else:
-            controller.problems.say("pruning", None)
+    """Takes away what a fleet that is carried out has no use for any more."""
+    if spec is not None:
+        used = engine.used_secrets()
+        contents = await KubernetesContents.open(lambda: contextlib.nullcontext(kubernetes), spec.fleet)
+        await contents.prune(named, KEPT_UNNAMED_S, used)
+        await prune_pull(kubernetes, spec, used)
+        await platform.prune(spec)
 
 
 class _Secrets:

@@ -256,8 +256,8 @@ class Controller:
                 await self._act(outcomes, now)
             if outcomes or acted or self._saving.wanted or self._feed.outdated:
                 await self._save(outcomes)
-            if self.stored is not None and self.tasks is not None and self.settled:
-                self._pruning.begin(self.stored, self.tasks)
+            if self.stored is not None and self.tasks is not None and not self._stale:
+                self._pruning.begin(self.stored, self.tasks, settled=self.settled)
         except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
             self.problems.failed("pass", error)
             self._dirty.update(self.states)

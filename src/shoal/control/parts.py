@@ -33,6 +33,10 @@ def _no_secrets(use: SecretUse) -> bytes:
     raise NotFound(f"the secret {use.name} has no content here")
 
 
+async def _no_contents(kept: frozenset[str]) -> None:
+    return
+
+
 def _no_outside(address: RabbitMqAddress, fleet: str) -> QueueBroker:
     raise BrokerError(f"the broker {address.url} can't be used here")
 
@@ -52,7 +56,7 @@ class Parts:
     store: Store
     open_queues: Callable[[str, str], Awaitable[QueueBroker]]
     clock: Callable[[], float]
-    prune_secrets: Callable[[frozenset[str]], None] = lambda kept: None
+    prune_secrets: Callable[[frozenset[str]], Awaitable[None]] = _no_contents
     take_fleet: Callable[[StoredFleet], None] = lambda stored: None
     fleet: str = ""
     open_outside: Callable[[RabbitMqAddress, str], QueueBroker] = _no_outside

@@ -66,6 +66,7 @@ class Drive:
         self.unhealthy: set[str] = set()
         self.silent = False  # no gateway tells statistics
         self.kept_secrets: list[frozenset[str]] = []  # each time that all others were dropped
+        self.prune_error: Exception | None = None
         self.least_serving: dict[str, int] = {}
         self.tasks: asyncio.TaskGroup | None = None
         self.controller = self.new_controller()
@@ -80,7 +81,7 @@ class Drive:
                 self.store,
                 self._open_queues,
                 lambda: self.now,
-                prune_secrets=self.kept_secrets.append,
+                prune_secrets=self._prune,
             )
         )
         controller.tasks = self.tasks
@@ -88,6 +89,11 @@ class Drive:
 
     async def _open_queues(self, admin_url: str, fleet: str) -> Queues:
         return self.queues
+
+    async def _prune(self, kept: frozenset[str]) -> None:
+        if self.prune_error is not None:
+            raise self.prune_error
+        self.kept_secrets.append(kept)
 
     async def up(self, agents: Mapping[str, Any], **more: Any) -> None:
         """Stores a fleet and has the controller look at it."""
