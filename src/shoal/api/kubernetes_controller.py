@@ -12,7 +12,6 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller
 from shoal.control.document_store import DocumentStore
+from shoal.control.known_secrets import KnownSecrets
 from shoal.control.kubernetes_contents import KubernetesContents
 from shoal.control.kubernetes_keeper import KubernetesKeeper
 from shoal.control.kubernetes_lease import KubernetesLease
@@ -29,13 +29,11 @@ from shoal.control.lease import Lease
 from shoal.control.parts import Parts
 from shoal.control.secret_contents import KEPT_UNNAMED_S
 from shoal.control.store import StoredFleet
-from shoal.core.masking import Mask
-from shoal.core.template import SecretUse
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError, find_access
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET
 from shoal.engines.kubernetes.engine import KubernetesEngine
-from shoal.engines.kubernetes.names import CONTROLLER, Role, secret_name
+from shoal.engines.kubernetes.names import CONTROLLER
 from shoal.engines.kubernetes.platform import KubernetesPlatform
 from shoal.engines.kubernetes.pruning import prune_pull
 from shoal.engines.kubernetes.render import settings_of
@@ -50,7 +48,7 @@ from shoal.engines.kubernetes.render_own import (
     SEED,
     TOKEN,
 )
-from shoal.errors import EngineError, NotFound
+from shoal.errors import EngineError
 from shoal.pki.authority import Authority
 from shoal.pki.credentials import Credentials
 from shoal.pki.member import keep_issued
@@ -100,7 +98,8 @@ async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None
 async def _control(
     kubernetes: Kubernetes, fleet: str, credentials: Credentials, remote: Remote, tasks: asyncio.TaskGroup
 ) -> None:
-    secrets = _Secrets(kubernetes)
+    secrets = KnownSecrets(kubernetes)
+    await secrets.read()  # before anything that replicas wrote is looked at or shown
     engine = KubernetesEngine(kubernetes, fleet, mask=secrets.mask)
     own = await kubernetes.get(DEPLOYMENT, CONTROLLER)
     image = own["spec"]["template"]["spec"]["containers"][0]["image"]
@@ -108,7 +107,7 @@ async def _control(
     platform = KubernetesPlatform(kubernetes, fleet, image, seed, engine.is_there)
 
     def take(stored: StoredFleet) -> None:
-        secrets.take(stored)
+        secrets.want()
         if stored.fleet is not None:
             engine.settings = settings_of(stored.fleet)
 
@@ -122,7 +121,7 @@ async def _control(
                 store=DocumentStore(KubernetesKeeper(kubernetes, fleet)),
                 open_queues=open_queues,
                 open_outside=RabbitMqQueues,
-                read_secret=secrets.read,
+                read_secret=secrets.content,
                 take_fleet=take,
                 prune_secrets=lambda named: _prune(kubernetes, controller.carried_out, engine, platform, named),
                 clock=time.time,
@@ -135,7 +134,7 @@ async def _control(
         ):
             beside = [
                 tasks.create_task(engine.run()),
-                tasks.create_task(secrets.run()),
+                tasks.create_task(secrets.run(controller.problems, engine.mask_changed)),
             ]
             try:
                 await controller.run()
@@ -158,53 +157,6 @@ async def _prune(
         await contents.prune(named, KEPT_UNNAMED_S, used)
         await prune_pull(kubernetes, spec, used)
         await platform.prune(spec)
-
-
-class _Secrets:
-    """What the fleet's secrets hold, for what Shoal itself needs of them, and to take them out of what replicas
-    wrote."""
-
-    def __init__(self, kubernetes: Kubernetes) -> None:
-        self._kubernetes = kubernetes
-        self._contents: dict[str, bytes] = {}
-        self._mask = Mask([])
-        self._wanted = asyncio.Event()
-
-    def take(self, stored: StoredFleet) -> None:
-        """There may be others now."""
-        self._wanted.set()
-
-    def mask(self, text: str) -> str:
-        return self._mask.apply(text)
-
-    def read(self, use: SecretUse) -> bytes:
-        try:
-            return self._contents[secret_name(use.name, use.digest)]
-        except KeyError:
-            self._wanted.set()
-            raise NotFound(
-                f"the content of the secret {use.name} is not in the cluster; give it by `shoal secret set {use.name}`,"
-                " or from its source by `shoal up`"
-            ) from None
-
-    async def run(self) -> None:
-        """Reads them whenever there may be others, until cancelled."""
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            with contextlib.suppress(EngineError):
-                items, _ = await self._kubernetes.list(SECRET, {names.ROLE: Role.SECRET.value})
-                self._contents = {
-                    item["metadata"]["name"]: base64.b64decode(content)
-                    for item in items
-                    for content in _data(item).values()
-                }
-                self._mask = Mask(list(self._contents.values()))
-            await asyncio.sleep(1.0)  # not oftener
-
-
-def _data(secret: Mapping[str, Any]) -> Mapping[str, str]:
-    return secret.get("data") or {}
 
 
 async def _admin_token(kubernetes: Kubernetes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shoal.api.views import StatusView
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 Object = Mapping[str, Any]
 
 
-async def look_at_kubernetes(kubernetes: Kubernetes, fleet: str, stored: StoredFleet) -> StatusView | None:
-    """The fleet by its objects; `None` where nothing is to run and nothing does."""
+async def look_at_kubernetes(
+    kubernetes: Kubernetes, fleet: str, stored: StoredFleet, mask: Callable[[str], str]
+) -> StatusView | None:
+    """The fleet by its objects; `None` where nothing is to run and nothing does. `mask` takes secrets out of what
+    replicas wrote."""
     ours = {names.FLEET: fleet}
     found: dict[Kind, list[dict[str, Any]]] = {}
     for kind in (DEPLOYMENT, STATEFUL_SET, JOB, POD):
@@ -34,7 +37,14 @@ async def look_at_kubernetes(kubernetes: Kubernetes, fleet: str, stored: StoredF
     agents = {
         name: read_agent(
             name,
-            Parts(of(name, DEPLOYMENT), of(name, STATEFUL_SET), of(name, CONFIG_MAP), of(name, JOB), of(name, POD)),
+            Parts(
+                of(name, DEPLOYMENT),
+                of(name, STATEFUL_SET),
+                of(name, CONFIG_MAP),
+                of(name, JOB),
+                of(name, POD),
+                mask=mask,
+            ),
         )
         for name in named
     }

@@ -8,7 +8,7 @@ controller, by `up`. Everything else is asked of the controller.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,9 @@ class KubernetesPlace:
 
         async with self.kubernetes() as kubernetes, self.store() as store:
             stored = await store.read_fleet()
-            return await look_at_kubernetes(kubernetes, self.fleet, stored) if stored is not None else None
+            if stored is None:
+                return None
+            return await look_at_kubernetes(kubernetes, self.fleet, stored, await self._mask(kubernetes))
 
     def events(self) -> Iterable[EventView] | None:
         return None  # the controller has them, and nobody else
@@ -133,10 +135,28 @@ class KubernetesPlace:
         from shoal.engines.kubernetes.engine import KubernetesEngine
 
         async with self.kubernetes() as kubernetes, self.store() as store:
-            engine = KubernetesEngine(kubernetes, self.fleet)
+            engine = KubernetesEngine(kubernetes, self.fleet, mask=await self._mask(kubernetes))
             async with aclosing(read_logs(engine, store, agents, since, tail)) as lines:
                 async for line in lines:
                     yield line
+
+    async def _mask(self, kubernetes: Kubernetes) -> Callable[[str], str]:
+        """As the controller does it, with the rights of whoever looks: who may not list Secrets is told so."""
+        from shoal.control.known_secrets import read_contents
+        from shoal.core.masking import Mask
+        from shoal.engines.kubernetes.api import KubernetesError
+
+        try:
+            return Mask((await read_contents(kubernetes)).values()).apply
+        except KubernetesError as error:
+            if error.status != 403:
+                raise
+            say(
+                f"Secrets are not masked in what agents wrote: you may not list Secrets in {self.namespace}, and no "
+                "controller answers, which may",
+                fg="yellow",
+            )
+            return str
 
     async def volume_use(self, name: str, owner: str | None) -> VolumeUse:
         return VolumeUse(None, None, None)  # they are the cluster's

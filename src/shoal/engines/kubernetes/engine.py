@@ -132,6 +132,10 @@ class KubernetesEngine:
         """Whether the cluster has an object of the fleet's, as far as is known."""
         return self._inventory.is_there(kind, name)
 
+    def mask_changed(self) -> None:
+        """Other secrets are taken out of what replicas write: the next look reads again what was read."""
+        self._inventory.read_again()
+
     def used_secrets(self) -> frozenset[str]:
         """The Secrets that something in the cluster is made from, or would be."""
         inventory = self._inventory

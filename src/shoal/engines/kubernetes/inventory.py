@@ -98,6 +98,11 @@ class Inventory:
         self._dirty.clear()
         return dict(self._agents)
 
+    def read_again(self) -> None:
+        """Every agent is read again in the next look."""
+        self._dirty.update(self._of)
+        self._news.set()
+
     def parts(self, agent: str) -> Parts:
         """The objects of one agent."""
         of = self._of.get(agent, {})

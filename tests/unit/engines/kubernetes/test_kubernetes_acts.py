@@ -265,3 +265,24 @@ async def test_more_than_one_replica_has_a_budget() -> None:
 
 
 TEMPLATE = '{"role": "run", "claims": [], "pod": {"metadata": {"labels": {}}, "spec": {}}}'
+
+
+async def test_last_words_are_masked_anew_when_other_secrets_are_known() -> None:
+    """Though nothing of the pod changed since."""
+    cluster, hidden = Cluster(), ""
+    state = {"terminated": {"exitCode": 3, "message": "with hunter22"}}
+    status = {"containerStatuses": [{"name": "agent", "state": state, "restartCount": 0}]}
+    await cluster.add(POD, "a", Role.REVISION, spec={"containers": [{"name": "agent"}]}, status=status)
+    engine = KubernetesEngine(cluster, "shop", mask=lambda text: text.replace(hidden, "***") if hidden else text)
+
+    async def last_log() -> tuple[str, ...]:
+        return (await engine.observe()).agents["web"].replicas[0].last_log
+
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(engine.run())
+        assert await last_log() == ("with hunter22",)
+        hidden = "hunter22"
+        engine.mask_changed()
+        assert await last_log() == ("with ***",)
+        assert (await engine.observe()).agents["web"] is (await engine.observe()).agents["web"]
+        watching.cancel()

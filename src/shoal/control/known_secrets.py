@@ -1,0 +1,85 @@
+"""What a fleet's secrets hold, on Kubernetes.
+
+Shoal needs some of it itself, and takes all of it out of what replicas wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from shoal.control.problems import Problems
+from shoal.core.masking import Mask
+from shoal.core.template import SecretUse
+from shoal.engines.kubernetes import names
+from shoal.engines.kubernetes.api import Kubernetes
+from shoal.engines.kubernetes.api.kinds import SECRET
+from shoal.engines.kubernetes.names import Role, secret_name
+from shoal.errors import NotFound
+
+_PAUSE_S = 1.0  # not oftener
+
+
+class KnownSecrets:
+    """As they were when they were last read. Nothing that replicas wrote may be shown before that."""
+
+    def __init__(self, kubernetes: Kubernetes) -> None:
+        self._kubernetes = kubernetes
+        self._contents: Mapping[str, bytes] = {}
+        self._mask = Mask([])
+        self._wanted = asyncio.Event()
+
+    def want(self) -> None:
+        """There may be others now."""
+        self._wanted.set()
+
+    def mask(self, text: str) -> str:
+        return self._mask.apply(text)
+
+    def content(self, use: SecretUse) -> bytes:
+        """Raises NotFound."""
+        try:
+            return self._contents[secret_name(use.name, use.digest)]
+        except KeyError:
+            self.want()
+            raise NotFound(
+                f"the content of the secret {use.name} is not in the cluster; give it by `shoal secret set {use.name}`,"
+                " or from its source by `shoal up`"
+            ) from None
+
+    async def read(self) -> bool:
+        """Reads them now, and says whether they are others than before. Raises EngineError."""
+        found = await read_contents(self._kubernetes)
+        if found == self._contents:
+            return False
+        self._contents, self._mask = found, Mask(found.values())
+        return True
+
+    async def run(self, problems: Problems, changed: Callable[[], None]) -> None:
+        """Reads them whenever there may be others, until cancelled; `changed` is called when there are."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                if await self.read():
+                    changed()
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                self.want()
+                problems.failed("secrets", error)
+            else:
+                problems.say("secrets", None)
+            await asyncio.sleep(_PAUSE_S)
+
+
+async def read_contents(kubernetes: Kubernetes) -> dict[str, bytes]:
+    """By the names of the Secrets. Raises EngineError."""
+    items, _ = await kubernetes.list(SECRET, {names.ROLE: Role.SECRET.value})
+    return {
+        item["metadata"]["name"]: base64.b64decode(content) for item in items for content in _data(item).values()
+    }  # fmt: skip
+
+
+def _data(secret: Mapping[str, Any]) -> Mapping[str, str]:
+    return secret.get("data") or {}
