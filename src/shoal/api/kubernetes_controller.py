@@ -100,7 +100,8 @@ async def _control(
 ) -> None:
     secrets = KnownSecrets(kubernetes)
     await secrets.read()  # before anything that replicas wrote is looked at or shown
-    engine = KubernetesEngine(kubernetes, fleet, mask=secrets.mask)
+    streams = Kubernetes(kubernetes.access, kubernetes.namespace, connections=0)
+    engine = KubernetesEngine(kubernetes, fleet, streams=streams, mask=secrets.mask)
     own = await kubernetes.get(DEPLOYMENT, CONTROLLER)
     image = own["spec"]["template"]["spec"]["containers"][0]["image"]
     seed = Path(KEYS_DIRECTORY, SEED).read_bytes()
@@ -111,7 +112,7 @@ async def _control(
         if stored.fleet is not None:
             engine.settings = settings_of(stored.fleet)
 
-    async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
+    async with streams, serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
         controller = Controller(
             Parts(
                 engine=engine,

@@ -35,3 +35,22 @@ async def test_secrets_are_known_before_anything_is_shown() -> None:
         with pytest.raises(KubernetesError, match="get Deployment shoal-controller"):
             await _control(cluster, "shop", nobody, nobody, tasks)
     assert cluster.asked == ["secrets"]
+
+
+async def test_who_follows_logs_has_connections_of_his_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of them; those for watches, writes and the store are not his to take."""
+    given = list[Any]()
+
+    class Made(Exception):
+        pass
+
+    def make(kubernetes: FakeKubernetes, fleet: str, *, streams: Any, **more: object) -> None:
+        given[:] = [kubernetes, streams]
+        raise Made
+
+    monkeypatch.setattr("shoal.api.kubernetes_controller.KubernetesEngine", make)
+    cluster, nobody = Cluster(), cast("Any", None)
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(Made):
+            await _control(cluster, "shop", nobody, nobody, tasks)
+    assert given[0] is cluster and given[1] is not cluster and given[1]._connections == 0

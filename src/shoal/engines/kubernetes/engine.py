@@ -70,7 +70,8 @@ _LEAST_COST = "-2147483648"
 class KubernetesEngine:
     """Implements `Engine` and `Inspector` for one fleet in its namespace. `run` has to go beside it.
 
-    `mask` takes secrets out of what replicas write; `clock` gives epoch seconds.
+    `streams` is another client of the same, for what people follow and run: each holds a connection for as long as they
+    like, for which nothing else may wait. `mask` takes secrets out of what replicas write; `clock` gives epoch seconds.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class KubernetesEngine:
         kubernetes: Kubernetes,
         fleet: str,
         *,
+        streams: Kubernetes | None = None,
         mask: Callable[[str], str] = str,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -89,7 +91,8 @@ class KubernetesEngine:
         self._usage: Mapping[str, Usage] = {}
         self._used_at = float("-inf")
         self._inventory = Inventory(kubernetes, fleet, self._news)
-        self._logs = Logs(kubernetes, fleet)
+        self._streams = streams or kubernetes
+        self._logs = Logs(self._streams, fleet, self._pods)
         self._companions = Companions(kubernetes, fleet, self._inventory)
         self._private = PrivateSecrets(kubernetes, fleet)
 
@@ -172,18 +175,22 @@ class KubernetesEngine:
     @contextlib.asynccontextmanager
     async def exec(self, replica: str, argv: Sequence[str], *, tty: bool) -> AsyncGenerator[Command]:
         """By the API server, in the pod's container."""
-        pods, _ = await self._kubernetes.list(POD, {names.FLEET: self._fleet})
-        running = [
+        running = sorted(
             pod["metadata"]["name"]
-            for pod in pods
+            for pod in await self._pods()
             if replica in (replica_id(pod), labels_of(pod).get(names.RUN)) and pod["status"].get("phase") == "Running"
-        ]
+        )
         if not running:
             raise not_running(replica)
-        async with open_command(self._kubernetes, running[-1], CONTAINER, argv, tty=tty) as command:
+        async with open_command(self._streams, running[-1], CONTAINER, argv, tty=tty) as command:
             yield command
 
     # Within.
+
+    async def _pods(self) -> Sequence[Mapping[str, Any]]:
+        """As the watch tells them, which costs the API server nothing; listed where there is none."""
+        known = self._inventory.known(POD)
+        return (await self._kubernetes.list(POD, {names.FLEET: self._fleet}))[0] if known is None else known
 
     def _masked(self, line: LogLine) -> LogLine:
         return LogLine(line.replica, line.agent, self._mask(line.text), line.stream, line.at)

@@ -135,6 +135,11 @@ class Inventory:
     def items(self, kind: Kind) -> list[Object]:
         return list(self._informers[kind].items.values())
 
+    def known(self, kind: Kind) -> list[Object] | None:
+        """All of a kind; `None` while they are not heard of."""
+        informer = self._informers[kind]
+        return self.items(kind) if informer.synced and informer.away is None else None
+
     def is_there(self, kind: Kind, name: str) -> bool:
         """As far as is known: what is not heard of is not gone."""
         informer = self._informers[kind]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncGenerator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from shoal.engines.kubernetes.api.kinds import (
 )
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import Role, fleet_labels
-from shoal.errors import EngineUnavailable
+from shoal.errors import EngineUnavailable, NotFound
 from shoal.spec.model import Fleet
 from tests.fake_kubernetes import FakeKubernetes
 
@@ -286,3 +288,46 @@ async def test_last_words_are_masked_anew_when_other_secrets_are_known() -> None
         assert await last_log() == ("with ***",)
         assert (await engine.observe()).agents["web"] is (await engine.observe()).agents["web"]
         watching.cancel()
+
+
+async def test_who_looks_into_pods_takes_no_connection_of_the_controllers() -> None:
+    """Nor is the API server asked for the pods that its watch tells: for each who follows they were listed each
+    second."""
+
+    class Asked(Cluster):
+        """One that notes what is asked of it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[str] = []
+
+        async def list(self, kind: Kind, *more: Any, **options: Any) -> tuple[list[Object], str]:
+            self.asked.append(f"list {kind.plural}")
+            return await super().list(kind, *more, **options)
+
+        async def logs(self, pod: str, *, params: Mapping[str, str], follow: bool = False) -> AsyncGenerator[str, None]:
+            self.asked.append(f"logs of {pod}")
+            yield "2026-01-01T00:00:01Z hello"
+
+        @contextlib.asynccontextmanager
+        async def websocket(self, path: str, params: Any, protocol: str) -> AsyncGenerator[Any]:
+            self.asked.append(path.rpartition("/")[2])
+            yield SimpleNamespace(protocol=protocol)
+
+    cluster, streams = Asked(), Asked()
+    state = {"running": {}}
+    status = {"phase": "Running", "containerStatuses": [{"name": "agent", "state": state, "restartCount": 0}]}
+    await cluster.add(POD, "a", Role.REVISION, spec={"containers": [{"name": "agent"}]}, status=status)
+    engine = KubernetesEngine(cluster, "shop", streams=streams)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(engine.run())
+        await engine.observe()
+        cluster.asked.clear()
+        assert [line.text async for line in engine.logs("web")] == ["hello"]
+        async with engine.exec("a", ["true"], tty=False):
+            pass
+        with pytest.raises(NotFound, match="other"):
+            async with engine.exec("other", ["true"], tty=False):
+                pass
+        watching.cancel()
+    assert (cluster.asked, streams.asked) == ([], ["logs of a", "exec"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from api_server import Answer, ApiServer, listen
 
 from shoal.engines.kubernetes.api import Access, Kubernetes, KubernetesError
@@ -17,7 +19,7 @@ from shoal.engines.kubernetes.api.credentials import FileToken, StaticToken
 from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, SECRET
 from shoal.engines.kubernetes.api.refusals import KubernetesConflict, KubernetesUnavailable, refusal
 from shoal.errors import EngineUnavailable
-from tests.tls_keys import make_keys
+from tests.tls_keys import listening, make_keys
 
 PODS = "GET /api/v1/namespaces/shop/pods"
 
@@ -328,3 +330,38 @@ async def test_a_token_that_was_renewed_meanwhile(tmp_path: Path) -> None:
         assert [each.headers["Authorization"] for each in server.asked] == ["Bearer old", "Bearer old", "Bearer new"]
         with pytest.raises(KubernetesError, match="your credentials are not accepted: log in again"):
             await kubernetes.list(POD)
+
+
+async def test_those_that_hold_a_connection_do_not_keep_others_waiting() -> None:
+    """Where any number may be held."""
+    held, all_are, over = 0, asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal held
+        if not request.path.endswith("/log"):
+            return web.json_response({"metadata": {"name": "web"}})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        held += 1
+        if held == 80:
+            all_are.set()
+        await over.wait()
+        return response
+
+    async with (
+        listening(answer, None) as port,
+        Kubernetes(Access(f"http://127.0.0.1:{port}", None, StaticToken(None)), "shop", connections=0) as kubernetes,
+        asyncio.TaskGroup() as tasks,
+    ):
+        following = [tasks.create_task(_drain(kubernetes.logs("web", params={}, follow=True))) for _ in range(80)]
+        async with asyncio.timeout(20):
+            await all_are.wait()
+            assert (await kubernetes.get(POD, "web"))["metadata"]["name"] == "web"
+        over.set()
+        for each in following:
+            each.cancel()
+
+
+async def _drain(lines: AsyncGenerator[str]) -> None:
+    async for _ in lines:
+        pass

@@ -19,6 +19,7 @@ from shoal.engines.kubernetes.read import epoch_s
 from shoal.engines.kubernetes.usage import parse_quantity, parse_window
 from shoal.errors import EngineError, EngineUnavailable
 from tests.fake_kubernetes import FakeKubernetes
+from tests.simulation.virtual_time import run_virtually
 
 NEW_YEAR = 1767225600.0
 
@@ -139,6 +140,64 @@ async def test_who_follows_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
             if line.text == "end":
                 break
     assert heard == ["two", "one", "end"]
+
+
+class Writing(Kubelets):
+    """One whose pods go on writing until they are in `ended`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: dict[str, asyncio.Event] = {}
+
+    async def logs(self, pod: str, *, params: Mapping[str, str], follow: bool = False) -> AsyncGenerator[str, None]:
+        async with aclosing(super().logs(pod, params=params, follow=follow)) as lines:
+            async for line in lines:
+                yield line
+        await self.ended.setdefault(pod, asyncio.Event()).wait()
+
+
+def test_more_pods_than_can_be_followed_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and followed when another one ends. Those that have ended take nobody's place, nor do those that have not
+    started; who comes next is told by how many all others follow."""
+    monkeypatch.setattr("shoal.engines.kubernetes.logs.MOST_FOLLOWED", 2)
+
+    async def run() -> None:
+        kubelets, heard = Writing(), list[tuple[str, str]]()
+        kubelets.add("new", phase="Pending")
+        kubelets.add("over", stamped(1, "rest"), phase="Succeeded", run="web-1")
+        kubelets.ended["over"] = asyncio.Event()
+        kubelets.ended["over"].set()
+        for name in ("a", "b", "c", "d"):
+            kubelets.add(name, stamped(2, f"of {name}"))
+        logs = Logs(kubelets, "shop")
+
+        async def follow() -> None:
+            async with aclosing(logs.follow(["web"], NEW_YEAR)) as lines:
+                async for line in lines:
+                    heard.append((line.replica, line.text.partition(":")[0]))
+
+        async with asyncio.TaskGroup() as tasks:
+            one = tasks.create_task(follow())
+            await asyncio.sleep(5.5)
+            assert sorted(heard) == [
+                ("a", "of a"), ("b", "of b"), ("c", "not followed, nor 1 more"), ("web-1", "rest")
+            ]  # fmt: skip
+            heard.clear()
+            kubelets.of(POD).pop("a")
+            kubelets.ended["a"].set()
+            await asyncio.sleep(5.0)
+            assert heard == [("c", "of c")]
+            heard.clear()
+            another = tasks.create_task(follow())
+            await asyncio.sleep(5.0)
+            assert sorted(heard) == [("b", "not followed, nor 2 more"), ("web-1", "rest")]
+            one.cancel()
+            await asyncio.sleep(2.0)
+            assert logs.followed == 2
+            another.cancel()
+        assert logs.followed == 0
+
+    run_virtually(run())
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_CONNECTIONS = 64
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
 _WATCH_S = 300  # then the server ends it, and another one goes on from there
@@ -44,17 +45,25 @@ class Kubernetes:
     Every method raises KubernetesError for a refusal, KubernetesConflict where somebody else was first or owns it, and
     EngineUnavailable where it can't be reached. `labels` select what has all of them. `before_write` is called before
     each request that changes something, when a connection for it is there, and keeps it from being sent by what it
-    raises.
+    raises. Of more than `connections` requests at once the others wait; 0 is for any number.
     """
 
-    def __init__(self, access: Access, namespace: str, *, before_write: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        access: Access,
+        namespace: str,
+        *,
+        before_write: Callable[[], None] | None = None,
+        connections: int = _CONNECTIONS,
+    ) -> None:
         self.access = access
         self.namespace = namespace
         self._before_write = before_write
+        self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(ssl=self.access.tls or False, socket_factory=_socket, limit=64)
+        connector = aiohttp.TCPConnector(ssl=self.access.tls or False, socket_factory=_socket, limit=self._connections)
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=_ANSWER_S, sock_connect=_CONNECT_S),
