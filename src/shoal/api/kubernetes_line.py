@@ -18,8 +18,8 @@ from shoal.api.lines import Preface, WebRoute
 from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kubeconfig import Access
 from shoal.engines.kubernetes.api.refusals import refusal
-from shoal.engines.kubernetes.install import read_admin_token
 from shoal.engines.kubernetes.names import CONTROLLER
+from shoal.engines.kubernetes.own_keys import read_admin_token
 from shoal.errors import ControllerUnavailable, EngineUnavailable, ShoalError
 from shoal.http1 import HEAD_LIMIT_BYTES, ProtocolError, Streams
 

@@ -193,15 +193,15 @@ class KubernetesPlace:
         return found
 
     async def _install(self, kubernetes: Kubernetes, fleet: Fleet, pull: Mapping[str, tuple[str, str]]) -> None:
-        from shoal.engines.kubernetes.install import Keys, has_keys, install
+        from shoal.engines.kubernetes.install import install
+        from shoal.engines.kubernetes.own_keys import Keys, has_keys
         from shoal.engines.kubernetes.render_own import Own
-        from shoal.pki import Authority, JoinToken
+        from shoal.pki import Authority
 
         keys = None
         if not await has_keys(kubernetes):
             authority = Authority.create(self.fleet, time.time())
-            token = JoinToken.create(authority.certificate_pem)
-            keys = Keys(authority.certificate_pem.encode(), authority.key_pem.encode(), str(token).encode())
+            keys = Keys(authority.certificate_pem.encode(), authority.key_pem.encode())
         await install(kubernetes, Own.of(fleet, self.namespace), fleet, keys, pull)
         given = FleetContext(self.fleet, "kubernetes", None, (), "", self.access().context or None, self.namespace)
         if load_context(self._environ, self.fleet) != given:

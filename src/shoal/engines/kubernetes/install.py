@@ -7,10 +7,7 @@ own, and has no other keys than those that it finds here.
 from __future__ import annotations
 
 import base64
-import contextlib
-import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
@@ -34,20 +31,10 @@ from shoal.engines.kubernetes.api.kinds import (
     Kind,
 )
 from shoal.engines.kubernetes.applying import ensure
-from shoal.engines.kubernetes.names import CONTROLLER, Role, fleet_labels, labels_of, role_of, secret_name
+from shoal.engines.kubernetes.names import CONTROLLER, Role, labels_of, role_of, secret_name
+from shoal.engines.kubernetes.own_keys import Keys, ensure_keys
 from shoal.engines.kubernetes.render_fleet import render_installed
-from shoal.engines.kubernetes.render_own import (
-    ADMIN,
-    CA_CERTIFICATE,
-    CA_KEY,
-    JOIN,
-    KEYS,
-    SEED,
-    TOKEN,
-    Own,
-    render_namespace,
-)
-from shoal.engines.kubernetes.render_pod import Object
+from shoal.engines.kubernetes.render_own import Own, render_namespace
 from shoal.engines.kubernetes.render_pull import render_pull
 from shoal.engines.kubernetes.waiting import wait_gone, wait_namespace_gone
 from shoal.errors import EngineError
@@ -60,15 +47,6 @@ _ALL: tuple[Kind, ...] = (
     AUTOSCALER, DEPLOYMENT, STATEFUL_SET, JOB, SERVICE, DISRUPTION_BUDGET, NETWORK_POLICY, ROLE_BINDING, ROLE,
     SERVICE_ACCOUNT, CONFIG_MAP, SECRET, LEASE,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """A fleet's own keys, as they are made by whoever starts it first."""
-
-    ca_certificate: bytes
-    ca_key: bytes
-    join_token: bytes
 
 
 async def check_version(kubernetes: Kubernetes) -> None:
@@ -98,18 +76,12 @@ async def make_namespace(kubernetes: Kubernetes, fleet: str) -> None:
         )
 
 
-async def has_keys(kubernetes: Kubernetes) -> bool:
-    return await kubernetes.find(SECRET, KEYS) is not None
-
-
 async def install(
     kubernetes: Kubernetes, own: Own, fleet: Fleet, keys: Keys | None, pull: Mapping[str, tuple[str, str]]
 ) -> None:
     """Makes what is not there yet: keys, accounts, policies, controller; and brings it up to date. `keys` are taken
     where the fleet has none; `pull` has user and password by registry. Raises EngineError."""
-    if keys is not None:
-        await _put_keys(kubernetes, own.fleet, keys)
-        await _start_anew(kubernetes, own.fleet)
+    await ensure_keys(kubernetes, own.fleet, keys)
     items = render_installed(own, fleet)
     if pull:
         items.append(render_pull(own.fleet, pull))
@@ -121,12 +93,6 @@ async def read_content(kubernetes: Kubernetes, name: str, digest: str) -> bytes 
     """What a secret of the fleet's holds; `None` where it is not in the cluster."""
     secret = await kubernetes.find(SECRET, secret_name(name, digest))
     return None if secret is None else base64.b64decode(secret["data"][name])
-
-
-async def read_admin_token(kubernetes: Kubernetes) -> str | None:
-    """What is shown to the controller; `None` where the fleet has none."""
-    secret = await kubernetes.find(SECRET, ADMIN)
-    return None if secret is None else base64.b64decode(secret["data"][TOKEN]).decode()
 
 
 async def remove_all(kubernetes: Kubernetes, fleet: str, *, data: bool) -> None:
@@ -167,35 +133,3 @@ async def _prune_policies(kubernetes: Kubernetes, fleet: str, kept: Collection[s
         selected: Mapping[str, str] = policy["spec"]["podSelector"].get("matchLabels") or {}
         if not await kubernetes.list_metadata(POD, {names.FLEET: fleet, **selected}):
             await kubernetes.delete(NETWORK_POLICY, policy["metadata"]["name"])
-
-
-async def _put_keys(kubernetes: Kubernetes, fleet: str, keys: Keys) -> None:
-    """The authority's come last: with them all is there. Of several who start a fleet at once one's are taken."""
-    admin = secrets.token_urlsafe(32).encode()
-    await _put_secret(kubernetes, fleet, ADMIN, {TOKEN: admin})
-    await _put_secret(kubernetes, fleet, JOIN, {TOKEN: keys.join_token})
-    authority = {CA_CERTIFICATE: keys.ca_certificate, CA_KEY: keys.ca_key, SEED: secrets.token_bytes(32)}
-    await _put_secret(kubernetes, fleet, KEYS, authority)
-
-
-async def _start_anew(kubernetes: Kubernetes, fleet: str) -> None:
-    """Those that were applied from files, and wait for the keys: a kubelet looks for them every two minutes at last."""
-    for role in (Role.CONTROLLER, Role.GATEWAY):
-        for pod in (await kubernetes.list(POD, {names.FLEET: fleet, names.ROLE: role.value}))[0]:
-            if pod["status"].get("phase") == "Pending":
-                with contextlib.suppress(KubernetesError):  # then it comes later
-                    await kubernetes.delete(POD, pod["metadata"]["name"])
-
-
-async def _put_secret(kubernetes: Kubernetes, fleet: str, name: str, content: Mapping[str, bytes]) -> None:
-    item: Object = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "labels": fleet_labels(fleet, Role.CONTROLLER)},
-        "data": {key: base64.b64encode(value).decode() for key, value in content.items()},
-    }
-    try:
-        await kubernetes.create(SECRET, item)
-    except KubernetesError as error:
-        if error.reason != "AlreadyExists":
-            raise

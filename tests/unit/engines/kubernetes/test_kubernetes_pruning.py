@@ -8,12 +8,14 @@ from typing import Any
 from shoal.core.wiring import Wiring
 from shoal.engines.kubernetes.api import Kind
 from shoal.engines.kubernetes.api.kinds import NETWORK_POLICY, POD, SECRET, SERVICE, STATEFUL_SET
-from shoal.engines.kubernetes.install import Keys, install
+from shoal.engines.kubernetes.install import install
 from shoal.engines.kubernetes.names import Role, fleet_labels
+from shoal.engines.kubernetes.own_keys import Keys
 from shoal.engines.kubernetes.platform import KubernetesPlatform
 from shoal.engines.kubernetes.pruning import prune_pull, secrets_of
 from shoal.engines.kubernetes.render_own import Own
 from shoal.engines.kubernetes.render_pod import USES_OUTSIDE
+from shoal.pki import Authority
 from shoal.spec.model import Fleet
 from tests.fake_kubernetes import FakeKubernetes
 from tests.simulation.virtual_time import run_virtually
@@ -32,6 +34,9 @@ OUTSIDE = {
     "brokers": {"main": {"type": "rabbitmq", "url": "amqp://rabbit", "management_url": "http://rabbit"}},
 }
 OUTSIDE["queues"] = {"tasks": {"broker": "main"}}
+
+AUTHORITY = Authority.create("shop", 0.0)
+KEYS = Keys(AUTHORITY.certificate_pem.encode(), AUTHORITY.key_pem.encode())
 
 
 def own(spec: Fleet) -> Own:
@@ -93,7 +98,7 @@ async def test_who_waits_for_keys_is_made_anew() -> None:
         await cluster.create(POD, {"apiVersion": "v1", "kind": "Pod", "metadata": about, "status": {"phase": phase}})
     await install(cluster, own(spec), spec, None, {})
     assert len(cluster.of(POD)) == 4
-    await install(cluster, own(spec), spec, Keys(b"certificate", b"key", b"token"), {})
+    await install(cluster, own(spec), spec, KEYS, {})
     assert list(cluster.of(POD)) == ["runs", "other"]
 
 
