@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from shoal.engines.kubernetes.api import Access, Kind, Kubernetes
 from shoal.engines.kubernetes.api.client import MANAGER
 from shoal.engines.kubernetes.api.credentials import StaticToken
+from shoal.engines.kubernetes.api.kinds import EVENT, KINDS, LEASE
 from shoal.engines.kubernetes.api.refusals import refusal
 
 SERVER = "fake://kubernetes"
@@ -28,7 +29,8 @@ class FakeKubernetes(Kubernetes):
     """Each write takes the next version, as etcd's revisions do.
 
     `before_write` is called before each replacement, as somebody else's chance; `away` makes every call fail; `writes`
-    counts the objects that were replaced or applied; `now` is what things are stamped by (epoch seconds).
+    counts the objects that were replaced or applied; `now` is what things are stamped by (epoch seconds); `served` are
+    the kinds that its discovery tells.
     """
 
     def __init__(self) -> None:
@@ -38,11 +40,28 @@ class FakeKubernetes(Kubernetes):
         self.away: Exception | None = None
         self.writes = 0
         self.now = 1767225600.0
+        self.served = [*KINDS.values(), EVENT, LEASE]
         self._versions = count(1)
 
     def of(self, kind: Kind) -> dict[str, dict[str, Any]]:
         """The objects of a kind, by name."""
         return self.kept.setdefault(kind.name, {})
+
+    async def request(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        """Its discovery, of `/api` and `/apis`."""
+        assert method == "GET" and path in ("/api", "/apis") and "APIGroupDiscoveryList" in more["accept"]
+        self._answer()
+        groups: dict[str, list[Kind]] = {}
+        for kind in self.served:
+            if (path == "/api") is not bool(kind.group):
+                groups.setdefault(kind.group, []).append(kind)
+        return {
+            "kind": "APIGroupDiscoveryList",
+            "items": [
+                {"metadata": {"name": group} if group else {}, "versions": [_version_of(kinds)]}
+                for group, kinds in groups.items()
+            ],
+        }
 
     async def get(self, kind: Kind, name: str) -> dict[str, Any]:
         return copy.deepcopy(self._find(kind, name, "get"))
@@ -133,6 +152,20 @@ class FakeKubernetes(Kubernetes):
     def _answer(self) -> None:
         if self.away is not None:
             raise self.away
+
+
+def _version_of(kinds: Sequence[Kind]) -> dict[str, Any]:
+    """As discovery tells it, of kinds of one group."""
+    resources = [
+        {
+            "resource": kind.plural,
+            "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.name},
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
+            "verbs": ["get", "list", "delete"],
+        }
+        for kind in kinds
+    ]
+    return {"version": kinds[0].version, "freshness": "Current", "resources": resources}
 
 
 def _meets(item: Mapping[str, Any], fields: str) -> bool:

@@ -41,6 +41,7 @@ class KubernetesPlace:
         self._context = context
         self._environ = environ
         self._found: Access | None = None
+        self._said = ""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -105,7 +106,10 @@ class KubernetesPlace:
         from shoal.engines.kubernetes.install import remove_all
 
         async with self.kubernetes() as kubernetes:
-            await remove_all(kubernetes, self.fleet, data=data)
+            stays = await remove_all(kubernetes, self.fleet, data=data)
+        if stays and stays != self._said:
+            say(stays)
+            self._said = stays
         if data:
             with suppress(NotFound):
                 remove_context(self._environ, self.fleet)

@@ -31,6 +31,7 @@ from shoal.engines.kubernetes.api.kinds import (
     Kind,
 )
 from shoal.engines.kubernetes.applying import ensure
+from shoal.engines.kubernetes.foreign_objects import find_foreign
 from shoal.engines.kubernetes.names import CONTROLLER, Role, labels_of, role_of, secret_name
 from shoal.engines.kubernetes.own_keys import Keys, ensure_keys
 from shoal.engines.kubernetes.render_fleet import render_installed
@@ -43,7 +44,7 @@ from shoal.spec.model import Fleet
 OLDEST = (1, 30)
 
 _KEPT_DATA: tuple[tuple[Kind, Role | None], ...] = ((CONFIG_MAP, Role.STATE), (SECRET, Role.SECRET))
-_ALL: tuple[Kind, ...] = (
+REMOVED: tuple[Kind, ...] = (
     AUTOSCALER, DEPLOYMENT, STATEFUL_SET, JOB, SERVICE, DISRUPTION_BUDGET, NETWORK_POLICY, ROLE_BINDING, ROLE,
     SERVICE_ACCOUNT, CONFIG_MAP, SECRET, LEASE,
 )  # fmt: skip
@@ -95,12 +96,13 @@ async def read_content(kubernetes: Kubernetes, name: str, digest: str) -> bytes 
     return None if secret is None else base64.b64decode(secret["data"][name])
 
 
-async def remove_all(kubernetes: Kubernetes, fleet: str, *, data: bool) -> None:
+async def remove_all(kubernetes: Kubernetes, fleet: str, *, data: bool) -> str:
     """What is left of a fleet, its agents included; without `data` the state, the secrets and the claims stay. The
-    namespace goes too where it was made for the fleet and nobody else has anything there. Raises EngineError."""
+    namespace goes too where it was made for the fleet and nobody else has anything there; gives why it stays then,
+    else nothing. Raises EngineError."""
     await kubernetes.delete(DEPLOYMENT, CONTROLLER)
     await wait_gone(kubernetes, POD, {names.FLEET: fleet, names.ROLE: Role.CONTROLLER.value})  # it would make it again
-    for kind in _ALL:
+    for kind in REMOVED:
         items, _ = await kubernetes.list(kind, {names.FLEET: fleet})
         for item in items:
             if data or (kind, role_of(item)) not in _KEPT_DATA:
@@ -110,18 +112,29 @@ async def remove_all(kubernetes: Kubernetes, fleet: str, *, data: bool) -> None:
         for claim in (await kubernetes.list(CLAIM, {names.FLEET: fleet}))[0]:
             await kubernetes.delete(CLAIM, claim["metadata"]["name"])
         await wait_gone(kubernetes, CLAIM, {names.FLEET: fleet})
-        await _remove_namespace(kubernetes, fleet)
+        return await _remove_namespace(kubernetes, fleet)
+    return ""
 
 
-async def _remove_namespace(kubernetes: Kubernetes, fleet: str) -> None:
-    there = await kubernetes.find(NAMESPACE, kubernetes.namespace)
-    if there is None or labels_of(there).get(names.FLEET) != fleet:
-        return
-    for kind in (POD, SERVICE, SECRET, CLAIM):
-        if (await kubernetes.list(kind))[0]:
-            return
-    await kubernetes.delete(NAMESPACE, kubernetes.namespace)
+async def _remove_namespace(kubernetes: Kubernetes, fleet: str) -> str:
+    """Gives why it stays, where it was made for the fleet or nobody may look for whom."""
+    name = kubernetes.namespace
+    try:
+        there = await kubernetes.find(NAMESPACE, name)
+        if there is None or labels_of(there).get(names.FLEET) != fleet:
+            return ""
+        if told := str(await find_foreign(kubernetes, fleet)):
+            return f"the namespace {name} stays: {told}"
+        await kubernetes.delete(NAMESPACE, name)
+    except KubernetesError as error:
+        if error.status != 403:
+            raise
+        return (
+            f"the namespace {name} stays: {error.said.rstrip('.')}; where it was made for {fleet} alone, let who may "
+            f"do it run `kubectl delete namespace {name}`"
+        )
     await wait_namespace_gone(kubernetes)
+    return ""
 
 
 async def _prune_policies(kubernetes: Kubernetes, fleet: str, kept: Collection[str]) -> None:
