@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from shoal import __version__
 from shoal.cli.findings import Finding
 from shoal.cli.kubernetes.place import KubernetesPlace
+from shoal.core.broker import broker_users
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import (
     CLAIM,
-    CONFIG_MAP,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
-    JOB,
-    LEASE,
     NAMESPACE,
     NETWORK_POLICY,
+    NODE,
     POD_METRICS,
     ROLE,
     ROLE_BINDING,
-    SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
-    STATEFUL_SET,
     STORAGE_CLASS,
 )
-from shoal.engines.kubernetes.install import OLDEST
+from shoal.engines.kubernetes.install import OLDEST, REMOVED
 from shoal.engines.kubernetes.names import FLEET, labels_of
 from shoal.engines.kubernetes.render_own import CONTROLLERS_RULES
+from shoal.engines.kubernetes.render_pod import GPU
 from shoal.errors import EngineError, ShoalError
 from shoal.spec.model import Fleet
 from shoal.spec.volumes import is_host_path
@@ -59,12 +58,13 @@ _RIGHTS: Mapping[str, tuple[str, Sequence[Right]]] = {
     ),
     "rights_to_end": (
         "`shoal down` needs them",
-        tuple(
-            ("delete", kind.group, kind.plural)
-            for kind in (*_INSTALLED, STATEFUL_SET, JOB, CONFIG_MAP, SECRET, LEASE, CLAIM)
+        (
+            ("list", "", "pods"),
+            *((verb, kind.group, kind.plural) for kind in (*REMOVED, CLAIM) for verb in ("list", "delete")),
         ),
     ),
 }
+_RIGHTS_TO_NAMESPACE: Sequence[Right] = (("get", "", "namespaces"), ("delete", "", "namespaces"))
 
 
 async def check_kubernetes(place: KubernetesPlace, fleet: Fleet) -> list[Finding]:
@@ -76,9 +76,12 @@ async def check_kubernetes(place: KubernetesPlace, fleet: Fleet) -> list[Finding
                 found += [
                     await _check_namespace(kubernetes, place.fleet),
                     *[await _check_rights(kubernetes, name) for name in _RIGHTS],
+                    await _check_rights_to_namespace(kubernetes),
                     await _check_grants(kubernetes),
                     await _check_metrics(kubernetes, fleet),
                     await _check_storage(kubernetes, fleet),
+                    *await _check_gpus(kubernetes, fleet),
+                    _ENFORCEMENT,
                 ]
     except EngineError as error:
         return [Finding("kubernetes", "failure", str(error))]
@@ -124,6 +127,15 @@ async def _check_rights(kubernetes: Kubernetes, name: str) -> Finding:
         remedy = f"let a Role in {kubernetes.namespace} with these be bound to you: {purpose}"
         return Finding(name, "failure", f"you may not {', '.join(missing)}", remedy)
     return Finding(name, "ok", f"all that is needed in {kubernetes.namespace}")
+
+
+async def _check_rights_to_namespace(kubernetes: Kubernetes) -> Finding:
+    """Without them the namespace alone is left."""
+    missing = await _missing(kubernetes, _RIGHTS_TO_NAMESPACE)
+    if missing:
+        remedy = f"`shoal down --volumes` leaves {kubernetes.namespace}, and says so"
+        return Finding("rights_to_namespace", "note", f"you may not {', '.join(missing)}", remedy)
+    return Finding("rights_to_namespace", "ok", f"`shoal down --volumes` may remove {kubernetes.namespace}")
 
 
 async def _check_grants(kubernetes: Kubernetes) -> Finding:
@@ -186,7 +198,7 @@ async def _check_storage(kubernetes: Kubernetes, fleet: Fleet) -> Finding:
     wanted = sorted(
         name for name, agent in fleet.agents.items() if any(not is_host_path(volume) for volume in agent.volumes)
     )
-    if any(agent.queue for agent in fleet.agents.values()):
+    if broker_users(fleet):
         wanted.append("the embedded broker")
     try:
         classes, _ = await kubernetes.list(STORAGE_CLASS)
@@ -208,6 +220,40 @@ async def _check_storage(kubernetes: Kubernetes, fleet: Fleet) -> Finding:
 
 def _is_default(annotations: dict[str, str] | None) -> bool:
     return (annotations or {}).get(_DEFAULT_CLASS) == "true"
+
+
+async def _check_gpus(kubernetes: Kubernetes, fleet: Fleet) -> list[Finding]:
+    """Nothing where no agent asks for one."""
+    asked = {name: agent.resources.gpu for name, agent in sorted(fleet.agents.items()) if agent.resources.gpu}
+    if not asked:
+        return []
+    try:
+        nodes, _ = await kubernetes.list(NODE)
+    except KubernetesError as error:
+        remedy = f"where none offers {GPU} {', '.join(asked)} can't start"
+        return [Finding("gpus", "note", f"nodes can't be listed: {error.said}", remedy)]
+    most = max((int(_allocatable(node).get(GPU, 0)) for node in nodes), default=0)
+    waiting = [name for name, count in asked.items() if count > most]
+    if not waiting:
+        return [Finding("gpus", "ok", f"a node offers up to {most} {GPU}")]
+    remedy = (
+        f"until one does {', '.join(waiting)} can't start: install NVIDIA's device plugin, or let the cluster's "
+        "autoscaler add such nodes"
+    )
+    return [Finding("gpus", "warning", f"no node offers {max(asked.values())} {GPU}; the most is {most}", remedy)]
+
+
+def _allocatable(node: Mapping[str, Any]) -> Mapping[str, str]:
+    return (node.get("status") or {}).get("allocatable") or {}
+
+
+_ENFORCEMENT = Finding(
+    "network_policies",
+    "note",
+    "the API does not tell whether the cluster's network enforces them",
+    "where it does not, every pod of the cluster reaches agents past the gateways; from a pod of another namespace "
+    "`wget -T 3 http://IP:PORT` of an agent's pod has to time out",
+)
 
 
 async def _check_controller(place: KubernetesPlace) -> Finding:
