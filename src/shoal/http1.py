@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 _CHUNK_BYTES = 256 * 1024
 HEAD_LIMIT_BYTES = 64 * 1024  # of a stream that is opened for this
 
-NO_HEADERS: Mapping[str, str] = {}
-
+Headers = Sequence[tuple[str, str]]  # a name may come several times
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -66,7 +65,7 @@ class Response:
 
 @asynccontextmanager
 async def request(
-    streams: Streams, method: str, target: str, body: object = None, headers: Mapping[str, str] = NO_HEADERS
+    streams: Streams, method: str, target: str, body: object = None, headers: Headers = ()
 ) -> AsyncGenerator[Response]:
     """Send a request, its body as JSON, and give the answer once its head is there. The connection ends with it.
 
@@ -76,7 +75,7 @@ async def request(
     try:
         writer.write(_render_request(method, target, body, headers))
         await writer.drain()
-        yield await _read_head(reader)
+        yield await read_head(reader)
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         raise ProtocolError(str(error)) from error
     finally:
@@ -84,16 +83,18 @@ async def request(
         writer.transport.abort()
 
 
-def _render_request(method: str, target: str, body: object, headers: Mapping[str, str]) -> bytes:
+def _render_request(method: str, target: str, body: object, headers: Headers) -> bytes:
     content = b"" if body is None else json.dumps(body).encode()
     head = [f"{method} {target} HTTP/1.1", "Connection: close", "Accept: application/json"]
-    head += [f"{name}: {value}" for name, value in {"Host": "shoal", **headers}.items()]
+    host = [] if any(name == "Host" for name, _ in headers) else [("Host", "shoal")]
+    head += [f"{name}: {value}" for name, value in (*host, *headers)]
     if body is not None:
         head += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
     return "\r\n".join([*head, "", ""]).encode() + content
 
 
-async def _read_head(reader: asyncio.StreamReader) -> Response:
+async def read_head(reader: asyncio.StreamReader) -> Response:
+    """An answer's. Raises what the stream does, ValueError and ProtocolError."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status_line, *lines = head.strip().split("\r\n")
     version, status, *_ = status_line.split(" ")

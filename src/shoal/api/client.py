@@ -85,7 +85,7 @@ class Client:
             try:
                 route = await self._line.route()
                 opening = aiohttp.ClientSession(
-                    route.url, connector=route.connector, headers=dict(route.preface.headers)
+                    route.url, connector=route.connector, headers=route.preface.headers, proxy=route.proxy
                 )
                 session = await stack.enter_async_context(opening)
                 asking = dialled(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from shoal.api.certificates import TOKEN_HEADER, USER_HEADER
 from shoal.api.lines import Preface, WebRoute
+from shoal.api.tunnel import open_tunnel
 from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kubeconfig import Access
 from shoal.engines.kubernetes.api.refusals import refusal
@@ -39,6 +40,10 @@ class KubernetesLine:
     async def open(self) -> Streams:
         try:
             async with asyncio.timeout(_CONNECT_S):
+                if self._access.proxy is not None:
+                    return await open_tunnel(
+                        self._access.proxy, self._host, self._port, self._access.tls, self._access.server_name
+                    )
                 return await asyncio.open_connection(
                     self._host,
                     self._port,
@@ -47,17 +52,18 @@ class KubernetesLine:
                     limit=HEAD_LIMIT_BYTES,
                 )
         except (OSError, ssl.SSLError) as error:
+            why = str(error) or f"no answer within {_CONNECT_S:g}s"
             raise EngineUnavailable(
-                f"Kubernetes at {self._access.server} can't be reached: {error}; look whether `kubectl get nodes` "
+                f"Kubernetes at {self._access.server} can't be reached: {why}; look whether `kubectl get nodes` "
                 "works from here"
             ) from error
 
     async def preface(self) -> Preface:
-        headers = {"Host": self._host, USER_HEADER: getpass.getuser(), TOKEN_HEADER: await self._admin_token()}
+        headers = [("Host", self._host), (USER_HEADER, getpass.getuser()), (TOKEN_HEADER, await self._admin_token())]
         authorization = await self._access.credentials.authorization(self._access.tls)
         if authorization is not None:
-            headers["Authorization"] = authorization
-        return Preface(self._path, headers)
+            headers.append(("Authorization", authorization))
+        return Preface(self._path, (*headers, *self._access.impersonation))
 
     async def route(self) -> WebRoute:
         import aiohttp  # noqa: PLC0415 - takes as long as most commands in all
@@ -65,7 +71,8 @@ class KubernetesLine:
         connector = aiohttp.TCPConnector(ssl=self._access.tls or False)
         scheme = "https" if self._access.tls else "http"
         preface = await self.preface()
-        return WebRoute(f"{scheme}://{self._host}:{self._port}", connector, self._access.server_name, preface)
+        url = f"{scheme}://{self._host}:{self._port}"
+        return WebRoute(url, connector, self._access.server_name, preface, self._access.proxy)
 
     def refused(self, status: int, body: bytes) -> ShoalError | None:
         """The API server's own answers are of the kind Status."""

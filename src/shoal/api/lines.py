@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.errors import ControllerUnavailable, ShoalError
-from shoal.http1 import HEAD_LIMIT_BYTES, ProtocolError, Streams
+from shoal.http1 import HEAD_LIMIT_BYTES, Headers, ProtocolError, Streams
 
 if TYPE_CHECKING:
     import aiohttp
@@ -25,17 +24,18 @@ class Preface:
     """What comes before each request's own path, and its headers."""
 
     path: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)
 class WebRoute:
-    """How aiohttp reaches the same controller, for what http1 does not speak."""
+    """How aiohttp reaches the same controller, for what http1 does not speak; `proxy` is the URL of one in between."""
 
     url: str
     connector: aiohttp.BaseConnector
     server_name: str | None = None
     preface: Preface = Preface()
+    proxy: str | None = None
 
 
 class Line(Protocol):

@@ -163,6 +163,42 @@ async def test_users(tmp_path: Path, user: dict[str, str], shown: str | None) ->
     assert await token_of("one", {"KUBECONFIG": str(file)}) == shown
 
 
+async def test_who_acts_as_somebody_else(tmp_path: Path) -> None:
+    """Each request says it, with every group; what is said of nobody is refused."""
+    server = ApiServer({"GET /version": Answer({"major": "1", "minor": "34"})})
+    user: dict[str, Any] = {"as-groups": ["ops", "dev"], "as-uid": "7", "as-user-extra": {"acme/scope": ["a", "b"]}}
+    async with listen(server) as url:
+        file = kubeconfig(tmp_path / "config", cluster={"server": url}, user={"token": "t", "as": "jane", **user})
+        async with Kubernetes(find_access("one", {"KUBECONFIG": str(file)}), "shop") as kubernetes:
+            await kubernetes.version()
+        (asked,) = server.asked
+        sent = [(name, value) for name, value in asked.headers.items() if name.startswith("Impersonate")]
+        assert asked.headers["Authorization"] == "Bearer t" and sent == [
+            ("Impersonate-User", "jane"), ("Impersonate-Uid", "7"), ("Impersonate-Group", "ops"),
+            ("Impersonate-Group", "dev"),
+            ("Impersonate-Extra-acme%2Fscope", "a"), ("Impersonate-Extra-acme%2Fscope", "b"),
+        ]  # fmt: skip
+    kubeconfig(file, user=user)
+    with pytest.raises(EngineError, match="user one: found as-groups, as-uid or as-user-extra without `as`"):
+        find_access("one", {"KUBECONFIG": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("socks5://me:secret@bastion:1080", "'socks5'"),
+        ("bastion:3128", "one that is no URL"),
+        ("http://b:x", "one that"),
+    ],
+)
+def test_a_proxy_that_shoal_cannot_go_through(tmp_path: Path, url: str, found: str) -> None:
+    """It is said, without what may be a password in it."""
+    file = kubeconfig(tmp_path / "config", cluster={"proxy-url": url})
+    with pytest.raises(EngineError, match=f"cluster one: proxy-url: found {found}.*, expected http://") as caught:
+        find_access("one", {"KUBECONFIG": str(file)})
+    assert "secret" not in str(caught.value)
+
+
 async def test_a_context_without_a_user(tmp_path: Path) -> None:
     """Behind `kubectl proxy` nobody has to say who he is."""
     file = kubeconfig(tmp_path / "config", user={"token": "t"}, user_name="")

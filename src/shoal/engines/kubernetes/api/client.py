@@ -299,9 +299,9 @@ class Kubernetes:
             raise RuntimeError("the client of Kubernetes was not entered")
         data = None if json is None else json_format.dumps(json, separators=(",", ":")).encode()
         for again in (True, False):
-            headers = {"Accept": accept, **await self._headers()}
+            headers = [("Accept", accept), *await self._headers()]
             if data is not None:
-                headers["Content-Type"] = content_type
+                headers.append(("Content-Type", content_type))
             asking = self._session.request(
                 method,
                 f"{self.access.server}{path}",
@@ -324,9 +324,9 @@ class Kubernetes:
                         raise self._unavailable(error) from error
                     return
 
-    async def _headers(self) -> dict[str, str]:
+    async def _headers(self) -> list[tuple[str, str]]:
         token = await self.access.credentials.authorization(self.access.tls)
-        return {} if token is None else {"Authorization": token}
+        return [*([("Authorization", token)] if token is not None else []), *self.access.impersonation]
 
     def _unavailable(self, error: BaseException) -> EngineError:
         where = f"Kubernetes at {self.access.server}"
@@ -335,6 +335,9 @@ class Kubernetes:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             return EngineUnavailable(f"{where}: its certificate is not trusted: {error.certificate_error}; look at the "
                                      "cluster's certificate-authority in the kubeconfig")  # fmt: skip
+        if isinstance(error, aiohttp.ClientHttpProxyError):  # its own words have the proxy's password
+            return EngineUnavailable(f"{where} can't be reached: its proxy answers {error.status} {error.message}; "
+                                     "look at the cluster's proxy-url in the kubeconfig")  # fmt: skip
         words = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         return EngineUnavailable(
             f"{where} can't be reached: {words}; look whether the cluster is up and `kubectl get nodes` works from here"

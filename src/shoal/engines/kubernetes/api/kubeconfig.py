@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import ssl
 import tempfile
@@ -10,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote, urlsplit
 
 import yaml
 
 from shoal.engines.kubernetes.api.credentials import Credentials, ExecPlugin, FileToken, StaticToken
 from shoal.errors import EngineError
+from shoal.http1 import Headers
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -24,7 +27,8 @@ _NOBODY: _Document = {"name": "", "user": {}}
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One cluster, as one user. `context` is what it is called in the kubeconfig; empty within a pod."""
+    """One cluster, as one user. `context` is what it is called in the kubeconfig; empty within a pod. `impersonation`
+    are the headers of who acts as somebody else."""
 
     server: str
     tls: ssl.SSLContext | None
@@ -33,6 +37,7 @@ class Access:
     context: str = ""
     server_name: str | None = None
     proxy: str | None = None
+    impersonation: Headers = ()
 
 
 def find_access(context: str | None, environ: Mapping[str, str], *, account: Path = SERVICE_ACCOUNT) -> Access:
@@ -111,8 +116,40 @@ def _in_context(documents: Sequence[tuple[Path, _Document]], context: str | None
         namespace=meant.get("namespace"),
         context=chosen,
         server_name=where.get("tls-server-name"),
-        proxy=where.get("proxy-url"),
+        proxy=_proxy(cluster_file, where, str(cluster["name"])),
+        impersonation=_impersonation(user_file, str(user["name"]), who),
     )
+
+
+def _proxy(file: Path, cluster: _Document, name: str) -> str | None:
+    if not (url := str(cluster.get("proxy-url") or "")):
+        return None
+    found = "one that is no URL"
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0):
+            return url
+        found = repr(parts.scheme) if "://" in url else found  # the rest may hold a password
+    raise EngineError(
+        f"{file}: cluster {name}: proxy-url: found {found}, expected http://HOST:PORT or https://HOST:PORT: Shoal goes "
+        "through no other proxies; name one of these, or forward a port and name that as `server`"
+    )
+
+
+def _impersonation(file: Path, name: str, user: _Document) -> Headers:
+    """As kubectl sends it: groups and what is extra may have several values."""
+    extra: Mapping[str, Sequence[str]] = user.get("as-user-extra") or {}
+    about = [
+        *([("Impersonate-Uid", str(user["as-uid"]))] if user.get("as-uid") else []),
+        *(("Impersonate-Group", str(group)) for group in user.get("as-groups") or ()),
+        *((f"Impersonate-Extra-{quote(key, safe='')}", str(each)) for key, values in extra.items() for each in values),
+    ]
+    if not user.get("as"):
+        if about:
+            raise EngineError(f"{file}: user {name}: found as-groups, as-uid or as-user-extra without `as`, whose they "
+                              "are: name him there, or take them out")  # fmt: skip
+        return ()
+    return [("Impersonate-User", str(user["as"])), *about]
 
 
 def _named(documents: Sequence[tuple[Path, _Document]], what: str, name: str, word: str) -> tuple[Path, _Document]:
