@@ -85,7 +85,7 @@ async def _discover(kubernetes: Kubernetes, path: str) -> list[Kind]:
         name = group["metadata"].get("name", "")
         for version in group["versions"]:
             for each in version.get("resources") or ():
-                if each["scope"] == "Namespaced" and "list" in each["verbs"]:
+                if each["scope"] == "Namespaced" and "list" in (each.get("verbs") or ()):
                     kind = Kind(name, version["version"], each["responseKind"]["kind"], each["resource"])
                     found.setdefault((name, each["resource"]), kind)
     return list(found.values())
