@@ -244,7 +244,8 @@ async def _check_gpus(kubernetes: Kubernetes, fleet: Fleet) -> list[Finding]:
 
 
 def _allocatable(node: Mapping[str, Any]) -> Mapping[str, str]:
-    return (node.get("status") or {}).get("allocatable") or {}
+    status: Mapping[str, Mapping[str, str]] = node.get("status") or {}
+    return status.get("allocatable") or {}
 
 
 _ENFORCEMENT = Finding(
