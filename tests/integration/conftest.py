@@ -11,7 +11,7 @@ from local_fleet import local_engine, nothing_left_running
 from queues_broker import Broker, Nats, a_fleet
 from rabbitmq_node import OnRabbitMq, rabbitmq_node, require_rabbitmq
 
-from shoal.engines.local import LocalEngine
+from shoal.engines.local.engine import LocalEngine
 from testbed.rabbitmq import RabbitMq
 
 

@@ -15,7 +15,8 @@ import psutil
 from shoal.core.action import Action, EnsureRevision, Scale
 from shoal.core.observed import AgentObserved, Phase, Replica
 from shoal.core.template import Template
-from shoal.engines.local import LocalEngine, Timing
+from shoal.engines.local.engine import LocalEngine
+from shoal.engines.local.machine import Timing
 from shoal.spec.engine_options import LocalOptions
 from shoal.spec.model import Health, Kind, Placement, Resources
 

@@ -17,7 +17,7 @@ from queues_broker import until
 
 from shoal.engines import command_line
 from shoal.engines.command_line import HEARTBEAT_S, WINDOW_BYTES, RemoteCommand, serve_command
-from shoal.engines.local import LocalEngine
+from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.process import session_members
 from shoal.errors import ShoalError
 

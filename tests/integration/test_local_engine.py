@@ -24,7 +24,7 @@ from local_fleet import (
 from shoal.core.action import Remove, Scale
 from shoal.core.observed import Phase
 from shoal.core.template import SecretUse
-from shoal.engines.local import LocalEngine
+from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.in_memory import find_memory, shared_memory_bytes
 from shoal.engines.local.layout import Layout
 from shoal.errors import EngineUnavailable

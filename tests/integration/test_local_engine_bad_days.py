@@ -27,10 +27,11 @@ from local_fleet import (
 
 from shoal.core.action import RunJob, Scale
 from shoal.core.observed import Phase
-from shoal.engines.local import LocalEngine, LocalPlatform
 from shoal.engines.local.addresses import Addresses
 from shoal.engines.local.census import Census, Look
+from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.launch import _working_directory
+from shoal.engines.local.platform import LocalPlatform
 from shoal.errors import EngineError
 from shoal.spec.engine_options import LocalOptions
 from shoal.spec.model import Agent, Fleet, Health

@@ -9,7 +9,8 @@ from engine_contract import CRASHES, EngineContract
 from local_fleet import SLEEPER, local_engine, nothing_left_running
 
 from shoal.core.action import Action, ActionFailure, EnsureRevision
-from shoal.engines.local import LocalEngine, LocalPlatform
+from shoal.engines.local.engine import LocalEngine
+from shoal.engines.local.platform import LocalPlatform
 from shoal.engines.memory import Behaviour, MemoryEngine, MemoryPlatform
 from shoal.engines.protocol import Engine, Inspector, Platform
 

@@ -6,7 +6,7 @@ from local_fleet import PYTHON, collect, local_engine, processes_below, template
 
 from shoal.core.action import Remove, RunJob
 from shoal.core.observed import AgentObserved, JobRun, Phase
-from shoal.engines.local import LocalEngine
+from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.state import RunState, store_life
 
 

@@ -19,8 +19,8 @@ import pytest
 from local_fleet import PYTHON, local_engine, processes_below, template, until, wanted
 
 from shoal.core.action import Remove, Scale
-from shoal.engines.local import LocalEngine
 from shoal.engines.local.census import Census
+from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.render import LEADER_NAME
 from shoal.engines.local.state import ReplicaState, load_agent, load_life
 

@@ -22,7 +22,7 @@ from local_fleet import (
 
 from shoal.core.action import Remove, RunJob, Scale
 from shoal.core.observed import Phase
-from shoal.engines.local import LocalEngine
+from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.guard import find_excess
 from shoal.spec.model import Resources
 

@@ -18,7 +18,7 @@ from local_fleet import (
 )
 
 from shoal.core.action import Scale
-from shoal.engines.local import LocalEngine
+from shoal.engines.local.engine import LocalEngine
 
 SMALL = replace(QUICK, log_bytes=2000, follow_s=0.005)
 COUNTS = """

@@ -16,7 +16,7 @@ import nats
 import pytest
 from local_fleet import SLEEPER, eventually, processes_below
 
-from shoal.engines.local import LocalPlatform
+from shoal.engines.local.platform import LocalPlatform
 from shoal.engines.local.service import Service
 from shoal.errors import EngineError
 from shoal.spec.engine_options import LocalOptions

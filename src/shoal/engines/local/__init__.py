@@ -16,9 +16,3 @@ A fleet's state directory, all of it the user's own (directories 0700, files 060
 
 Law: `render` is pure; `launch` and `process` act; a life is changed by its own task alone.
 """
-
-from shoal.engines.local.engine import LocalEngine
-from shoal.engines.local.machine import Timing
-from shoal.engines.local.platform import LocalPlatform
-
-__all__ = ["LocalEngine", "LocalPlatform", "Timing"]
