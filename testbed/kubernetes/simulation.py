@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from testbed.commands import BedError, until
 from testbed.kubernetes import control_plane
@@ -23,6 +24,7 @@ _AT_ONCE = 16
 _READY_S = 120.0
 _NODES = "/api/v1/nodes"
 MARK = "kwok.x-k8s.io/node"
+_PODS = Path(__file__).with_name("simulated_pods.yaml")
 _SIZE = {"cpu": "32", "memory": "256Gi", "pods": "110"}
 
 
@@ -68,10 +70,14 @@ def _command(bed: KubeBed) -> list[str]:
     kwok = program(bed.cache, KWOK)
     settings = {
         "kubeconfig": str(kubeconfig_of(bed, ADMIN)),
-        "config": str(kwok.with_name("stages.yaml")),
         "manage-all-nodes": "false",
         "manage-nodes-with-annotation-selector": f"{MARK}=fake",
         "node-lease-duration-seconds": "40",
         "v": "WARN",
     }
-    return [str(kwok), *(f"--{key}={value}" for key, value in settings.items())]
+    configs = (kwok.with_name("stages.yaml"), _PODS)
+    return [
+        str(kwok),
+        *(f"--config={config}" for config in configs),
+        *(f"--{key}={value}" for key, value in settings.items()),
+    ]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Generator
 
 import pytest
 
-from testbed.commands import BedError, until
+from testbed.commands import BedError, run, until
 from testbed.kubernetes import life
 from testbed.kubernetes.api import Api
 from testbed.kubernetes.bed import KubeBed, KubeShape
 from testbed.kubernetes.control_plane import ready_nodes
 from testbed.kubernetes.daemons import Daemon
-from testbed.kubernetes.simulation import KWOK, simulate
+from testbed.kubernetes.simulation import KWOK, MARK, simulate
 from testbed.swarm import cgroups, network
 from testbed.swarm import node as machine
 from testbed.swarm.environment import cache_directory
@@ -108,8 +109,33 @@ def test_nodes_are_simulated(bed: KubeBed) -> None:
         assert ready_nodes(bed) == {"n1", *(f"sim-{number + 1}" for number in range(count))}
     names = {pod["spec"]["nodeName"] for pod in Api(bed).list("/api/v1/namespaces/kube-system/pods")[0]}
     assert names == {"n1"}
+    _is_ready_again(bed)
     simulate(bed, 0)
     assert Daemon(bed.directory, KWOK).pid is None and ready_nodes(bed) == {"n1"}
+
+
+def _is_ready_again(bed: KubeBed) -> None:
+    """A simulated pod that was called not ready, as all are of a node that is out of sight for a moment."""
+    pods = "/api/v1/namespaces/default/pods"
+    spec = {
+        "nodeSelector": {"type": KWOK},
+        "tolerations": [{"key": MARK, "operator": "Exists"}],
+        "containers": [{"name": "main", "image": "none"}],
+    }
+    Api(bed).create(pods, {"metadata": {"name": "made-up"}, "spec": spec})
+
+    def ready_since() -> str | None:
+        conditions = Api(bed).list(pods)[0][0]["status"].get("conditions", [])
+        ready = (each for each in conditions if each["type"] == "Ready" and each["status"] == "True")
+        return next((each["lastTransitionTime"] for each in ready), None)
+
+    until(lambda: ready_since() is not None, "the simulated pod to be ready", timeout_s=DEADLINE_S)
+    kubectl = [str(bed.cache / f"kubernetes-{SHAPE.version}/kubectl"), "--kubeconfig", str(bed.kubeconfig)]
+    long_ago = "2001-01-01T00:00:00Z"
+    lost = {"status": {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": long_ago}]}}
+    run([*kubectl, "patch", "pod", "made-up", "--subresource=status", "-p", json.dumps(lost)])
+    until(lambda: ready_since() not in (None, long_ago), "the simulated pod to be ready again", timeout_s=DEADLINE_S)
+    Api(bed).delete(f"{pods}/made-up")
 
 
 def test_down_leaves_nothing(bed: KubeBed) -> None:
