@@ -89,6 +89,7 @@ class FakeKubernetes(Kubernetes):
         stamped = f"{datetime.fromtimestamp(self.now, UTC):%Y-%m-%dT%H:%M:%SZ}"
         made = copy.deepcopy(dict(item))
         made["metadata"] |= {"creationTimestamp": stamped, "resourceVersion": str(next(self._versions))}
+        made["metadata"].setdefault("uid", f"{kind.name}-{name}")
         self.of(kind)[name] = made
         return copy.deepcopy(made)
 
@@ -98,8 +99,7 @@ class FakeKubernetes(Kubernetes):
         assert force and not dry_run and manager == MANAGER
         self._answer()
         self.before_write()
-        if "resourceVersion" in item["metadata"]:
-            self._refuse_outdated(kind, item)
+        self._refuse_outdated(kind, item)
         self.writes += 1
         return self._write(kind, item)
 
@@ -126,16 +126,23 @@ class FakeKubernetes(Kubernetes):
         self.of(kind).pop(name, None)
 
     def _refuse_outdated(self, kind: Kind, item: Mapping[str, Any]) -> None:
-        """What is said of another version than there is."""
-        name, there = item["metadata"]["name"], self.of(kind).get(item["metadata"]["name"])
-        if there is None or there["metadata"]["resourceVersion"] != item["metadata"].get("resourceVersion"):
-            said = f'Operation cannot be fulfilled on {kind.plural} "{name}": the object has been modified'
-            raise _refused(f"update {kind.name} {name}", 409, "Conflict", said)
+        """What is said of another object or version than there is. A version alone lets what is gone be made anew."""
+        about, there = item["metadata"], self.of(kind).get(item["metadata"]["name"])
+        version = about.get("resourceVersion", "any")
+        if there is None and "uid" in about:
+            said = "uid mismatch: the provided object specified uid, and no existing object was found"
+        elif there is not None and version not in ("any", there["metadata"]["resourceVersion"]):
+            said = f'Operation cannot be fulfilled on {kind.plural} "{about["name"]}": the object has been modified'
+        else:
+            return
+        raise _refused(f"update {kind.name} {about['name']}", 409, "Conflict", said)
 
     def _write(self, kind: Kind, item: Mapping[str, Any]) -> dict[str, Any]:
         written = copy.deepcopy(dict(item))
+        name = written["metadata"]["name"]
         written["metadata"]["resourceVersion"] = str(next(self._versions))
-        self.of(kind)[written["metadata"]["name"]] = written
+        written["metadata"].setdefault("uid", f"{kind.name}-{name}")
+        self.of(kind)[name] = written
         return copy.deepcopy(written)
 
     def _find(self, kind: Kind, name: str, verb: str) -> dict[str, Any]:

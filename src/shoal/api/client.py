@@ -94,6 +94,8 @@ class Client:
                 command = await stack.enter_async_context(asking)
             except aiohttp.ClientConnectorError as error:
                 raise self._line.absent(error.os_error) from error
+            except aiohttp.ClientHttpProxyError as error:  # its own words have the proxy's password
+                raise self._line.absent(OSError(f"the proxy answers {error.status} {error.message}")) from None
             except aiohttp.WSServerHandshakeError as error:
                 raise ShoalError(f"the controller refuses commands: {error.status} {error.message}") from error
             except (aiohttp.ClientError, OSError) as error:

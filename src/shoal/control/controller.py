@@ -442,7 +442,7 @@ class Controller:
     async def _sleep_until_due(self) -> None:
         now = self.parts.clock()
         idle = (state for state in self.states.values() if not state.acting)
-        due = min((at for state in idle if (at := state.next_at) is not None), default=None)
+        due = min((at for state in idle if (at := state.next_at) is not None), default=None) if self._loaded else None
         if self._reload and not self._loading.busy:
             due = min(due or self._load_at, self._load_at)
         wait_s = LOOK_APART_S if self._look else LOOK_AGAIN_S

@@ -68,16 +68,21 @@ class QueueBrokers:
         on_rabbitmq = rabbitmq_queues(fleet)
         for name in [name for name, (address, _) in self._open.items() if wanted.get(name) != address]:
             await self._open.pop(name)[1].close()
+        failures: list[BrokerError] = []
         for name, address in wanted.items():
-            if name not in self._open:
-                self._open[name] = (address, await self._connect(address, fleet.fleet))
-            await self._open[name][1].ensure(
-                {
-                    each: queue
-                    for each, queue in fleet.queues.items()
-                    if (on_rabbitmq[each].broker if each in on_rabbitmq else EMBEDDED) == name
-                }
-            )
+            own = {
+                each: queue
+                for each, queue in fleet.queues.items()
+                if (on_rabbitmq[each].broker if each in on_rabbitmq else EMBEDDED) == name
+            }
+            try:
+                if name not in self._open:
+                    self._open[name] = (address, await self._connect(address, fleet.fleet))
+                await self._open[name][1].ensure(own)
+            except BrokerError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def read(self) -> Depths:
         """The depths of all queues, as far as their brokers answer."""

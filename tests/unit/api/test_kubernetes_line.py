@@ -16,7 +16,7 @@ from shoal.api.client import Client
 from shoal.api.kubernetes_line import KubernetesLine
 from shoal.engines.kubernetes.api import Access
 from shoal.engines.kubernetes.api.credentials import StaticToken
-from shoal.errors import EngineUnavailable
+from shoal.errors import EngineUnavailable, ShoalError
 from tests.tls_keys import listening, make_keys
 
 SECRET = "/api/v1/namespaces/f/secrets/shoal-admin"
@@ -44,16 +44,16 @@ class ApiServer:
 
 
 class Proxy:
-    """Lets through whom `wanted` says, to where the API server is; `asked` is what came."""
+    """Lets `most` through whom `wanted` says, to where the API server is; `asked` is what came."""
 
-    def __init__(self, wanted: str = "") -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: str = "", most: int = 100) -> None:
+        self._wanted, self._most = wanted, most
         self.asked: list[str] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.asked.append(head.split("\r\n")[0])
-        if self._wanted not in head:
+        if self._wanted not in head or len(self.asked) > self._most:
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             writer.close()
             return
@@ -131,6 +131,16 @@ async def test_a_proxy_that_refuses(keys: Path) -> None:
     said = str(caught.value)
     assert said.startswith(f"the proxy at http://{at} answers status 407 to CONNECT 127.0.0.1:")
     assert "proxy-url in the kubeconfig" in said and "secret" not in said and not server.asked
+
+
+async def test_a_proxy_that_refuses_a_command(keys: Path) -> None:
+    """Though it let through what was asked before; its password is not shown then either."""
+    server, proxy = ApiServer(), Proxy(most=1)
+    async with proxied(proxy) as at, reached(server, keys, f"http://me:secret@{at}") as client:
+        with pytest.raises(ShoalError, match=r"was cut: the proxy answers 407 Proxy Auth") as caught:
+            async with client.exec("web-1", ["true"], tty=False):
+                pass
+    assert server.asked.keys() == {SECRET} and "secret" not in str(caught.value)
 
 
 async def test_who_acts_as_somebody_else(keys: Path) -> None:

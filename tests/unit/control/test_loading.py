@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 import pytest
 
+from shoal.control.controller import LOOK_APART_S
 from shoal.control.loading import WAIT_S
 from shoal.core.wiring import Wiring
 from shoal.errors import BrokerError
@@ -14,6 +16,7 @@ from shoal.spec.model import Fleet, Queue
 from tests.simulation.virtual_time import run_virtually
 from tests.unit.control.drive import Drive, Queues, driving
 
+_LASTS_S = 20.0
 WEB = {"command": "serve", "port": 80, "scale": {"min": 1, "max": 9}}
 WITH_QUEUE = {"queues": {"q": {}}, "brokers": {"main": {"type": "embedded"}}}
 WORKER = {"command": "work", "queue": "q", "scale": {"min": 1, "max": 9}}
@@ -140,3 +143,42 @@ def test_what_is_stored_while_another_is_prepared_comes_after_it(monkeypatch: py
             assert asked == [["web"], ["stock"]] and len(drive.state("stock").observed.replicas) == 1
 
     run_virtually(run())
+
+
+def test_who_waits_for_the_first_load_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is done before it is known what is wanted: no agent is a reason for a pass."""
+
+    async def run() -> None:
+        async with driving() as drive:
+            await drive.up({"web": WEB})
+            await drive.go(5, until=lambda: drive.controller.settled)
+            drive.controller = drive.new_controller()
+
+            async def ensure_never(fleet: Fleet) -> Wiring:
+                await asyncio.Event().wait()
+                raise AssertionError(fleet)
+
+            monkeypatch.setattr(drive.platform, "ensure", ensure_never)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LASTS_S):
+                    await drive.controller.run()
+            assert list(drive.controller.states) == ["web"]
+            assert sum(drive.controller.tally.passes) <= _LASTS_S / LOOK_APART_S
+
+    run_virtually(run())
+
+
+async def test_a_broker_that_is_away_hides_no_other() -> None:
+    """Whose queues are made and read meanwhile."""
+    async with driving() as drive:
+        brokers = {"main": {"type": "embedded"}, "far": {"type": "rabbitmq", "url": "amqp://far"}}
+        agents = {"w": WORKER, "v": {**WORKER, "queue": "r"}}
+        queues = {"q": {"broker": "main"}, "r": {"broker": "far"}}
+        fleet = Fleet.model_validate({"fleet": "f", "agents": agents, "queues": queues, "brokers": brokers})
+        with pytest.raises(BrokerError, match="amqp://far can't be used here"):
+            await drive.controller.queues.take(fleet, "nats://h", {})
+        drive.queues.depths = {"q": 7.0}
+        assert list(drive.queues.ensured) == ["q"] and drive.controller.queues.behind
+        assert {name: reading.value for name, reading in (await drive.controller.queues.read()).readings.items()} == {
+            "q": 7.0
+        }

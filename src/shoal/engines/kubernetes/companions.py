@@ -55,6 +55,9 @@ class Companions:
             except KubernetesError as error:
                 if error.reason != ALREADY_EXISTS:
                     raise
+                found = await self._kubernetes.find(DISRUPTION_BUDGET, agent)
+                if found is not None:
+                    self._inventory.put(DISRUPTION_BUDGET, found)
         elif self._is_ours(there) and drift_of(wanted, there):
             self._inventory.put(DISRUPTION_BUDGET, await self._kubernetes.apply(DISRUPTION_BUDGET, wanted, force=True))
 

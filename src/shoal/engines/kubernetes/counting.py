@@ -20,6 +20,7 @@ from shoal.engines.kubernetes.render_pod import Object
 from shoal.errors import Outdated
 
 _TRIES = 5
+_WHICH = ("uid", "resourceVersion")  # without the first, what is gone would be made anew
 
 There = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ async def write_count(
         wanted = render(there, owner is not None)
         if wanted is None:
             return
-        metadata = {**wanted["metadata"], "resourceVersion": there["metadata"]["resourceVersion"]}
+        metadata = {**wanted["metadata"], **{key: there["metadata"][key] for key in _WHICH}}
         try:
             inventory.put(kind, await kubernetes.apply(kind, {**wanted, "metadata": metadata}, force=True))
         except KubernetesConflict:

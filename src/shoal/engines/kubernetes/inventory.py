@@ -196,6 +196,8 @@ class Inventory:
         elif kind is POD:
             mine = self._own_pods
         else:
+            if kind is DISRUPTION_BUDGET and name in self._of:
+                self._dirty.add(name)  # one of somebody else stands for that agent's, or did
             return
         if name in self._informers[kind].items:
             mine[name] = item

@@ -15,6 +15,7 @@ from shoal.core.wiring import Wiring
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kind, Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET, SERVICE, STATEFUL_SET, kind_of
+from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS
 from shoal.engines.kubernetes.applying import ensure
 from shoal.engines.kubernetes.names import BROKER, GATEWAY, Role
 from shoal.engines.kubernetes.render_own import CALLS, Own, render_broker, render_gateway
@@ -89,7 +90,7 @@ class KubernetesPlatform:
         try:
             await self._kubernetes.create(SECRET, secret)
         except KubernetesError as error:
-            if error.reason != "AlreadyExists":
+            if error.reason != ALREADY_EXISTS:
                 raise
         return name
 

@@ -52,8 +52,7 @@ class Cluster(FakeKubernetes):
     ) -> Object:
         name = item["metadata"]["name"]
         self.before_write()
-        if "resourceVersion" in item["metadata"]:
-            self._refuse_outdated(kind, item)
+        self._refuse_outdated(kind, item)
         self.applied.append(name)
         there = self.of(kind).pop(name, {"metadata": {}})
         made: Object = {**there, **item, "metadata": {**there["metadata"], **item["metadata"]}}

@@ -134,6 +134,23 @@ async def test_a_budget_of_somebody_elses_stands_for_ours() -> None:
     assert cluster.of(DISRUPTION_BUDGET) == {"db": theirs}
 
 
+async def test_a_budget_of_somebody_elses_that_comes_or_goes_is_seen() -> None:
+    """One that came between the look and ours is not asked for again; once it is gone, ours is missed."""
+    cluster = Cluster()
+
+    async def act(engine: KubernetesEngine) -> None:
+        assert await engine.act([ensure(), Scale("db", "r1", 2)]) == ()
+        removed(engine, cluster, DISRUPTION_BUDGET)
+        assert (await engine.observe()).agents["db"].lacking
+        await made_by_helm(cluster, DISRUPTION_BUDGET, "db")
+        assert await engine.act([ensure()]) == ()
+        assert not (await engine.observe()).agents["db"].lacking
+        removed(engine, cluster, DISRUPTION_BUDGET)
+        assert (await engine.observe()).agents["db"].lacking
+
+    await on(cluster, act)
+
+
 @pytest.mark.parametrize(
     ("kind", "key", "value"),
     [
