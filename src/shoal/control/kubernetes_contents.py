@@ -21,7 +21,7 @@ from typing import Any
 from shoal.core.masking import Mask
 from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kinds import SECRET
-from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS, KubernetesError
+from shoal.engines.kubernetes.api.refusals import KubernetesError
 from shoal.engines.kubernetes.names import (
     DIGEST,
     FLEET,
@@ -129,13 +129,7 @@ async def _create(
         "immutable": True,
         "data": {key: base64.b64encode(content).decode() for key, content in data.items()},
     }
-    try:
-        await kubernetes.create(SECRET, secret)
-    except KubernetesError as error:
-        if error.reason != ALREADY_EXISTS:
-            raise
-        return False
-    return True
+    return await kubernetes.make(SECRET, secret) is not None
 
 
 async def _note_wanted(kubernetes: Kubernetes, called: str, at: float) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 from shoal.control.document_store import Part, Root
 from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kinds import CONFIG_MAP
-from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS, KubernetesError
 from shoal.engines.kubernetes.names import FLEET, ROLE, STATE, Role, fleet_labels, labels_of, object_name
 from shoal.errors import StoreError
 
@@ -64,13 +63,9 @@ class KubernetesKeeper:
     async def _create(self, name: str, **more: Any) -> None:
         """There may be one already."""
         about = {"name": name, "labels": fleet_labels(self._fleet, Role.STATE)}
-        try:
-            await self._kubernetes.create(
-                CONFIG_MAP, {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.name, "metadata": about, **more}
-            )
-        except KubernetesError as error:
-            if error.reason != ALREADY_EXISTS:
-                raise
+        await self._kubernetes.make(
+            CONFIG_MAP, {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.name, "metadata": about, **more}
+        )
 
     def _root(self, found: dict[str, Any]) -> Root:
         owner = labels_of(found).get(FLEET)

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from shoal.engines.kubernetes import names
-from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
+from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kinds import DISRUPTION_BUDGET, SERVICE
-from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS
 from shoal.engines.kubernetes.applying import find_ours
 from shoal.engines.kubernetes.drift import drift_of
 from shoal.engines.kubernetes.inventory import Inventory
@@ -50,14 +49,10 @@ class Companions:
         ours: a pod with two is never drained."""
         wanted, there = render_budget(self._fleet, agent), self._inventory.item(DISRUPTION_BUDGET, agent)
         if there is None:
-            try:
-                self._inventory.put(DISRUPTION_BUDGET, await self._kubernetes.create(DISRUPTION_BUDGET, wanted))
-            except KubernetesError as error:
-                if error.reason != ALREADY_EXISTS:
-                    raise
-                found = await self._kubernetes.find(DISRUPTION_BUDGET, agent)
-                if found is not None:
-                    self._inventory.put(DISRUPTION_BUDGET, found)
+            made = await self._kubernetes.make(DISRUPTION_BUDGET, wanted)
+            there = made or await self._kubernetes.find(DISRUPTION_BUDGET, agent)
+            if there is not None:
+                self._inventory.put(DISRUPTION_BUDGET, there)
         elif self._is_ours(there) and drift_of(wanted, there):
             self._inventory.put(DISRUPTION_BUDGET, await self._kubernetes.apply(DISRUPTION_BUDGET, wanted, force=True))
 

@@ -28,7 +28,6 @@ from shoal.engines.kubernetes.api.kinds import (
     STATEFUL_SET,
     kind_of,
 )
-from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS
 from shoal.engines.kubernetes.applying import find_ours, is_as_applied
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
 from shoal.engines.kubernetes.companions import Companions
@@ -223,12 +222,9 @@ class KubernetesEngine:
     async def _make(self, item: Object) -> None:
         """Unless it is there; a claim is taken whoever made it. Raises EngineError where it is of somebody else."""
         kind = kind_of(item)
-        try:
-            made: Mapping[str, Any] | None = await self._kubernetes.create(kind, item)
-        except KubernetesError as error:
-            if error.reason != ALREADY_EXISTS:
-                raise
-            made = await find_ours(self._kubernetes, self._fleet, item) if kind != CLAIM else None
+        made: Mapping[str, Any] | None = await self._kubernetes.make(kind, item)
+        if made is None and kind != CLAIM:
+            made = await find_ours(self._kubernetes, self._fleet, item)
         if made is not None and kind != CLAIM:
             self._inventory.put(kind, made)
 

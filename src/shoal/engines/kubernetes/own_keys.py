@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import POD, SECRET
-from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS
 from shoal.engines.kubernetes.applying import find_ours
 from shoal.engines.kubernetes.names import Role, fleet_labels
 from shoal.engines.kubernetes.render_own import ADMIN, CA_CERTIFICATE, CA_KEY, JOIN, KEYS, SEED, TOKEN
@@ -41,7 +40,7 @@ async def has_keys(kubernetes: Kubernetes) -> bool:
 async def ensure_keys(kubernetes: Kubernetes, fleet: str, keys: Keys | None) -> None:
     """Makes what is missing of the three, or does not fit; `keys` are taken where the fleet has none. Who has read
     others, or waits for some, is started anew. Raises EngineError."""
-    made = keys is not None and await _create(kubernetes, _render(fleet, KEYS, _authority(keys)))
+    made = keys is not None and await kubernetes.make(SECRET, _render(fleet, KEYS, _authority(keys))) is not None
     authority = await _read(kubernetes, KEYS)  # of several who made one, the first one's
     if not authority:
         return
@@ -106,23 +105,12 @@ def _render(fleet: str, name: str, content: Mapping[str, bytes]) -> Object:
     }
 
 
-async def _create(kubernetes: Kubernetes, item: Object) -> bool:
-    """False where somebody else was first."""
-    try:
-        await kubernetes.create(SECRET, item)
-    except KubernetesError as error:
-        if error.reason != ALREADY_EXISTS:
-            raise
-        return False
-    return True
-
-
 async def _ensure_token(kubernetes: Kubernetes, fleet: str, name: str, token: str, fits: Callable[[str], bool]) -> bool:
     """Whether it was made, or put in place of one that does not fit."""
     item = _render(fleet, name, {TOKEN: token.encode()})
     if fits(await _read_token(kubernetes, name)):
         return False
-    if await _create(kubernetes, item):
+    if await kubernetes.make(SECRET, item) is not None:
         return True
     if fits(await _read_token(kubernetes, name)):  # somebody else was first
         return False

@@ -13,9 +13,8 @@ from typing import Any
 from shoal.core.broker import broker_users
 from shoal.core.wiring import Wiring
 from shoal.engines.kubernetes import names
-from shoal.engines.kubernetes.api import Kind, Kubernetes, KubernetesError
+from shoal.engines.kubernetes.api import Kind, Kubernetes
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET, SERVICE, STATEFUL_SET, kind_of
-from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS
 from shoal.engines.kubernetes.applying import ensure
 from shoal.engines.kubernetes.names import BROKER, GATEWAY, Role
 from shoal.engines.kubernetes.render_own import CALLS, Own, render_broker, render_gateway
@@ -87,11 +86,7 @@ class KubernetesPlatform:
         """Makes the Secret that holds its configuration, and gives its name."""
         secret = render_broker_secret(fleet, self._password)
         name = secret["metadata"]["name"]
-        try:
-            await self._kubernetes.create(SECRET, secret)
-        except KubernetesError as error:
-            if error.reason != ALREADY_EXISTS:
-                raise
+        await self._kubernetes.make(SECRET, secret)
         return name
 
     async def _forget_configurations(self, kept: str | None) -> None:

@@ -15,7 +15,7 @@ from aiohttp.connector import Connection
 
 from shoal.engines.kubernetes.api.kinds import POD, Kind
 from shoal.engines.kubernetes.api.kubeconfig import Access
-from shoal.engines.kubernetes.api.refusals import KubernetesError, refusal
+from shoal.engines.kubernetes.api.refusals import ALREADY_EXISTS, KubernetesError, refusal
 from shoal.errors import EngineError, EngineUnavailable
 
 JSON = dict[str, Any]
@@ -199,6 +199,15 @@ class Kubernetes:
             "POST", kind.path(self.namespace), params={"fieldManager": MANAGER, "fieldValidation": "Strict"},
             json=item, asked=f"create {kind.name} {name}",
         )  # fmt: skip
+
+    async def make(self, kind: Kind, item: Mapping[str, Any]) -> JSON | None:
+        """The same; `None` where there is one of that name, which stays as it is."""
+        try:
+            return await self.create(kind, item)
+        except KubernetesError as error:
+            if error.reason != ALREADY_EXISTS:
+                raise
+            return None
 
     async def apply(
         self, kind: Kind, item: Mapping[str, Any], *, force: bool = False, manager: str = MANAGER, dry_run: bool = False
