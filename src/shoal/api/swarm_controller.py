@@ -93,7 +93,8 @@ async def _control(
     images = Images(docker, registries.credentials)
     engine = SwarmEngine(
         docker, fleet, images=images, probes=nodes.probes, usage=nodes.usage, mask=mask.apply, news=news,
-        heard=found.all_heard, run=lambda node, container, argv, tty: nodes.exec(node, container, argv, tty=tty),
+        heard=nodes.heard, all_heard=found.all_heard,
+        run=lambda node, container, argv, tty: nodes.exec(node, container, argv, tty=tty),
     )  # fmt: skip
     leased = Leased(engine, lease)
     async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:

@@ -9,6 +9,7 @@ import pytest
 
 from shoal.control.events import events_between
 from shoal.core.observed import JobRun, Phase, Replica
+from shoal.core.rollout_counts import takes_requests
 from shoal.engines.swarm.read import Probe, Seen, broken_tasks, ended_runs, epoch_s, ordinals_in_use, read_agents
 
 Json = dict[str, Any]
@@ -124,6 +125,20 @@ def test_a_node_that_does_not_answer() -> None:
     assert not stays.ready and stays.reason == "its node does not answer"
     held = task("t1", desired="shutdown", role="ordinal", ordinal="2")
     assert ordinals_in_use([held, task("t9", "shutdown", "shutdown", role="ordinal", ordinal="1")]) == {2: held}
+
+
+def test_whom_nobody_tells_of_is_left_to_the_gateways() -> None:
+    """A controller that takes over while it can't reach a node's agent takes nobody out who may well serve there; of
+    one that an agent tells nothing of, the agent knows best."""
+    (unknown,) = replicas(look(task("t1", health="/"), nodes_unheard=frozenset({"n1"})))
+    assert takes_requests(unknown) and not unknown.ready
+    assert unknown.reason == "its node's agent does not answer"
+    (starting,) = replicas(look(task("t1", health="/")))
+    assert not takes_requests(starting)
+    (probed,) = replicas(look(task("t1", health="/"), probes={"t1": Probe(False)}, nodes_unheard=frozenset({"n1"})))
+    assert not takes_requests(probed)
+    (pending,) = replicas(look(task("t1", "starting", health="/"), nodes_unheard=frozenset({"n1"})))
+    assert not takes_requests(pending)
 
 
 def test_counts_by_revision() -> None:

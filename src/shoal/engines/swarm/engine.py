@@ -64,8 +64,9 @@ class SwarmEngine:
 
     `probes` gives what the nodes' agents know of each task's container, `usage` what they measured, by task; `mask`
     takes secrets out of what replicas write; `news` is set when something is known that was not, such as a probe's
-    answer; `heard` says whether every node's agent was heard that could be; `run` runs a command, by node, container,
-    words and whether with a terminal; `clock` gives epoch seconds.
+    answer; `heard` gives the nodes whose agent has told anything, where agents are listened to, and `all_heard` whether
+    every one was that could be; `run` runs a command, by node, container, words and whether with a terminal; `clock`
+    gives epoch seconds.
     """
 
     def __init__(
@@ -78,7 +79,8 @@ class SwarmEngine:
         usage: Callable[[], Awaitable[Mapping[str, Usage]]] = _nothing_measured,
         mask: Callable[[str], str] = str,
         news: asyncio.Event | None = None,
-        heard: Callable[[], bool] = lambda: True,
+        heard: Callable[[], frozenset[str]] | None = None,
+        all_heard: Callable[[], bool] = lambda: True,
         run: Callable[[str, str, Sequence[str], bool], AbstractAsyncContextManager[Command]] = _nowhere_to_run,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -93,7 +95,8 @@ class SwarmEngine:
         self._task_of: dict[str, str] = {}  # by replica's id
         self._last_logs: dict[str, tuple[str, ...]] = {}
         self._ended: dict[str, str] | None = None  # by run
-        self._news, self._heard, self._run_command = news or asyncio.Event(), heard, run
+        self._heard, self._all_heard = heard, all_heard
+        self._news, self._run_command = news or asyncio.Event(), run
 
     # What control asks.
 
@@ -111,6 +114,7 @@ class SwarmEngine:
             network=await self._network_id(),
             hosts={node["ID"]: node["Description"]["Hostname"] for node in nodes},
             nodes_down=frozenset(node["ID"] for node in nodes if node["Status"]["State"] != "ready"),
+            nodes_unheard=frozenset(node["ID"] for node in nodes) - self._heard() if self._heard else frozenset(),
             probes=self._probes(),
         )
         await self._read_last_words(broken_tasks(seen))
@@ -122,7 +126,7 @@ class SwarmEngine:
             name: self._agents[name] if self._agents.get(name) == agent else agent for name, agent in found.items()
         }
         self._task_of = {replica_of(task): task["ID"] for task in tasks if is_agents(task)}
-        return Observed(at, self._agents, complete=self._heard(), troubles=troubles_of(tasks, seen.hosts, at))
+        return Observed(at, self._agents, complete=self._all_heard(), troubles=troubles_of(tasks, seen.hosts, at))
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields a few times a second: Swarm tells nobody of tasks."""

@@ -36,14 +36,16 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look. `nodes_down` are ids of nodes that Swarm does not hear of; `probes` and `last_logs` are by task;
-    `hosts` by node id; `ended` has by run why a node's agent ended its last attempt."""
+    """One look. `nodes_down` are ids of nodes that Swarm does not hear of, `nodes_unheard` of those whose agent has
+    told this process nothing; `probes` and `last_logs` are by task; `hosts` by node id; `ended` has by run why a
+    node's agent ended its last attempt."""
 
     services: Sequence[Json]
     tasks: Sequence[Json]
     network: str
     hosts: Mapping[str, str] = field(default_factory=dict[str, str])
     nodes_down: frozenset[str] = frozenset()
+    nodes_unheard: frozenset[str] = frozenset()
     probes: Mapping[str, Probe] = field(default_factory=dict[str, Probe])
     last_logs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     ended: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -269,12 +271,14 @@ def _run(agent: str, service: Json, attempts: Sequence[Json], seen: Seen) -> Job
 
 
 def _probe(task: Json, seen: Seen) -> Probe:
-    """Who is not probed, having no port, is ready once it runs."""
-    if task_labels(task).get(names.HEALTH):
-        return seen.probes.get(task["ID"], Probe(False))
-    if _state(task) != "running":
-        return Probe(False)
-    return Probe(True, epoch_s(task["Status"].get("Timestamp")))
+    """Who is not probed, having no port, is ready once it runs. Of whom nobody tells, the gateways' own check decides:
+    whoever took over while the nodes' agents can't be reached would take out all that serve."""
+    told, since = seen.probes.get(task["ID"]), epoch_s(task["Status"].get("Timestamp"))
+    if not task_labels(task).get(names.HEALTH):
+        return Probe(True, since) if _state(task) == "running" else Probe(False)
+    if told is None and _state(task) == "running" and task.get("NodeID", "") in seen.nodes_unheard:
+        return Probe(False, since, "its node's agent does not answer")
+    return told or Probe(False)
 
 
 def _labels(service: Json) -> Mapping[str, str]:
