@@ -109,7 +109,7 @@ def test_no_place_of_shoals_holds_a_secret(place: Place) -> None:
     psutil.Process(json.loads(place.shoal("status", "-o", "json").stdout)["controller_pid"]).kill()
     for line in SAYS:
         place.shoal(*line.split())
-    assert "no controller answers; this is what lies on disk" in place.said and "I was given ***" in place.said
+    assert "no controller answers; this is what is kept without it" in place.said and "I was given ***" in place.said
     _assert_nowhere(place, first, second)
 
 

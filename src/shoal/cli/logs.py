@@ -57,7 +57,7 @@ async def _lines(
         known = None if follow else place.logs(agents, since, tail)
         if known is None:
             raise
-        say("no controller answers; this is what lies on disk", fg="yellow")
+        say("no controller answers; this is what is kept without it", fg="yellow")
         async with aclosing(known) as lines:
             async for line in lines:
                 yield line

@@ -141,6 +141,13 @@ class SwarmPlace:
 
         async with self.docker() as docker, self.store() as store:
             engine = SwarmEngine(docker, self.fleet)
+            stored = await store.read_fleet()
+            if stored is not None and stored.secrets:
+                say(
+                    "Secrets are not masked in what agents wrote: only the controller is given what they hold, and it "
+                    "does not answer",
+                    fg="yellow",
+                )
             async with aclosing(read_logs(engine, store, agents, since, tail)) as lines:
                 async for line in lines:
                     yield line
