@@ -87,7 +87,7 @@ async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None
         try:
             async with acting:
                 await _lead(acting, fleet, holder)
-                await _control(acting, fleet, credentials, remote, tasks)
+                await _control(acting, fleet, lease, credentials, remote, tasks)
         finally:
             for task in beside:
                 task.cancel()
@@ -96,7 +96,7 @@ async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None
 
 
 async def _control(
-    kubernetes: Kubernetes, fleet: str, credentials: Credentials, remote: Remote, tasks: asyncio.TaskGroup
+    kubernetes: Kubernetes, fleet: str, lease: Lease, credentials: Credentials, remote: Remote, tasks: asyncio.TaskGroup
 ) -> None:
     secrets = KnownSecrets(kubernetes)
     await secrets.read()  # before anything that replicas wrote is looked at or shown
@@ -127,6 +127,7 @@ async def _control(
                 prune_secrets=lambda named: _prune(kubernetes, controller.carried_out, engine, platform, named),
                 clock=time.time,
                 fleet=fleet,
+                require_right=lease.require,
             )
         )
         async with (

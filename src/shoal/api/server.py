@@ -26,10 +26,11 @@ from shoal.api.request_values import number_of, read_body, whole_of
 from shoal.api.status_lines import StatusLines
 from shoal.api.views import LOG_TAIL_LINES, EventView, LogView, QueueView
 from shoal.control.agent_state import Event
+from shoal.control.asked import pin, run_job
 from shoal.control.controller import Controller
 from shoal.engines.command_line import COMMAND_PATH, serve_command
 from shoal.engines.protocol import Command, LogLine
-from shoal.errors import Conflict, ControllerUnavailable, IdentityError, NotFound, ShoalError
+from shoal.errors import Conflict, ControllerUnavailable, EngineUnavailable, IdentityError, NotFound, ShoalError
 from shoal.spec.model import Queue
 
 if TYPE_CHECKING:
@@ -131,15 +132,27 @@ class _Routes:
             web.get("/v1/events", self.events),
             web.get("/v1/logs", self.logs),
             web.get(f"{COMMAND_PATH}/{{replica}}", self.exec),
-            web.post("/v1/scale", self.scale),
-            web.post("/v1/run", self.run),
+            web.post("/v1/scale", self._by_who_acts(self.scale)),
+            web.post("/v1/run", self._by_who_acts(self.run)),
             web.get("/v1/queues", self.queues),
             web.get("/v1/queues/{queue}/tasks", self.tasks),
             web.post("/v1/queues/{queue}/purge", self.purge),
             web.post("/v1/queues/{queue}/redrive", self.redrive),
-            web.post("/v1/apply", self.apply),
-            web.post("/v1/down", self.down),
+            web.post("/v1/apply", self._by_who_acts(self.apply)),
+            web.post("/v1/down", self._by_who_acts(self.down)),
         ]
+
+    def _by_who_acts(self, handler: Handler) -> Handler:
+        """Refuses what another controller, which may act in this one's place, would never know of."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                self._controller.parts.require_right()
+            except EngineUnavailable as error:
+                raise ControllerUnavailable(f"{error}; try again in some seconds") from error
+            return await handler(request)
+
+        return handle
 
     async def status(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=self._lines.render(), content_type="application/json")
@@ -214,12 +227,11 @@ class _Routes:
         if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
             raise ShoalError(f"count: found {count!r}, expected a whole number of replicas, 0 or more, or null")
         for_s = body.get("for_s")
-        self._controller.pin(agent, count, float(for_s) if for_s is not None else None)
-        await self._controller.next_change()
+        await pin(self._controller, agent, count, float(for_s) if for_s is not None else None)
         return _json(agent_view(self._controller.state_of(agent), gateway_url(self._controller)))
 
     async def run(self, request: web.Request) -> web.StreamResponse:
-        return _json({"run_id": self._controller.run_job(str((await read_body(request)).get("agent")))})
+        return _json({"run_id": await run_job(self._controller, str((await read_body(request)).get("agent")))})
 
     async def queues(self, _: web.Request) -> web.StreamResponse:
         stored = self._controller.stored

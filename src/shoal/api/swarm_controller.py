@@ -15,7 +15,6 @@ from pathlib import Path
 
 from shoal.api.certificates import Remote
 from shoal.api.controller import open_queues
-from shoal.api.leased import Leased
 from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import serve_api
 from shoal.control.controller import Controller
@@ -96,11 +95,10 @@ async def _control(
         heard=nodes.heard, all_heard=found.all_heard,
         run=lambda node, container, argv, tty: nodes.exec(node, container, argv, tty=tty),
     )  # fmt: skip
-    leased = Leased(engine, lease)
     async with serve_gateways(f"0.0.0.0:{LINK_PORT}", LineGuard(credentials)) as gateways:
         controller = Controller(
             Parts(
-                engine=leased,
+                engine=engine,
                 inspector=engine,
                 platform=SwarmPlatform(docker, own, Path(SEED_FILE).read_bytes(), images),
                 gateways=gateways,
@@ -111,6 +109,7 @@ async def _control(
                 take_fleet=registries.take,
                 clock=time.time,
                 fleet=fleet,
+                require_right=lease.require,
             )
         )
         api_socket = Path("/tmp/api.sock")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from shoal.control.agent_pass import Outcome
 from shoal.control.agent_state import AgentState, Event
+from shoal.control.parts import Parts
 from shoal.control.problems import Problems
 from shoal.core.action import ActionFailure
-from shoal.engines.protocol import Engine
 from shoal.errors import EngineUnavailable
 from shoal.spec.model import Kind
 
@@ -53,14 +53,14 @@ class Acting:
 
     def __init__(
         self,
-        engine: Engine,
+        parts: Parts,
         states: Mapping[str, AgentState],
         problems: Problems,
         *,
         note: Callable[[Event], None],
         wake: Callable[[], None],
     ) -> None:
-        self._engine, self._states, self._problems = engine, states, problems
+        self._parts, self._states, self._problems = parts, states, problems
         self._note, self._wake = note, wake
         self._tasks: dict[str, asyncio.Task[_Acted]] = {}
         self._ended: set[str] = set()  # since the last look
@@ -105,7 +105,8 @@ class Acting:
     async def _act(self, agent: str, outcome: Outcome) -> _Acted:
         try:
             async with self._slots:
-                failures = await self._engine.act(outcome.actions)
+                self._parts.require_right()
+                failures = await self._parts.engine.act(outcome.actions)
         except Exception as error:  # noqa: BLE001 - told, and tried again; the others go on
             return _Acted(agent, outcome, error=error)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from shoal.core.decision import Decision, Recommendation, ScaleEvent, ScalingHistory
+from shoal.core.decision import Decision, Pin, Recommendation, ScaleEvent, ScalingHistory
 from shoal.core.observed import AgentObserved, CountOwner, JobRun, Replica
 from shoal.core.ownership import Held
 from shoal.core.rabbitmq import RabbitMqQueue
@@ -14,6 +14,7 @@ from shoal.core.routing import AgentRoute, Traffic
 from shoal.core.signals import Reading, Signals, Usage
 from shoal.core.traffic import Series
 from shoal.core.wiring import Wiring, environment_for
+from shoal.errors import Conflict
 from shoal.spec.model import Agent
 
 STALE_S = 10.0  # a depth that could not be read again for so long is not known any more
@@ -80,6 +81,26 @@ class AgentState:
         """The revisions of which something runs."""
         runs = [run.revision for run in self.observed.runs if run.finished_at is None]
         return sorted({*(replica.revision for replica in self.observed.replicas), *runs})
+
+    def pin(self, count: int | None, for_s: float | None, now: float) -> Event:
+        """Sets the count that a person wants, or releases it. Raises Conflict where it is somebody else's to set."""
+        held = self.held
+        if held is not None and held.owner.lasting and not held.delegated:
+            raise Conflict(
+                f"{self.name}: {held.owner.name} sets how many replicas it has, and would do so again; remove that "
+                "first, then its count is Shoal's"
+            )
+        if held is not None and not held.delegated:
+            self.overruled = held.owner
+        pin = None if count is None else Pin(count, None if for_s is None else now + for_s)
+        self.record = self.record.pinned(pin)
+        kind, words = ("released", "to its targets") if pin is None else ("pinned", f"to {count}")
+        return Event(now, self.name, kind, words)
+
+    @property
+    def pin_is_stored(self) -> bool:
+        """Whether the next controller would know the count that a person set, or that none did."""
+        return self.saved is not None and self.saved.pin == self.record.pin
 
     @property
     def over(self) -> bool:

@@ -27,7 +27,6 @@ from shoal.control.secret_pruning import SecretPruning
 from shoal.control.store import StoredFleet
 from shoal.control.tally import Tally
 from shoal.control.watching import Watching, end_tasks
-from shoal.core.decision import Pin
 from shoal.core.dependencies import dependencies_first
 from shoal.core.observed import AgentObserved, Observed
 from shoal.core.ownership import is_native
@@ -35,7 +34,7 @@ from shoal.core.rabbitmq import rabbitmq_queues
 from shoal.core.record import AgentRecord
 from shoal.core.revision import revision_of, template_of
 from shoal.core.template import Template
-from shoal.errors import Conflict, EngineError, NotFound, no_such_agent
+from shoal.errors import Conflict, ControllerUnavailable, EngineError, NotFound, no_such_agent
 from shoal.spec.model import Fleet, Kind
 
 LOOK_AGAIN_S = 5.0  # an engine whose changes got lost is looked at all the same
@@ -55,10 +54,11 @@ class Controller:
         self.queues = QueueBrokers(parts)
         self.events = parts.events
         self.problems = Problems(parts.clock, self.note)
-        self._acting = Acting(parts.engine, self.states, self.problems, note=self.note, wake=self.wake)
+        self._acting = Acting(parts, self.states, self.problems, note=self.note, wake=self.wake)
         self.tally = Tally()
         self.stopped = asyncio.Event()
         self.tasks: asyncio.TaskGroup | None = None  # where barriers and actions run; `run` brings its own
+        self.passes = self.failed_pass = 0  # how many have begun, and which of them failed last
         self._published = asyncio.Event()
         self._templates: dict[str, Template] = {}
         self._observed = Observed(0.0, {}, complete=False)
@@ -71,7 +71,7 @@ class Controller:
         self._loaded, self._load_at = False, 0.0
         self._clock = PassClock(parts.clock)
         self._pruning = SecretPruning(parts, self.problems)
-        self._saving = Saving(parts.store, self.states, self.wake)
+        self._saving = Saving(parts, self.states, self.wake)
         self.watching = Watching(self)
         self._feed = GatewayFeed(parts.gateways, states=self.states, clock=parts.clock, note=self.note, wake=self.touch)
         self._loading = Loading(parts, self.states, self.queues, self._feed, self.wake)
@@ -80,8 +80,8 @@ class Controller:
 
     @property
     def settled(self) -> bool:
-        """Whether all that was stored is carried out and at rest."""
-        idle = self._saving.at_rest and not (self._stale or self._dirty or self.queues.behind)
+        """Whether all that was stored is carried out and at rest, as far as this is the controller that acts."""
+        idle = self._saving.at_rest and not (self._stale or self._dirty or self.queues.behind) and self.parts.has_right
         return idle and all(state.settled and not state.acting for state in self.states.values())
 
     @property
@@ -118,35 +118,29 @@ class Controller:
 
     def pin(self, agent: str, count: int | None, for_s: float | None = None) -> None:
         """Sets the count, for a time or until released; `None` releases. Either takes it from whoever set it in the
-        engine. Raises NotFound, and Conflict where that one would set it again."""
-        state = self.state_of(agent)
+        engine. Raises NotFound, Conflict where that one would set it again, and ControllerUnavailable before it knows
+        the fleet."""
+        state = self._taken_up(agent)
         if state.spec is None or state.spec.kind is Kind.JOB:
             raise NotFound(f"{agent!r} is a job, which has no replicas to scale; `shoal run {agent}` runs it now")
-        held = state.held
-        if held is not None and held.owner.lasting and not held.delegated:
-            raise Conflict(
-                f"{agent}: {held.owner.name} sets how many replicas it has, and would do so again; remove that first, "
-                "then its count is Shoal's"
-            )
-        if held is not None and not held.delegated:
-            state.overruled = held.owner
-        now = self.parts.clock()
-        pin = None if count is None else Pin(count, None if for_s is None else now + for_s)
-        state.record = state.record.pinned(pin)
-        self.note(
-            Event(now, agent, "released" if pin is None else "pinned", f"to {count}" if pin else "to its targets")
-        )
+        self.note(state.pin(count, for_s, self.parts.clock()))
+        self._saving.want()
         self.touch(agent)
 
     def run_job(self, agent: str) -> str:
-        """Starts a run of a job beside its schedule and returns the run's id. Raises NotFound."""
-        state = self.state_of(agent)
+        """Starts a run of a job beside its schedule and returns the run's id. Raises as `pin`."""
+        state = self._taken_up(agent)
         if state.spec is None or state.spec.kind is not Kind.JOB:
             raise NotFound(f"{agent!r} is no job; jobs are agents with a `schedule`")
         run_id = f"{agent}-manual-{int(self.parts.clock() * 1000)}"
         state.manual_runs = (*state.manual_runs, run_id)
         self.touch(agent)
         return run_id
+
+    def _taken_up(self, agent: str) -> AgentState:
+        if not self._loaded:
+            raise ControllerUnavailable("this controller has just begun, and takes up the fleet; try again in a moment")
+        return self.state_of(agent)
 
     def state_of(self, agent: str) -> AgentState:
         """Raises NotFound, naming the agents that there are."""
@@ -240,6 +234,7 @@ class Controller:
         self.tally.add_pass(time.perf_counter() - began)
 
     async def _pass(self) -> None:
+        self.passes += 1
         now = self._read_clock()
         acted = self._take_acted(now)
         self.problems.say("missing gateways", self._feed.missing())
@@ -260,9 +255,10 @@ class Controller:
                 self._pruning.begin(self.stored, self.tasks, settled=self.settled)
         except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
             self.problems.failed("pass", error)
+            self.failed_pass = self.passes
             self._dirty.update(self.states)
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
-            self.publish()  # who asked for a change is answered, though a full disk keeps it from being stored
+            self.publish()  # who asked for a change is told
             return
         self.problems.say("pass", None)
 

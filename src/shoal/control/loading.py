@@ -74,6 +74,7 @@ class Loading:
         stored = self.wished = await self._parts.store.read_fleet()
         if stored is None or stored.fleet is None:
             return Prepared(stored)
+        self._parts.require_right()
         self._parts.take_fleet(stored)
         wiring = await self._parts.platform.ensure(stored.fleet)
         self._feed.await_arrival(wiring.gateways)

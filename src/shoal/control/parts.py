@@ -12,7 +12,7 @@ from shoal.core.rabbitmq import RabbitMqAddress
 from shoal.core.signals import Reading
 from shoal.core.template import SecretUse
 from shoal.engines.protocol import Engine, Inspector, Platform
-from shoal.errors import BrokerError, NotFound
+from shoal.errors import BrokerError, EngineUnavailable, NotFound
 from shoal.proxy.protocol import Gateways
 from shoal.spec.model import Queue
 
@@ -27,6 +27,10 @@ class QueueBroker(Protocol):
     async def remove(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+def _alone() -> None:
+    return
 
 
 def _no_secrets(use: SecretUse) -> bytes:
@@ -47,7 +51,7 @@ class Parts:
     fleet's name, `open_outside` where another broker is; `read_secret` gives what one holds; `prune_secrets` drops the
     contents that none of the given HMACs names; `take_fleet` lets an engine that has settings in the file read them,
     before anything is done for a new generation; `fleet` is its name, for where none can be taken up; `events` is where
-    events are kept."""
+    events are kept; `require_right` raises EngineUnavailable while another controller may act in this one's place."""
 
     engine: Engine
     inspector: Inspector
@@ -62,3 +66,13 @@ class Parts:
     open_outside: Callable[[RabbitMqAddress, str], QueueBroker] = _no_outside
     read_secret: Callable[[SecretUse], bytes] = _no_secrets
     events: EventHistory = field(default_factory=EventHistory)
+    require_right: Callable[[], None] = _alone
+
+    @property
+    def has_right(self) -> bool:
+        """Whether no other controller may act."""
+        try:
+            self.require_right()
+        except EngineUnavailable:
+            return False
+        return True

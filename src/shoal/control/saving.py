@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from shoal.control.acting import WAIT_S
 from shoal.control.agent_state import AgentState
-from shoal.control.store import Store
+from shoal.control.parts import Parts
 from shoal.core.decision import Decision
 from shoal.core.record import AgentRecord
 
@@ -20,23 +20,27 @@ Records = Mapping[str, AgentRecord | None]
 class Saving:
     """The write that is under way, of what is new in `states`; `wake` is called when it has ended."""
 
-    def __init__(self, store: Store, states: Mapping[str, AgentState], wake: Callable[[], None]) -> None:
-        self._store, self._states, self._wake = store, states, wake
+    def __init__(self, parts: Parts, states: Mapping[str, AgentState], wake: Callable[[], None]) -> None:
+        self._parts, self._states, self._wake = parts, states, wake
         self._task: asyncio.Task[Exception | None] | None = None
         self._records: Records = {}
         self._decisions: list[Decision] = []  # that are not stored yet
         self._under_way = 0  # how many of them, the first ones
-        self._wanted = False  # something came while a write was under way
+        self._wanted = False  # something came while a write was under way, or somebody asked for it
 
     @property
     def wanted(self) -> bool:
-        """Whether another write is to begin once the one under way has ended."""
+        """Whether a write is to begin, once the one under way has ended."""
         return self._wanted
 
     @property
     def at_rest(self) -> bool:
         """Whether nothing is being written, nor waits for it."""
         return self._task is None and not self._wanted
+
+    def want(self) -> None:
+        """Something is to be written that no decision tells of."""
+        self._wanted = True
 
     def add(self, decision: Decision) -> None:
         """To be stored with the next write."""
@@ -78,7 +82,8 @@ class Saving:
 
     async def _write(self, records: Records, decisions: Sequence[Decision]) -> Exception | None:
         try:
-            await self._store.write(records, decisions)
+            self._parts.require_right()
+            await self._parts.store.write(records, decisions)
         except Exception as error:  # noqa: BLE001 - raised where it is taken up
             return error
         finally:

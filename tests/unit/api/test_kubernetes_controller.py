@@ -33,7 +33,7 @@ async def test_secrets_are_known_before_anything_is_shown() -> None:
     nobody = cast("Any", None)
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(KubernetesError, match="get Deployment shoal-controller"):
-            await _control(cluster, "shop", nobody, nobody, tasks)
+            await _control(cluster, "shop", nobody, nobody, nobody, tasks)
     assert cluster.asked == ["secrets"]
 
 
@@ -52,5 +52,5 @@ async def test_who_follows_logs_has_connections_of_his_own(monkeypatch: pytest.M
     cluster, nobody = Cluster(), cast("Any", None)
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(Made):
-            await _control(cluster, "shop", nobody, nobody, tasks)
+            await _control(cluster, "shop", nobody, nobody, nobody, tasks)
     assert given[0] is cluster and given[1] is not cluster and given[1]._connections == 0

@@ -16,6 +16,7 @@ from shoal.api.queue_admins import QueueAdmins
 from shoal.api.server import LOG_TAIL_LINES, serve_api
 from shoal.api.status_lines import StatusLines
 from shoal.engines.protocol import LogLine
+from shoal.errors import ControllerUnavailable
 from tests.unit.control.drive import Drive, driving
 
 WEB = {"command": "serve", "port": 80, "scale": {"min": 2, "max": 4}}
@@ -119,6 +120,20 @@ async def test_only_agents_that_changed_are_rendered_again(monkeypatch: pytest.M
         await drive.controller.run_pass()
         assert {agent["name"]: agent["desired"] for agent in json.loads(lines.render())["agents"]}["web"] == 3
         assert rendered == ["web"]
+
+
+async def test_who_may_not_act_takes_no_orders(tmp_path: Path) -> None:
+    """He tells what he sees, and that it is not settled."""
+    async with driving() as drive, serving(drive, tmp_path) as client:
+        await drive.up({"web": WEB})
+        await drive.go(5, until=lambda: drive.controller.settled)
+        drive.has_right = False
+        for order in (client.scale("web", 3), client.run("web"), client.apply(), client.down()):
+            with pytest.raises(ControllerUnavailable, match="another one may act; try again in some seconds"):
+                await order
+        assert drive.state("web").record.pin is None
+        status = await client.status()
+        assert [agent.ready for agent in status.agents] == [2] and not status.settled
 
 
 async def test_watchers_share_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

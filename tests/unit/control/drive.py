@@ -20,6 +20,7 @@ from shoal.core.signals import Reading
 from shoal.engines.memory.behaviour import Behaviour
 from shoal.engines.memory.engine import MemoryEngine
 from shoal.engines.memory.platform import MemoryPlatform
+from shoal.errors import EngineUnavailable
 from shoal.proxy.memory import MemoryGateways
 from shoal.spec.model import Fleet, Queue
 
@@ -68,6 +69,7 @@ class Drive:
         self.kept_secrets: list[frozenset[str]] = []  # each time that all others were dropped
         self.prune_error: Exception | None = None
         self.least_serving: dict[str, int] = {}
+        self.has_right = True  # no other controller may act
         self.tasks: asyncio.TaskGroup | None = None
         self.controller = self.new_controller()
 
@@ -82,10 +84,15 @@ class Drive:
                 self._open_queues,
                 lambda: self.now,
                 prune_secrets=self._prune,
+                require_right=self._require_right,
             )
         )
         controller.tasks = self.tasks
         return controller
+
+    def _require_right(self) -> None:
+        if not self.has_right:
+            raise EngineUnavailable("another one may act")
 
     async def _open_queues(self, admin_url: str, fleet: str) -> Queues:
         return self.queues

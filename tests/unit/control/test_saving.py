@@ -86,22 +86,6 @@ def test_a_pass_waits_only_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     with_a_slow_store(monkeypatch, story)
 
 
-def test_who_asked_is_answered_once_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or could not be."""
-
-    async def story(drive: Drive, slow: Slow) -> None:
-        assert drive.tasks is not None
-        asked = drive.tasks.create_task(drive.controller.next_change())
-        drive.controller.pin("stock", 3)
-        await drive.go(3)
-        assert not asked.done()
-        slow.may.set()
-        await drive.go(1)
-        assert asked.done() and (await drive.store.read_records())["stock"].desired == 3
-
-    with_a_slow_store(monkeypatch, story)
-
-
 def test_what_could_not_be_stored_is_stored_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told meanwhile; no decision is lost."""
 
