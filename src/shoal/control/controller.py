@@ -58,7 +58,7 @@ class Controller:
         self.tally = Tally()
         self.stopped = asyncio.Event()
         self.tasks: asyncio.TaskGroup | None = None  # where barriers and actions run; `run` brings its own
-        self.passes = self.failed_pass = 0  # how many have begun, and which of them failed last
+        self.passes = 0  # that have begun
         self._published = asyncio.Event()
         self._templates: dict[str, Template] = {}
         self._observed = Observed(0.0, {}, complete=False)
@@ -255,10 +255,9 @@ class Controller:
                 self._pruning.begin(self.stored, self.tasks, settled=self.settled)
         except Exception as error:  # noqa: BLE001 - told, and tried again; the fleet goes on as it is meanwhile
             self.problems.failed("pass", error)
-            self.failed_pass = self.passes
             self._dirty.update(self.states)
             self._looked_at = min(self._looked_at, now - LOOK_AGAIN_S + RETRY_S)
-            self.publish()  # who asked for a change is told
+            self.publish()  # who waits for a change looks
             return
         self.problems.say("pass", None)
 

@@ -70,10 +70,27 @@ def test_a_count_that_could_not_be_stored_is_said_to_be_none(monkeypatch: pytest
             patch.setattr(drive.store, "write", full)
             pinned = tasks.create_task(_outcome(asked.pin(drive.controller, "web", 3, None)))
             await drive.go(3)
-            why = pinned.result()
+            assert not pinned.done()  # it may come back
+            why = await pinned
             assert isinstance(why, StoreError) and "could not be stored" in str(why) and "the disk is full" in str(why)
             assert drive.state("web").record.desired == 3
         await drive.go(3, until=lambda: drive.controller.settled)
+        assert (await drive.store.read_records())["web"].pin == drive.state("web").record.pin
+
+    with_a_fleet(story)
+
+
+def test_a_store_that_is_back_within_seconds_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(records: Mapping[str, AgentRecord | None], decisions: Sequence[Decision]) -> NoReturn:
+        raise StoreError("it is on its way")
+
+    async def story(drive: Drive, tasks: asyncio.TaskGroup) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(drive.store, "write", full)
+            pinned = tasks.create_task(asked.pin(drive.controller, "web", 3, None))
+            await drive.go(2)
+            assert drive.controller.problems == {"pass": "it is on its way"} and not pinned.done()
+        await drive.go(3, until=pinned.done)
         assert (await drive.store.read_records())["web"].pin == drive.state("web").record.pin
 
     with_a_fleet(story)
@@ -87,7 +104,8 @@ def test_who_may_not_act_stores_nothing_and_is_not_settled() -> None:
         assert not drive.controller.settled
         pinned = tasks.create_task(_outcome(asked.pin(drive.controller, "web", 3, None)))
         await drive.go(3)
-        assert isinstance(pinned.result(), StoreError) and "another one may act" in str(pinned.result())
+        why = await pinned
+        assert isinstance(why, StoreError) and "another one may act" in str(why)
         assert len(drive.state("web").observed.replicas) == 1
         assert (await drive.store.read_records())["web"].pin is None
         drive.has_right = True
@@ -125,7 +143,9 @@ def test_a_run_has_begun_when_it_is_answered() -> None:
     async def story(drive: Drive, tasks: asyncio.TaskGroup) -> None:
         run = tasks.create_task(asked.run_job(drive.controller, "job"))
         await drive.go(3, until=run.done)
-        assert run.result() in [each.run_id for each in drive.state("job").observed.runs]
+        assert drive.state("job").manual_runs == ()
+        await drive.go(1)
+        assert [each.run_id for each in drive.state("job").observed.runs] == [run.result()]
 
     with_a_fleet(story)
 
@@ -140,8 +160,10 @@ def test_a_run_that_could_not_begin_says_why(monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as patch:
             patch.setattr(drive.engine, "act", away)
             run = tasks.create_task(_outcome(asked.run_job(drive.controller, "job")))
-            await drive.go(3, until=run.done)
-            assert isinstance(run.result(), EngineError) and "has not begun: it is away" in str(run.result())
+            await drive.go(3)
+            assert not run.done()
+            why = await run
+            assert isinstance(why, EngineError) and "has not begun: it is away" in str(why)
         await drive.go(5, until=lambda: bool(drive.state("job").observed.runs))
 
     with_a_fleet(story)
