@@ -66,7 +66,7 @@ async def test_up_takes_over_what_was_applied(
     assert "No changes." in await shoal("plan")
     await shoal("up", "-d")
     assert await _versions(namespace) == versions
-    await shoal("down", "--volumes")
+    await shoal("down", "--volumes", "-y")
 
 
 async def _pods(kubernetes: Kubernetes, agent: str) -> list[dict[str, Any]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import click
 
-from shoal.cli.consent import ask
+from shoal.cli.consent import ask_before_loss
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, pass_common
 from shoal.cli.output import say
 from shoal.cli.own_fleet import require_own_fleet
@@ -24,7 +23,7 @@ _ASKED_S = 0.1
 
 @click.command(short_help="Stop the fleet.")
 @click.option("--volumes", is_flag=True, help="Delete its volumes and queues too. They are gone for good.")
-@click.option("-y", "--yes", is_flag=True, help="Don't ask before volumes are deleted.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask before data are deleted; without a terminal it needs this.")
 @decorate(FLEET_OPTIONS)
 @pass_common
 def down(common: Common, volumes: bool, yes: bool) -> int:
@@ -34,8 +33,9 @@ def down(common: Common, volumes: bool, yes: bool) -> int:
     """
     place = common.place()
     require_own_fleet(common)
-    if volumes and not yes and sys.stdin.isatty():
-        ask(f"Delete the volumes and queues of {place.fleet} for good?")
+    if volumes and not yes:
+        loss = f"`shoal down --volumes` deletes the volumes and queues of {place.fleet} for good"
+        ask_before_loss(loss, f"Delete the volumes and queues of {place.fleet} for good?")
     return asyncio.run(_down_or_leave(place, volumes))
 
 

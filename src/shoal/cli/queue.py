@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from shoal.cli.agent_names import complete_queues
-from shoal.cli.consent import ask
+from shoal.cli.consent import ask_before_loss
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import NONE, Cell, Column, count_of, emit, format_moment, render_table, terminal_width
 from shoal.cli.own_fleet import require_own_fleet
-from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
     from shoal.api.views import QueueView
@@ -83,9 +81,8 @@ def purge(common: Common, name: str, dead: bool, yes: bool) -> None:
     require_own_fleet(common)
     what = "dead letters" if dead else "tasks that wait"
     if not yes:
-        if not sys.stdin.isatty():
-            raise ShoalError(f"purging {name} throws its {what} away for good, and nobody is here to ask; add --yes")
-        ask(f"Throw away the {what} of {name} for good?")
+        loss = f"purging {name} throws its {what} away for good"
+        ask_before_loss(loss, f"Throw away the {what} of {name} for good?")
     count = asyncio.run(common.client().purge(name, dead=dead))
     if common.output != "text":
         emit({"queue": name, "purged": count}, common.output)

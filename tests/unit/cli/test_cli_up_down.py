@@ -185,10 +185,20 @@ def test_down_asks_the_controller(fake: FakeController, directory: Path, run: Ru
         )
     )
     fake.stays = True
-    done = run("down", "--volumes")
+    done = run("down", "--volumes", "-y")
     assert (done.code, done.out) == (0, "warehouse: everything is stopped, volumes and queues are deleted\n")
     assert fake.calls == [("down", {"volumes": True})]
     assert not (directory / "secrets").exists()
+
+
+def test_down_deletes_nothing_unasked(fake: FakeController, run: Run) -> None:
+    """Where nobody can be asked, that is no yes."""
+    done = run("down", "--volumes")
+    assert (done.code, done.out, fake.calls) == (1, "", [])
+    assert (
+        "`shoal down --volumes` deletes the volumes and queues of warehouse for good, and nobody is here to ask; "
+        "add --yes"
+    ) in done.err
 
 
 def test_down_left_by_ctrl_c_goes_on(fake: FakeController, directory: Path, run: Run) -> None:
