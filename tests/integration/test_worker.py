@@ -224,6 +224,37 @@ async def test_stopping_hands_back_at_once(broker: Broker) -> None:
     await until(lambda: empty(broker), "the acknowledgements")
 
 
+async def test_workers_that_are_stopped_again_and_again_cost_no_task(broker: Broker) -> None:
+    """Though each was given the tasks, and began none of them; another worker has them look twice before they begin."""
+    changes = {"ack_wait_s": 60.0, "max_attempts": 2}
+    await broker.queues.ensure({"images": broker.fleet.queues["images"].model_copy(update=changes)})
+    finish, started = asyncio.Event(), asyncio.Event()
+    done: list[str] = []
+
+    @worker
+    async def busy(task: Task) -> None:
+        started.set()
+        await finish.wait()
+        done.append(task.id)
+
+    await send(broker, "held")
+    async with working(broker, busy):
+        await started.wait()
+        await send(broker, "a", "b")
+        for _ in range(4):
+            next_one = Worker(lambda task: done.append(task.id), concurrency=2)
+            async with working(broker, next_one):
+                await until(lambda: all_taken(broker), "the tasks to be taken")
+        finish.set()
+    assert sorted(done) == ["a", "b", "held"] and await dead(broker) == 0
+
+
+async def all_taken(broker: Broker) -> bool:
+    """Whether none waits for a worker."""
+    (counts,) = [each for each in await broker.admin.list() if each.name == "images"]
+    return not counts.waiting
+
+
 async def test_what_is_not_finished_within_the_grace_period_is_handed_back(broker: Broker) -> None:
     """Cancelled and delivered to another worker at once, not after `ack_wait`."""
     await broker.queues.ensure({"images": broker.fleet.queues["images"].model_copy(update={"ack_wait_s": 60.0})})

@@ -1,7 +1,8 @@
 """What a worker does with tasks that a broker delivered, whichever broker it is.
 
 Each is worked on when a place is free, and answered for in the end. Stopping, what has not started is handed back at
-once, the rest may finish within the grace period, and what is left then is cancelled and handed back too.
+once if that leaves it all of its attempts but one, the rest may finish within the grace period, and what is left then
+is cancelled and handed back too.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ class Answering(Protocol[D]):
 
     async def hand_back(self, delivery: D) -> None: ...
 
+    def can_go_back(self, delivery: D) -> bool:
+        """Whether what has not started may be handed back when stopping: where each delivery is an attempt, workers
+        that are stopped again and again would make a dead letter of a task that none of them began."""
+        ...
+
 
 class _NotOwed(Exception):
     """Another worker has done the task in the meantime."""
@@ -92,7 +98,8 @@ class Working(Generic[D]):
         self.works[delivery] = group.create_task(self._work(delivery))
 
     async def drain(self, ask_no_more: Callable[[], Awaitable[None]]) -> None:
-        """Hands back what has not started, lets the rest finish within the grace period, then hands that back too.
+        """Hands back what has not started and can go back, lets the rest finish within the grace period, then hands
+        that back too.
 
         `ask_no_more` comes first: what is handed back must not come again.
         """
@@ -100,7 +107,7 @@ class Working(Generic[D]):
         deadline = time.monotonic() + self._grace_s
         await ask_no_more()
         for delivery, work in tuple(self.works.items()):
-            if not delivery.started:
+            if not delivery.started and self._answers.can_go_back(delivery):
                 work.cancel()
         log.info("stopping: %d tasks are still being worked on", len(self.works))
         if self.works:
@@ -159,7 +166,7 @@ class Working(Generic[D]):
         async with self._places:
             if not await self._answers.is_owed(delivery):
                 raise _NotOwed
-            if self.stopping:
+            if self.stopping and self._answers.can_go_back(delivery):
                 raise asyncio.CancelledError
             delivery.started = True
             return await call_handler(self._worker.handler, delivery.task)

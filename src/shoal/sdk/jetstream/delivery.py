@@ -182,6 +182,10 @@ class Answers:
         delay = b" " + json.dumps({"delay": int(delay_s * 1e9)}).encode() if delay_s > 0 else b""
         await self._link.send(delivery.reply, b"-NAK" + delay)
 
+    def can_go_back(self, delivery: Delivery) -> bool:
+        """Once: the next delivery is the second attempt, though nothing was tried."""
+        return delivery.task.attempt == 1 < delivery.task.max_attempts
+
     async def again(self, delivery: Delivery, delay_s: float) -> None:
         """Has the task delivered again after the delay, as another attempt."""
         await self.hand_back(delivery, delay_s)

@@ -103,6 +103,10 @@ class Answers:
         except LinkLost:
             return
 
+    def can_go_back(self, delivery: Delivery) -> bool:
+        """Always: an attempt is what was written as one."""
+        return True
+
     async def dead(self, delivery: Delivery, dead: Dead, error: BaseException | None = None) -> None:
         """Writes the dead letter, waits until it is safe, and only then acknowledges the task."""
         task = delivery.task
