@@ -27,13 +27,29 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 64 * 1024
 
 
+def _command_after_dashes(ctx: click.Context, parameter: click.Parameter, command: tuple[str, ...]) -> tuple[str, ...]:
+    """Without the `--` that ends Shoal's options; click takes it away only where it stands before AGENT."""
+    if command[:1] != ("--",):
+        return command
+    if len(command) == 1:
+        raise click.MissingParameter(ctx=ctx, param=parameter)
+    return command[1:]
+
+
 @click.command(
     "exec",
     short_help="Run a command in a replica.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("target", metavar="AGENT", shell_complete=complete_agents)
-@click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "command",
+    metavar="[--] COMMAND...",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    callback=_command_after_dashes,
+)
 @click.option("-T", "--no-tty", is_flag=True, help="No terminal for it, though this is one.")
 @decorate(FLEET_OPTIONS)
 @pass_common
@@ -41,7 +57,8 @@ def exec_(common: Common, target: str, command: tuple[str, ...], no_tty: bool) -
     """Run a command where a replica runs: with its files, its environment and its rights.
 
     AGENT is an agent, and then one of its replicas that are ready is taken, or the id of a replica or of a job's run
-    as `shoal status AGENT` shows it. Options for Shoal stand before AGENT. It ends with the command's own exit code.
+    as `shoal status AGENT` shows it. Options for Shoal stand before AGENT; a `--` after it is no part of the command.
+    It ends with the command's own exit code.
 
     Ended before the command, it hangs up on it; on Docker Swarm a command without a terminal then goes on.
     """

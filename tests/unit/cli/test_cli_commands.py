@@ -97,6 +97,28 @@ def test_the_end_of_a_run_is_said_once() -> None:
     assert describe_end(late) == "report-1: failed after 3s, attempt 2, exit code 143: timed out after 3s"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [("hello", "sh", "-c", "x"), ("hello", "--", "sh", "-c", "x"), ("--", "hello", "sh", "-c", "x")],
+)
+def test_dashes_before_the_command_of_exec(
+    directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch, written: tuple[str, ...]
+) -> None:
+    """End the options, wherever they stand; a second pair is the command's own."""
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    async def note(_: object, target: str, argv: tuple[str, ...], tty: bool) -> int:
+        asked.append((target, argv))
+        return 0
+
+    monkeypatch.setattr("shoal.cli.exec._run", note)
+    assert run("exec", *written).code == 0
+    assert run("exec", "hello", "--", "--", "-x").code == 0
+    assert asked == [("hello", ("sh", "-c", "x")), ("hello", ("--", "-x"))]
+    done = run("exec", "hello", "--")
+    assert done.code == 2 and "Missing argument" in done.err
+
+
 def test_explain_says_why(fake: FakeController, run: Run) -> None:
     """The change, what each trigger asked for, what capped it, and when the answer could change."""
     decision = INGEST.decision
