@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import random
 import time
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shoal.engines.local.layout import make_private, read_if_there, set_aside, write_whole
 from shoal.engines.local.listening import listener_on
-from shoal.engines.local.ports import is_free
+from shoal.engines.local.ports import is_free, refused_bind
 from shoal.errors import EngineError
 
 # Below those of replicas, so that a replica never takes the port of a gateway that is just restarting.
@@ -49,6 +50,18 @@ def _recover(platform: Path) -> _Kept:
         config = json.loads(read_if_there(platform / "broker" / "nats.conf") or b"")
         kept.broker, kept.monitor = (int(config[key].rpartition(":")[2]) for key in ("listen", "http"))
     return kept
+
+
+def _why_refused(refused: OSError, port: int, bind: str) -> str:
+    other = "set local.port to another port (0: any free one)"
+    if refused.errno == errno.EADDRINUSE:
+        return f"local.port: {port} is used by {listener_on(port) or 'another program'}; stop it, or {other}"
+    if refused.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"local.bind: this machine has no address {bind}; expected one that `ip addr` shows, 127.0.0.1 (only this "
+            "machine gets in) or 0.0.0.0 (whoever reaches one of its addresses)"
+        )
+    return f"local.port: {port} on {bind} can't be bound: {refused.strerror or refused}; {other}"
 
 
 class Addresses:
@@ -107,12 +120,9 @@ class Addresses:
         if port and gateway_runs and port == self._kept.public:
             return port
         host = "" if bind in {"0.0.0.0", "::"} else bind
-        if wanted and not is_free(wanted, host):
-            who = listener_on(wanted)
-            raise EngineError(
-                f"local.port: {wanted} is used by {who or 'another program'}; stop it, or set local.port to another "
-                "port (0: any free one)"
-            )
+        refused = refused_bind(wanted, host)  # port 0: whether the address is there at all
+        if refused is not None:
+            raise EngineError(_why_refused(refused, wanted, bind))
         return port if port and is_free(port, host) else self._any()
 
     def _any(self) -> int:

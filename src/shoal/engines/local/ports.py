@@ -45,15 +45,20 @@ class Ports:
 
 
 def is_free(port: int, host: str = "") -> bool:
-    """Whether one could listen there now (IPv4; the empty host stands for every address)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    """Whether one could listen there now (the empty host stands for every IPv4 address)."""
+    return refused_bind(port, host) is None
+
+
+def refused_bind(port: int, host: str) -> OSError | None:
+    """Why nobody could listen there now: EADDRINUSE, EADDRNOTAVAIL where the machine has no such address, EACCES."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: without it a port is refused for a minute after its last connection.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
 def _ephemeral_first() -> int:
