@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 
 from aiohttp import web
 
 from shoal.api.metrics import CONTENT_TYPE, render_metrics
 from shoal.control.controller import Controller
+from shoal.engines.local.listening import listener_on
 
 HOST = "127.0.0.1"
 _LOOK_S = 0.5
@@ -53,8 +56,16 @@ async def _listen(controller: Controller, port: int) -> web.AppRunner | None:
         await web.TCPSite(runner, HOST, port).start()
     except OSError as error:
         await runner.cleanup()
-        problem = f"metrics.port: can't listen at {HOST}:{port}: {error.strerror or error}; give another port"
-        controller.problems.say(_PROBLEM, problem)
+        if not controller.problems.get(_PROBLEM, "").startswith(f"metrics.port: {port} "):  # who has it is asked once
+            controller.problems.say(_PROBLEM, await asyncio.to_thread(_why_refused, error, port))
         return None
     controller.problems.say(_PROBLEM, None)
     return runner
+
+
+def _why_refused(error: OSError, port: int) -> str:
+    other = "set metrics.port to another port"
+    if error.errno == errno.EADDRINUSE:
+        return f"metrics.port: {port} is used by {listener_on(port) or 'another program'}; stop it, or {other}"
+    why = os.strerror(error.errno) if error.errno else str(error)  # asyncio wraps the system's words in its own
+    return f"metrics.port: {port} on {HOST} can't be bound: {why}; {other}"

@@ -60,7 +60,10 @@ def _findings(common: Common) -> list[Finding]:
         assert isinstance(cluster, KubernetesPlace)
         return [check_python(), *asyncio.run(check_kubernetes(cluster, fleet))]
     if fleet is None or fleet.engine != "swarm":
-        return check_all(_directory(common), fleet.local.port if fleet is not None else 8080)
+        from shoal.spec.model import LocalOptions
+
+        local, metrics = (LocalOptions(), None) if fleet is None else (fleet.local, fleet.metrics.port)
+        return check_all(_directory(common), local, metrics)
     from shoal.cli.swarm.health_checks import check_swarm
     from shoal.cli.swarm.place import SwarmPlace
 

