@@ -7,7 +7,6 @@ Service finds it once it may act.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import socket
@@ -31,14 +30,14 @@ from shoal.control.secret_contents import KEPT_UNNAMED_S
 from shoal.control.store import StoredFleet
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError, find_access
-from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, SECRET
+from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import CONTROLLER
+from shoal.engines.kubernetes.own_keys import read_admin_token
 from shoal.engines.kubernetes.platform import KubernetesPlatform
 from shoal.engines.kubernetes.pruning import prune_pull
 from shoal.engines.kubernetes.render import settings_of
 from shoal.engines.kubernetes.render_own import (
-    ADMIN,
     API_PORT,
     CA_CERTIFICATE,
     CA_KEY,
@@ -82,7 +81,7 @@ async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None
             authority,
             token,
             certificate_s,
-            admin_token=await _admin_token(kubernetes),
+            admin_token=await read_admin_token(kubernetes),
         )
         try:
             async with acting:
@@ -159,12 +158,6 @@ async def _prune(
         await contents.prune(named, KEPT_UNNAMED_S, used)
         await prune_pull(kubernetes, spec, used)
         await platform.prune(spec)
-
-
-async def _admin_token(kubernetes: Kubernetes) -> str:
-    """What people show who may read the Secret that holds it."""
-    secret = await kubernetes.get(SECRET, ADMIN)
-    return base64.b64decode(secret["data"][TOKEN]).decode()
 
 
 async def _lead(kubernetes: Kubernetes, fleet: str, holder: str) -> None:

@@ -91,7 +91,7 @@ class KubernetesEngine:
         self._used_at = float("-inf")
         self._inventory = Inventory(kubernetes, fleet, self._news)
         self._streams = streams or kubernetes
-        self._logs = Logs(self._streams, fleet, self._pods)
+        self._logs = Logs(self._streams, self._pods)
         self._companions = Companions(kubernetes, fleet, self._inventory)
         self._private = PrivateSecrets(kubernetes, fleet)
 

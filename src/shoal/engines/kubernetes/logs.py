@@ -10,7 +10,6 @@ from typing import Any
 
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
-from shoal.engines.kubernetes.api.kinds import POD
 from shoal.engines.kubernetes.names import labels_of
 from shoal.engines.kubernetes.read import replica_id
 from shoal.engines.kubernetes.render_pod import CONTAINER
@@ -29,13 +28,10 @@ Object = Mapping[str, Any]
 
 
 class Logs:
-    """Those of one fleet. `pods` gives its pods where somebody knows them; else they are listed each time."""
+    """Those of one fleet, whose pods `pods` gives."""
 
-    def __init__(
-        self, kubernetes: Kubernetes, fleet: str, pods: Callable[[], Awaitable[Sequence[Object]]] | None = None
-    ) -> None:
-        self._kubernetes, self._fleet = kubernetes, fleet
-        self._pods = pods or self._list
+    def __init__(self, kubernetes: Kubernetes, pods: Callable[[], Awaitable[Sequence[Object]]]) -> None:
+        self._kubernetes, self._pods = kubernetes, pods
         self.followed = 0  # pods now
 
     def one_less(self, _: object) -> None:
@@ -93,10 +89,6 @@ class Logs:
         except KubernetesError as error:
             if error.status not in (400, 404):  # not started yet, or gone meanwhile
                 raise
-
-    async def _list(self) -> Sequence[Object]:
-        found, _ = await self._kubernetes.list(POD, {names.FLEET: self._fleet})
-        return found
 
 
 class _Follower:

@@ -39,6 +39,9 @@ class Kubelets(FakeKubernetes):
         self.of(POD)[name] = {"metadata": about, "status": {"phase": phase}}
         self.lines[name] = list(lines)
 
+    async def pods(self) -> list[dict[str, Any]]:
+        return (await self.list(POD))[0]
+
     async def logs(self, pod: str, *, params: Mapping[str, str], follow: bool = False) -> AsyncGenerator[str, None]:
         self.asked.append(params)
         if pod in self.errors:
@@ -70,10 +73,10 @@ async def test_lines_of_all_are_in_their_order() -> None:
     kubelets = Kubelets()
     kubelets.add("a", stamped(1, "one"), stamped(3, "three"))
     kubelets.add("b", stamped(2, "two"), run="web-1")
-    lines = await Logs(kubelets, "shop").read(["web"], None, 5)
+    lines = await Logs(kubelets, kubelets.pods).read(["web"], None, 5)
     assert [(line.replica, line.text) for line in lines] == [("a", "one"), ("web-1", "two"), ("a", "three")]
     assert {each["container"] for each in kubelets.asked} == {"agent"}
-    assert await Logs(kubelets, "shop").read(["other"], None, None) == []
+    assert await Logs(kubelets, kubelets.pods).read(["other"], None, None) == []
 
 
 async def test_one_that_can_not_be_read_says_so() -> None:
@@ -83,7 +86,7 @@ async def test_one_that_can_not_be_read_says_so() -> None:
         kubelets.add(name, stamped(1, "one"))
     kubelets.errors["lost"] = EngineUnavailable("no answer in time")
     kubelets.errors["new"] = KubernetesError("waits", status=400, reason="BadRequest", said="waiting to start")
-    lines = await Logs(kubelets, "shop").read(["web"], None, None)
+    lines = await Logs(kubelets, kubelets.pods).read(["web"], None, None)
     assert sorted((line.replica, line.text, line.stream) for line in lines) == [
         ("a", "one", "stdout"), ("lost", "not read: no answer in time", "stderr"),
     ]  # fmt: skip
@@ -94,14 +97,14 @@ async def test_a_server_that_is_away_is_one_error() -> None:
     kubelets = Kubelets()
     kubelets.away = EngineUnavailable("no route")
     with pytest.raises(EngineUnavailable, match="no route"):
-        await Logs(kubelets, "shop").read(["web"], None, None)
+        await Logs(kubelets, kubelets.pods).read(["web"], None, None)
 
 
 async def test_what_is_read_before_it_is_followed_ends_there() -> None:
     """A line is given by the one or by the other."""
     kubelets = Kubelets()
     kubelets.add("a", stamped(1, "before"), stamped(2, "after"))
-    logs = Logs(kubelets, "shop")
+    logs = Logs(kubelets, kubelets.pods)
     before = await logs.read(["web"], None, None, until=NEW_YEAR + 2)
     async with aclosing(logs.follow(["web"], NEW_YEAR + 2)) as lines:
         after = await anext(lines)
@@ -134,7 +137,7 @@ async def test_who_follows_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     heard: list[str] = []
-    async with aclosing(Logs(kubelets, "shop").follow(["web"], NEW_YEAR)) as lines:
+    async with aclosing(Logs(kubelets, kubelets.pods).follow(["web"], NEW_YEAR)) as lines:
         async for line in lines:
             heard.append(line.text)
             if line.text == "end":
@@ -169,7 +172,7 @@ def test_more_pods_than_can_be_followed_are_told(monkeypatch: pytest.MonkeyPatch
         kubelets.ended["over"].set()
         for name in ("a", "b", "c", "d"):
             kubelets.add(name, stamped(2, f"of {name}"))
-        logs = Logs(kubelets, "shop")
+        logs = Logs(kubelets, kubelets.pods)
 
         async def follow() -> None:
             async with aclosing(logs.follow(["web"], NEW_YEAR)) as lines:
