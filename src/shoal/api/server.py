@@ -274,6 +274,8 @@ class _Routes:
 
     async def apply(self, _: web.Request) -> web.StreamResponse:
         stored = await self._controller.parts.store.read_fleet()
+        if self._controller.ends:
+            raise ControllerUnavailable("this controller has taken the fleet down, and ends; the next one can be told")
         self._controller.apply()
         return _json({"generation": stored.generation if stored is not None else 0})
 

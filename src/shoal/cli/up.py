@@ -169,11 +169,17 @@ async def _store(intent: Intent) -> int:
 async def wait_settled(place: Place, settling: Settling, timeout_s: float) -> StatusView:
     """Show progress until all is settled. Raises ShoalError with what is in the way where that never happens."""
     from shoal.cli.progress import Progress
+    from shoal.cli.stored_fleet import read_stored
 
     with Progress() as progress:
         try:
             async with asyncio.timeout(timeout_s):
                 return await _watch_settle(place, settling, progress)
+        except ControllerUnavailable:
+            stored = await read_stored(place)
+            if stored is not None and stored.generation > settling.generation:
+                raise Conflict(describe_superseded(settling, stored)) from None
+            raise
         except TimeoutError:
             last = progress.last
             why = describe_failure(settling, last) if last is not None else "the controller said nothing"

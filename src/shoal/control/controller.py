@@ -56,6 +56,7 @@ class Controller:
         self.problems = Problems(parts.clock, self.note)
         self._acting = Acting(parts, self.states, self.problems, note=self.note, wake=self.wake)
         self.tally = Tally()
+        self.ends = False  # all is taken down, and nothing that is stored from now on is taken up
         self.stopped = asyncio.Event()
         self.tasks: asyncio.TaskGroup | None = None  # where barriers and actions run; `run` brings its own
         self.passes = 0  # that have begun
@@ -197,6 +198,7 @@ class Controller:
                 await self._sleep_until_due()
                 self._wake.clear()
                 await self.run_pass()
+            self.ends = True
             await end_tasks(background)
         if self._closing:
             await self.queues.remove_outside(lambda why: self.note(Event(self.parts.clock(), None, "refused", why)))

@@ -136,6 +136,22 @@ async def test_who_may_not_act_takes_no_orders(tmp_path: Path) -> None:
         assert [agent.ready for agent in status.agents] == [2] and not status.settled
 
 
+async def test_who_has_taken_a_fleet_down_takes_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While gateway and broker end it answers still, but would not look at what is stored by then."""
+    ended: list[bool] = []
+    async with driving() as drive, serving(drive, tmp_path) as client:
+
+        async def remove(*, data: bool) -> None:
+            with pytest.raises(ControllerUnavailable, match="has taken the fleet down, and ends"):
+                await client.apply()
+            ended.append(data)
+
+        monkeypatch.setattr(drive.platform, "remove", remove)
+        await drive.controller.shut_down(data=False)
+        await drive.controller.run()
+    assert ended == [False]
+
+
 async def test_watchers_share_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten who watch cost what one costs."""
     made = 0

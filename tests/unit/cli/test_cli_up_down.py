@@ -141,6 +141,23 @@ def test_who_was_superseded_is_told_by_whom(
     assert "from /elsewhere" in done.err
 
 
+def test_who_was_taken_down_meanwhile_is_told_so(
+    fake: FakeController, file: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the controller is gone before it could show that."""
+
+    async def and_down(place: LocalPlace, fleet: Fleet | None, project: str, expected: int, *_: object) -> int:
+        generation = await write_stored(place, fleet, project, expected)
+        await write_stored(place, None, project, generation)
+        return generation
+
+    fake.watched = [replace(STATUS, generation=1, observed_generation=0, settled=False, agents=())]
+    monkeypatch.setattr(stored_fleet, "write_stored", and_down)
+    done = run("up", "-d")
+    assert done.code == 1
+    assert "generation 1 was taken down before it was settled; `shoal up` starts it again" in done.err
+
+
 def test_a_fleet_of_another_directory_is_left_alone(
     fake: FakeController, file: Path, directory: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +206,16 @@ def test_down_asks_the_controller(fake: FakeController, directory: Path, run: Ru
     assert (done.code, done.out) == (0, "warehouse: everything is stopped, volumes and queues are deleted\n")
     assert fake.calls == [("down", {"volumes": True})]
     assert not (directory / "secrets").exists()
+
+
+def test_down_says_that_somebody_started_it_again(fake: FakeController, file: Path, directory: Path, run: Run) -> None:
+    """Who waited for its end only: its controller is not one that does not end."""
+    asyncio.run(
+        write_stored(LocalPlace(directory, "warehouse"), Fleet(fleet="warehouse", agents={}), str(file.parent), 0)
+    )
+    done = run("down")
+    assert done.code == 1
+    assert "everything was stopped, and warehouse was started again by" in done.err
 
 
 def test_down_deletes_nothing_unasked(fake: FakeController, run: Run) -> None:

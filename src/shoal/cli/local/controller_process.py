@@ -95,12 +95,12 @@ async def tell_or_start(
     """Tell the controller of what is stored, or start one without these variables; gives what was started, `None` for
     one that was there, or was of another version and is replaced.
 
-    Of several commands at once one starts it, and the others tell it. Raises ShoalError with the last words of a
-    controller that could not start.
+    Of several commands at once one starts it, and the others tell it. One that just ends, as a `down` is under way, is
+    waited for. Raises ShoalError with the last words of a controller that could not start.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     started: StartedController | None = None
-    replaced = False
+    replaced = waits = False
     while time.monotonic() < deadline:
         with contextlib.suppress(ControllerUnavailable):
             view = await client.status()
@@ -108,7 +108,13 @@ async def tell_or_start(
                 replaced = True
                 await _end_other_version(view, directory)
                 continue
-            await client.apply()
+            try:
+                await client.apply()
+            except ControllerUnavailable:
+                if not waits:
+                    say(f"The controller of {fleet} is just ending; another one is started after it ...")
+                waits = True
+                raise
             ours = started is not None and started.process.pid == view.controller_pid and not replaced
             return started if ours else None
         if started is not None and started.process.poll() is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shoal.cli.output import say
 from shoal.cli.place import VolumeUse
-from shoal.errors import ShoalError
+from shoal.errors import Conflict, ShoalError
 
 if TYPE_CHECKING:
     from shoal.api.client import Client
@@ -93,7 +93,9 @@ class LocalPlace:
     async def tidy(self, *, data: bool) -> None:
         from shoal.cli.local.controller_process import LOG_FILE, remove_sockets, wait_ended
 
+        await self._require_still_down()
         if not await wait_ended(self.directory, self._ending):
+            await self._require_still_down()
             log = self.directory / LOG_FILE
             raise ShoalError(f"everything is stopped, but the controller does not end; see {log}")
         if data and (left := self.directory / "volumes").exists():
@@ -104,12 +106,9 @@ class LocalPlace:
         remove_sockets(self.directory)
 
     async def look(self) -> StatusView | None:
-        if not self._has_state:
-            return None
         from shoal.cli.local.away import look_without_controller
 
-        async with self.store() as store:
-            stored = await store.read_fleet()
+        stored = await self._stored()
         return look_without_controller(self.directory, self.fleet, stored) if stored is not None else None
 
     def events(self) -> Iterator[EventView] | None:
@@ -148,12 +147,22 @@ class LocalPlace:
                 "write to, which SHOAL_HOME can name"
             ) from error
 
+    async def _stored(self) -> StoredFleet | None:
+        async with self.store() as store:
+            return await store.read_fleet()
+
+    async def _require_still_down(self) -> None:
+        """Raises Conflict where somebody started the fleet again as soon as it was stopped."""
+        stored = await self._stored()
+        if stored is not None and stored.fleet is not None:
+            raise Conflict(
+                f"everything was stopped, and {self.fleet} was started again by {stored.by} meanwhile; `shoal status` "
+                "shows it"
+            )
+
     async def _anything_left(self, *, data: bool) -> bool:
         """Whether a fleet is stored, or something of one is still there though its controller is not."""
-        if not self._has_state:
-            return False
-        async with self.store() as store:
-            stored = await store.read_fleet()
+        stored = await self._stored()
         if stored is None:
             return False
         kept = [self.directory / "volumes", self.directory / "platform"] if data else []
