@@ -281,7 +281,9 @@ def test_doctor_looks_at_the_port_of_the_metrics(home: Path, run: Run) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (home / "shoal.yaml").write_text(f"fleet: f\nmetrics: {{port: {port}}}\nagents: {{a: {{command: [x]}}}}\n")
+        (home / "shoal.yaml").write_text(
+            f"fleet: f\nmetrics: {{port: {port}}}\nagents: {{a: {{command: [x], port: 1}}}}\n"
+        )
         who = f"{psutil.Process().name()} (pid {os.getpid()})"
         assert look() == [("failure", f"{port} is used by {who}", "stop it, or set metrics.port to another one")]
         mine = Path(psutil.Process().cmdline()[-1])  # a process that names the directory works for the fleet
@@ -289,9 +291,9 @@ def test_doctor_looks_at_the_port_of_the_metrics(home: Path, run: Run) -> None:
             Finding("metrics port", "ok", f"{port} is that of the fleet's controller")
         ]
     assert look() == [("ok", f"{port} is free", "")]
-    (home / "shoal.yaml").write_text("fleet: f\nmetrics: {port: 8080}\nagents: {a: {command: [x]}}\n")
+    (home / "shoal.yaml").write_text("fleet: f\nmetrics: {port: 8080}\nagents: {a: {command: [x], port: 1}}\n")
     assert look() == [("failure", "8080 is local.port too", "set metrics.port to another one")]
-    (home / "shoal.yaml").write_text("fleet: f\nagents: {a: {command: [x]}}\n")
+    (home / "shoal.yaml").write_text("fleet: f\nagents: {a: {command: [x], port: 1}}\n")
     assert look() == []
 
 
