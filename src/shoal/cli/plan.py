@@ -125,9 +125,19 @@ async def make_intent(common: Common, agents: Sequence[str] = (), *, adopt: bool
         nonces = {**nonces, **new_nonces(anew)}
     made = compare(place, contents, old, fleet, secrets, records, nonces, restarted=anew, messages=messages)
     only = (f"only {', '.join(agents)} may change; the other agents stay as they are stored",) if agents and old else ()
-    made = replace(made, notes=(*made.notes, *only, *secrets.notes, *owners, *unseen), drift=drift)
+    lacking = _find_lacking(fleet)
+    made = replace(made, notes=(*made.notes, *lacking, *only, *secrets.notes, *owners, *unseen), drift=drift)
     what, kept = " ".join(("up", *agents)), nonces if anew else None
     return Intent(place, project, fleet, secrets, made, generation_of(stored), known, elsewhere, kept, what)
+
+
+def _find_lacking(fleet: Fleet) -> tuple[str, ...]:
+    """What agents ask for and this machine has not, where it is this machine that runs them."""
+    if fleet.engine != "local":
+        return ()
+    from shoal.cli.local.capacity import describe_lacking
+
+    return tuple(describe_lacking(fleet))
 
 
 async def _find_drift(

@@ -138,10 +138,15 @@ def test_gpus_have_one_holder() -> None:
     gpus = Gpus(visible_devices(2, None))
     assert gpus.take("a-1", 1) == ("0",)
     assert gpus.take("a-2", 2) is None
-    assert gpus.shortage(2) == "needs 2 GPUs, 1 of 2 are free; in use by a-1"
+    assert gpus.shortage(2) == "needs 2 GPUs, 1 of 2 is free; in use by a-1"
     assert gpus.take("a-3", 1) == ("1",)
     gpus.release("a-1")
     assert gpus.take("a-2", 1) == ("0",)
+
+
+def test_a_shortage_of_one_gpu() -> None:
+    """Is told in the singular."""
+    assert Gpus(()).shortage(1) == "needs 1 GPU, this machine has 0 (see local.gpus)"
 
 
 def test_visible_devices_bound_what_is_handed_out() -> None:

@@ -35,10 +35,12 @@ class Gpus:
     def shortage(self, number: int) -> str:
         """Why so many can't be had now, as a person reads it."""
         total = len(self.devices)
+        needs = f"needs {number} GPU{'s' if number != 1 else ''}"
         if number > total:
-            return f"needs {number} GPUs, this machine has {total} (see local.gpus)"
+            return f"{needs}, this machine has {total} (see local.gpus)"
         holders = ", ".join(sorted(set(self._held.values())))
-        return f"needs {number} GPUs, {total - len(self._held)} of {total} are free; in use by {holders}"
+        free = total - len(self._held)
+        return f"{needs}, {free} of {total} {'is' if free == 1 else 'are'} free; in use by {holders}"
 
 
 def visible_devices(configured: int | None, visible: str | None) -> tuple[str, ...]:
