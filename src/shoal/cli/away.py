@@ -20,6 +20,7 @@ _AWAY = (
     "no controller answers, so nothing is scaled, rolled out or run on schedule; {called} itself replaces what ends. "
     "`shoal up` sees to it that a controller is there"
 )
+_TAKEN_DOWN = "the fleet was taken down, and no controller answers; `shoal down` again stops what is left of it"
 _NO_GATEWAY = "no gateway runs, so nothing routes requests to agents"
 
 
@@ -39,7 +40,7 @@ def fleet_view(
 def unattended_view(
     fleet: str, engine: str, stored: StoredFleet, agents: Iterable[AgentView], problems: tuple[str, ...]
 ) -> StatusView:
-    """What a status has where no controller says it, on every engine."""
+    """What a status has where no controller says it, on every engine; `problems` where the fleet is to run."""
     return StatusView(
         fleet=fleet,
         engine=engine,
@@ -51,7 +52,7 @@ def unattended_view(
         gateways=(),
         controller_pid=0,
         agents=tuple(agents),
-        problems=problems,
+        problems=problems if stored.fleet is not None else (_TAKEN_DOWN,),
     )
 
 

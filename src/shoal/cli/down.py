@@ -79,7 +79,7 @@ async def _down(place: Place, volumes: bool) -> bool:
         with Progress() as progress:
             async with asyncio.TaskGroup() as tasks:
                 showing = tasks.create_task(_show(ender, progress))
-                await ender.down(volumes=volumes)
+                await _end(ender, place, volumes)
                 showing.cancel()
     if volumes:
         await forget_secrets(place, all_of_them=True)
@@ -88,6 +88,18 @@ async def _down(place: Place, volumes: bool) -> bool:
         await place.tidy(data=False)
         await forget_secrets(place)  # a controller that was given them holds on to them
     return ender is not None
+
+
+async def _end(ender: Ender, place: Place, volumes: bool) -> None:
+    try:
+        await ender.down(volumes=volumes)
+    except ControllerUnavailable as error:
+        if place.shared and await _is_stored(place):
+            raise  # it did not take the order, and says why
+        raise ControllerUnavailable(
+            f"the controller of {place.fleet} went away before everything was stopped; `shoal down` again stops what "
+            "is left"
+        ) from error
 
 
 async def _show(ender: Ender, progress: Progress) -> None:

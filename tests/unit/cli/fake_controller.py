@@ -77,6 +77,7 @@ class FakeController:
         self.tasks = [QueuedTask("17", "image_tasks", 5, '{"image": "a.png"}', NOW - 90, "KeyError: 'MODEL'")]
         self.calls: list[tuple[str, Any]] = []
         self.down_takes_s = 0.0
+        self.dies = False  # of `down`, without an answer
         self.stays = False  # streams stay open after their last value
         self.repeats_s: float | None = None  # the last view is watched again and again
 
@@ -138,6 +139,8 @@ class FakeController:
             return _json({"run_id": f"{body['agent']}-1"})
         if verb == "down":
             await asyncio.sleep(self.down_takes_s)
+            if self.dies and request.transport is not None:
+                request.transport.close()
             return _json({})
         return _json({"generation": self.status.generation})
 

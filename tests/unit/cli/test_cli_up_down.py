@@ -218,6 +218,20 @@ def test_down_says_that_somebody_started_it_again(fake: FakeController, file: Pa
     assert "everything was stopped, and warehouse was started again by" in done.err
 
 
+def test_down_whose_controller_dies_is_told_what_goes_on_with_it(
+    fake: FakeController, directory: Path, run: Run
+) -> None:
+    """`up` would start the fleet again."""
+    fake.dies = True
+    done = run("down")
+    assert done.code == 1
+    assert (
+        "error: the controller of warehouse went away before everything was stopped; `shoal down` again stops what is "
+        "left\n"
+    ) in done.err
+    assert "shoal up" not in done.err
+
+
 def test_down_deletes_nothing_unasked(fake: FakeController, run: Run) -> None:
     """Where nobody can be asked, that is no yes."""
     done = run("down", "--volumes")
@@ -261,7 +275,8 @@ def test_status_without_a_controller_shows_what_the_engine_has(file: Path, direc
     """And says that nobody acts on it."""
     from shoal.spec import load
 
-    asyncio.run(write_stored(LocalPlace(directory, "warehouse"), load([file]).fleet, str(file.parent), 0))
+    place = LocalPlace(directory, "warehouse")
+    asyncio.run(write_stored(place, load([file]).fleet, str(file.parent), 0))
     life = directory / "agents" / "ingest" / "lives" / "ingest-r1-1"
     life.mkdir(parents=True)
     from shoal.core.observed import Phase
@@ -281,6 +296,20 @@ def test_status_without_a_controller_shows_what_the_engine_has(file: Path, direc
     assert " ok " not in done.out
     row = next(line for line in done.out.splitlines() if line.startswith("ingest"))
     assert row.split()[:6] == ["ingest", "service", "degraded", "1", "0", "0"]
+    assert "broker" not in done.out
+    asyncio.run(write_stored(place, None, str(file.parent), 1))
+    done = run("status")
+    assert "the fleet was taken down, and no controller answers; `shoal down` again stops what is left" in done.out
+    assert "shoal up" not in done.out
+
+
+def test_status_without_a_controller_tells_of_the_broker(file: Path, directory: Path, run: Run) -> None:
+    """Where the fleet needs it."""
+    from shoal.spec import load
+
+    file.write_text("fleet: warehouse\nqueues: {q: {}}\nagents:\n  work: {command: work, queue: q}\n")
+    asyncio.run(write_stored(LocalPlace(directory, "warehouse"), load([file]).fleet, str(file.parent), 0))
+    assert "the queues' broker does not run, so nobody gets or puts a task; `shoal up`" in run("status").out
 
 
 SECRET = "fleet: warehouse\nagents:\n  ingest: {command: ingest, port: 8000, secrets: [TOKEN]}\n"

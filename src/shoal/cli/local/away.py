@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from shoal.api.views import AgentView, ReplicaView, RunView, StatusView
 from shoal.cli.away import unattended_view
 from shoal.cli.unattended import unattended
+from shoal.core.broker import broker_users
 from shoal.core.observed import Phase
 from shoal.engines.local.process import is_alive
 from shoal.engines.local.service import Service
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _AWAY = "no controller answers, so nothing is scaled, replaced or run on schedule; `shoal up` starts it again"
 _NO_GATEWAY = "no gateway runs, so nothing routes requests to agents; `shoal up` starts it again"
+_NO_BROKER = "the queues' broker does not run, so nobody gets or puts a task; `shoal up` starts it again"
 _ALIVE = frozenset((Phase.RUNNING, Phase.STOPPING))
 
 
@@ -35,7 +37,9 @@ def look_without_controller(directory: Path, name: str, stored: StoredFleet) -> 
     if fleet is None and not replicas and not runs:
         return None
     specs: Mapping[str, Agent] = fleet.agents if fleet is not None else {}
-    routed = Service("gateway", directory / "platform" / "gateway", keeps="envoy").anything_alive
+    platform = directory / "platform"
+    routed = Service("gateway", platform / "gateway", keeps="envoy").anything_alive
+    queued = fleet is None or not broker_users(fleet) or Service("broker", platform / "broker").alive
     names = sorted({*specs, *(life.agent for life in (*replicas, *runs))})
     views = [
         _agent_view(
@@ -48,7 +52,8 @@ def look_without_controller(directory: Path, name: str, stored: StoredFleet) -> 
         for agent in names
     ]
     engine = fleet.engine if fleet is not None else "local"
-    return unattended_view(name, engine, stored, views, (_AWAY,) if routed else (_AWAY, _NO_GATEWAY))
+    lacks = ((_NO_GATEWAY,) if not routed else ()) + ((_NO_BROKER,) if not queued else ())
+    return unattended_view(name, engine, stored, views, (_AWAY, *lacks))
 
 
 def _agent_view(
