@@ -8,7 +8,7 @@ from collections.abc import Callable
 from shoal.errors import Problem
 from shoal.spec.nodes import Block, Entry, Items, Loc, Node, Scalar, dotted
 from shoal.spec.overlay import without_nulls
-from shoal.spec.volumes import is_host_path
+from shoal.spec.volumes import parse_volume
 
 Locate = Callable[[Scalar], Scalar]  # a path of the host, as it is found from the file that names it
 ReadVariables = Callable[[Scalar, Loc], dict[str, Scalar]]  # what names a file, and where that stands
@@ -73,10 +73,16 @@ def _with_host_paths(agent: Block, locate: Locate) -> Block:
     volumes = agent.entries.get("volumes")
     if volumes is None or not isinstance(volumes.node, Items):
         return agent
-    items = tuple(
-        locate(item) if isinstance(item, Scalar) and is_host_path(item.text) else item for item in volumes.node.items
-    )
+    items = tuple(locate(item) if isinstance(item, Scalar) and _is_bound(item) else item for item in volumes.node.items)
     return Block({**agent.entries, "volumes": Entry(volumes.spot, Items(items, volumes.node.spot))}, agent.spot)
+
+
+def _is_bound(volume: Scalar) -> bool:
+    """Whether it is a directory of the host; one that is malformed is refused as it is written."""
+    try:
+        return parse_volume(volume.text).bound
+    except ValueError:
+        return False
 
 
 def _named_files(files: Node, at: Loc, problems: list[Problem]) -> list[tuple[Scalar, Loc]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shoal.errors import Place, Problem, SpecError
@@ -19,7 +19,7 @@ from shoal.spec.dotenv import parse_variables
 from shoal.spec.exposed import find_exposed
 from shoal.spec.interpolation import InterpolationError, interpolate
 from shoal.spec.model import Fleet
-from shoal.spec.nodes import Block, Entry, Items, Loc, Node, Scalar, Spot, block_data, dotted, spot_of
+from shoal.spec.nodes import Block, Entry, Items, Loc, Node, Scalar, Spot, block_data, dotted, nearest, spot_of
 from shoal.spec.origins import Origins
 from shoal.spec.overlay import merge, parse_setting
 from shoal.spec.reading import Refused, parse_yaml, resolve_scalar
@@ -99,7 +99,8 @@ class _Load:
         """The fleet in the merged tree."""
         tree = assemble(merged, self._read_variables, self._located, self._problems)
         draft = validate_values(block_data(tree))
-        found = [self._problem(tree, finding) for finding in (*draft.findings, *check_draft(draft))]
+        findings = _of_shorthands(tree, (*draft.findings, *check_draft(draft)))
+        found = [self._problem(tree, finding) for finding in findings]
         self._problems += (problem for problem in found if problem.place not in self._incomplete)
         self._refuse_if_wrong()
         findings = (*warn_of_draft(draft), *find_exposed(tree, draft))
@@ -204,8 +205,8 @@ class _Load:
         name = self._environment
         if name is not None and name not in self._environments:
             place = next(iter(self._environments.values()), Spot(self._paths[0], 1, 1)).place
-            message = f"there is no environment {name}"
-            self._problems.append(Problem(place, ENVIRONMENTS, message, did_you_mean(name, self._environments)))
+            remedy = did_you_mean(name, self._environments) if self._environments else "the file names none"
+            self._problems.append(Problem(place, ENVIRONMENTS, f"there is no environment {name}", remedy))
 
     def _read_dotenv(self, path: Path) -> None:
         if not path.is_file():
@@ -281,6 +282,28 @@ class _Load:
     def _refuse_if_wrong(self) -> None:
         if self._problems:
             raise SpecError(sorted(dict.fromkeys(self._problems), key=self._order))
+
+
+def _of_shorthands(tree: Node, findings: Iterable[Finding]) -> Iterable[Finding]:
+    """What is wrong with `scale: two` is so of its `min` and of its `max`, and said once, of `scale`."""
+    found = tuple(findings)
+    wrong = {finding.loc for finding in found}
+    for finding in found:
+        above = finding.loc[:-1]
+        holder, there = nearest(tree, above)
+        if not there or not isinstance(holder, Block) or not _is_spelled_out(holder):
+            yield finding
+            continue
+        keys = [(*above, key) for key in holder.entries]
+        if not wrong.issuperset(keys):
+            yield finding
+        elif finding.loc == keys[-1]:
+            yield replace(finding, loc=above)
+
+
+def _is_spelled_out(block: Block) -> bool:
+    """Whether it was written as one value for several keys: each of them stands where it does."""
+    return len(block.entries) > 1 and all(entry.node.spot == block.spot for entry in block.entries.values())
 
 
 def _without(block: Block, key: str) -> Block:

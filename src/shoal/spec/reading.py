@@ -236,6 +236,8 @@ class _Reader:
         spot = Spot(self._file, mark.line + 1, mark.column + 1) if mark else Spot(self._file, 1, 1)
         context = f" {error.context}" if error.context else ""
         line = "".join(text.splitlines()[spot.line - 1 : spot.line])
+        if "\t" in line[: len(line) - len(line.lstrip())] or line[spot.column - 1 : spot.column] == "\t":
+            return _at(spot, "a tab can't indent YAML", remedy="write spaces instead")
         remedy = "${...} needs quotes within brackets" if "flow" in context and "${" in line else ""
         return _at(spot, f"this is not YAML: {error.problem or 'malformed'}{context}", remedy=remedy)
 

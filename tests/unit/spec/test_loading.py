@@ -127,6 +127,8 @@ def test_an_unknown_environment_is_refused(refuse: Callable[..., list[str]]) -> 
     assert refuse(BASE, environment="pord") == [
         "shoal.yaml:10:3: environments: there is no environment pord (did you mean prod?)"
     ]
+    (problem,) = refuse("fleet: f\nagents: {a: {command: x, port: 1}}\n", environment="prod")
+    assert problem == "shoal.yaml:1:1: environments: there is no environment prod (the file names none)"
 
 
 def test_environments_that_are_not_chosen_have_right_keys(refuse: Callable[..., list[str]]) -> None:

@@ -125,6 +125,8 @@ agents:
         ("scale: {min: 3, max: 2}", "agents.a.scale.min: min is 3 and max is 2; expected min to be at most max"),
         ("scale: {target: {rps: 1}}", "agents.a.scale.target: a target needs a `max` to scale to"),
         ("scale: 0", "agents.a.scale.max: found 0; expected at least 1"),
+        ("scale: -3", "agents.a.scale: found -3; expected at least 1"),
+        ("scale: two", "agents.a.scale: 'two' is not a whole number; expected a number such as 8"),
         (
             "scale: {max: 2, target: {cpu: 70%}}",
             "agents.a.scale.target.cpu: a percentage of what? expected `resources.",

@@ -103,6 +103,13 @@ def test_merging_what_is_no_mapping_is_refused() -> None:
             " (${...} needs quotes within brackets)",
         ),
         ("a: b: c", "f.yaml:1:5: this is not YAML: mapping values are not allowed in this context"),
+        ("a:\n\tb: 1", "f.yaml:2:1: a tab can't indent YAML (write spaces instead)"),
+        ("a:\n  \tb: 1", "f.yaml:2:3: a tab can't indent YAML (write spaces instead)"),
+        (
+            "a: @b",
+            "f.yaml:1:4: this is not YAML: found character that cannot start any token"
+            " while scanning for the next token",
+        ),
         ("a: 1\n---\nb: 2", "f.yaml:2:1: a second document starts here; expected one document a file"),
         ("a: &x [*x]", "f.yaml:1:8: the alias *x has no anchor &x that ends before it"),
         ("a: \x01", "f.yaml:1:4: the character U+0001 can't stand in YAML (write it as an escape, in double quotes)"),

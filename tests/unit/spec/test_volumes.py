@@ -49,6 +49,13 @@ environments: {dev: {files: [over/dev.yaml]}}
     assert fleet.agents["b"].volumes == (f"{tmp_path}/over/models:/models",)
 
 
+def test_one_that_is_malformed_is_shown_as_it_is_written(refuse: Callable[..., list[str]]) -> None:
+    """Not with the whole path that it would have."""
+    text = 'fleet: f\nagents: {a: {command: x, port: 1, volumes: ["./data:data"]}}\n'
+    (problem,) = refuse(text)
+    assert problem.startswith("shoal.yaml:2:45: agents.a.volumes[0]: found './data:data'; expected NAME:PATH or")
+
+
 def test_what_each_replica_has_for_itself_is_shared_with_nobody(refuse: Callable[..., list[str]]) -> None:
     """Two stateful agents may use the same name, each for its own; agents that are not stateful share by it."""
     fleet = """\
