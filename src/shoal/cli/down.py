@@ -44,11 +44,12 @@ async def _down_or_leave(place: Place, volumes: bool) -> int:
     from shoal.cli.interrupts import noted_interrupts
 
     with noted_interrupts() as interrupts:
+        asked = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            ending = tasks.create_task(_down(place, volumes))
+            ending = tasks.create_task(_down(place, volumes, asked))
             leaving = tasks.create_task(interrupts.first.wait())
             await asyncio.wait((ending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            while not ending.done() and await _is_stored(place):
+            while not ending.done() and (not asked.is_set() or await _is_stored(place)):
                 await asyncio.wait((ending,), timeout=_ASKED_S)
             ending.cancel()
             leaving.cancel()
@@ -69,8 +70,8 @@ async def _is_stored(place: Place) -> bool:
     return stored is not None and stored.fleet is not None
 
 
-async def _down(place: Place, volumes: bool) -> bool:
-    """False where there was nothing to stop."""
+async def _down(place: Place, volumes: bool, asked: asyncio.Event) -> bool:
+    """False where there was nothing to stop. `asked` is set as soon as somebody is told to stop it."""
     from shoal.cli.progress import Progress
     from shoal.cli.secret_values import forget_secrets
 
@@ -79,6 +80,7 @@ async def _down(place: Place, volumes: bool) -> bool:
         with Progress() as progress:
             async with asyncio.TaskGroup() as tasks:
                 showing = tasks.create_task(_show(ender, progress))
+                asked.set()
                 await _end(ender, place, volumes)
                 showing.cancel()
     if volumes:

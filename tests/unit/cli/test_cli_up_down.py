@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ from typing import Any
 import pytest
 
 from shoal.cli import stored_fleet
+from shoal.cli.local import away, controller_process
 from shoal.cli.local.place import LocalPlace
 from shoal.cli.stored_fleet import read_stored, write_secrets, write_stored
 from shoal.control.secret_contents import SecretContents
 from shoal.control.store import SecretRecord
+from shoal.core.observed import Phase
+from shoal.engines.local.process import Identity, identify
+from shoal.engines.local.state import ReplicaState, Start, store_life
 from shoal.errors import ShoalError
+from shoal.spec import load
 from shoal.spec.model import Fleet
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_controller import IMAGES, INGEST, STATUS, FakeController
@@ -263,6 +269,56 @@ def test_down_without_anything(directory: Path, run: Run) -> None:
     assert not directory.exists()
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Fleet | None]:
+    """The fleet that was stored, for each controller that was started to end it: none of them is."""
+    found: list[Fleet | None] = []
+
+    async def note(place: LocalPlace) -> None:
+        stored = await read_stored(place)
+        assert stored is not None
+        found.append(stored.fleet)
+
+    async def answers(*_: object) -> None:
+        return
+
+    def start(directory: Path, fleet: str) -> None:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(asyncio.run, note(LocalPlace(directory, fleet))).result()
+
+    monkeypatch.setattr(controller_process, "start_controller", start)
+    monkeypatch.setattr(controller_process, "wait_answers", answers)
+    return found
+
+
+def test_down_without_a_controller_starts_no_agent(file: Path, directory: Path, started: list[Fleet | None]) -> None:
+    """Where none runs, the controller that ends the rest has none to start; who runs ends in the fleet's order."""
+    place = LocalPlace(directory, "warehouse")
+    fleet = load([file]).fleet
+    asyncio.run(write_stored(place, fleet, str(file.parent), 0))
+    asyncio.run(place.ender(data=False))
+    assert started == [None]
+    asyncio.run(write_stored(place, fleet, str(file.parent), 2))
+    life = directory / "agents" / "ingest" / "lives" / "ingest-r1-1"
+    life.mkdir(parents=True)
+    start = Start(1, identify(os.getpid()))
+    store_life(life / "state.json", ReplicaState("ingest-r1-1", "ingest", "r1", 1.0, Phase.RUNNING, start=start))
+    asyncio.run(place.ender(data=False))
+    assert started == [None, fleet]
+
+
+def test_down_ends_a_gateway_or_a_broker_that_was_left(
+    directory: Path, started: list[Fleet | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a controller that died as the last agent was gone."""
+    place = LocalPlace(directory, "warehouse")
+    asyncio.run(write_stored(place, None, "/", 0))
+    assert asyncio.run(place.ender(data=False)) is None
+    monkeypatch.setattr(away, "platform_runs", lambda _: True)
+    assert asyncio.run(place.ender(data=False)) is not None
+    assert started == [None]
+
+
 def test_down_tidies_up_what_an_earlier_one_was_kept_from(directory: Path, run: Run) -> None:
     """Secrets, though nothing runs any more."""
     record = SecretRecord(SecretContents(directory).put(b"x"), 1.0, "ann")
@@ -273,16 +329,10 @@ def test_down_tidies_up_what_an_earlier_one_was_kept_from(directory: Path, run: 
 
 def test_status_without_a_controller_shows_what_the_engine_has(file: Path, directory: Path, run: Run) -> None:
     """And says that nobody acts on it."""
-    from shoal.spec import load
-
     place = LocalPlace(directory, "warehouse")
     asyncio.run(write_stored(place, load([file]).fleet, str(file.parent), 0))
     life = directory / "agents" / "ingest" / "lives" / "ingest-r1-1"
     life.mkdir(parents=True)
-    from shoal.core.observed import Phase
-    from shoal.engines.local.process import Identity
-    from shoal.engines.local.state import ReplicaState, Start, store_life
-
     gone = Start(1, Identity(1, "never", "another boot"))
     store_life(
         life / "state.json", ReplicaState("ingest-r1-1", "ingest", "r1", 1.0, Phase.RUNNING, ready=True, start=gone)
@@ -305,8 +355,6 @@ def test_status_without_a_controller_shows_what_the_engine_has(file: Path, direc
 
 def test_status_without_a_controller_tells_of_the_broker(file: Path, directory: Path, run: Run) -> None:
     """Where the fleet needs it."""
-    from shoal.spec import load
-
     file.write_text("fleet: warehouse\nqueues: {q: {}}\nagents:\n  work: {command: work, queue: q}\n")
     asyncio.run(write_stored(LocalPlace(directory, "warehouse"), load([file]).fleet, str(file.parent), 0))
     assert "the queues' broker does not run, so nobody gets or puts a task; `shoal up`" in run("status").out

@@ -30,16 +30,15 @@ _ALIVE = frozenset((Phase.RUNNING, Phase.STOPPING))
 
 def look_without_controller(directory: Path, name: str, stored: StoredFleet) -> StatusView | None:
     """The fleet by its state on disk; `None` where nothing is to run and nothing does."""
-    lives = [load_life(path) for path in sorted((directory / "agents").glob("*/lives/*/state.json"))]
+    lives = _load_lives(directory)
     replicas = [life for life in lives if isinstance(life, ReplicaState)]
     runs = [life for life in lives if isinstance(life, RunState)]
     fleet = stored.fleet
     if fleet is None and not replicas and not runs:
         return None
     specs: Mapping[str, Agent] = fleet.agents if fleet is not None else {}
-    platform = directory / "platform"
-    routed = Service("gateway", platform / "gateway", keeps="envoy").anything_alive
-    queued = fleet is None or not broker_users(fleet) or Service("broker", platform / "broker").alive
+    routed = _gateway_runs(directory)
+    queued = fleet is None or not broker_users(fleet) or _broker_runs(directory)
     names = sorted({*specs, *(life.agent for life in (*replicas, *runs))})
     views = [
         _agent_view(
@@ -54,6 +53,29 @@ def look_without_controller(directory: Path, name: str, stored: StoredFleet) -> 
     engine = fleet.engine if fleet is not None else "local"
     lacks = ((_NO_GATEWAY,) if not routed else ()) + ((_NO_BROKER,) if not queued else ())
     return unattended_view(name, engine, stored, views, (_AWAY, *lacks))
+
+
+def agents_run(directory: Path) -> bool:
+    """Whether any process of an agent is there."""
+    return any(_lives(life) for life in _load_lives(directory))
+
+
+def platform_runs(directory: Path) -> bool:
+    """Whether gateway or broker are there."""
+    return _gateway_runs(directory) or _broker_runs(directory)
+
+
+def _load_lives(directory: Path) -> list[ReplicaState | RunState]:
+    loaded = map(load_life, sorted((directory / "agents").glob("*/lives/*/state.json")))
+    return [life for life in loaded if life is not None]
+
+
+def _gateway_runs(directory: Path) -> bool:
+    return Service("gateway", directory / "platform" / "gateway", keeps="envoy").anything_alive
+
+
+def _broker_runs(directory: Path) -> bool:
+    return Service("broker", directory / "platform" / "broker").alive
 
 
 def _agent_view(
@@ -105,7 +127,7 @@ def _replica_view(life: ReplicaState) -> ReplicaView:
     )
 
 
-def _lives(life: ReplicaState) -> bool:
+def _lives(life: ReplicaState | RunState) -> bool:
     if life.start is None or life.start.process is None:
         return False
     try:

@@ -86,6 +86,7 @@ class LocalPlace:
         if not await self._anything_left(data=data):
             return None
         say("No controller answers; starting one to stop what it finds ...")
+        await self._forget_what_does_not_run()
         self._ending = start_controller(self.directory, self.fleet)
         await wait_answers(client, self._ending)
         return client
@@ -160,14 +161,27 @@ class LocalPlace:
                 "shows it"
             )
 
+    async def _forget_what_does_not_run(self) -> None:
+        """A controller that finds the fleet stored starts its agents until it is told to stop them. It needs it all the
+        same where any of them run: from it comes the order in which they end, and what they call meanwhile."""
+        from shoal.cli.local.away import agents_run
+        from shoal.cli.stored_fleet import write_stored
+
+        stored = await self._stored()
+        if stored is not None and stored.fleet is not None and not agents_run(self.directory):
+            await write_stored(self, None, stored.directory, stored.generation)
+
     async def _anything_left(self, *, data: bool) -> bool:
         """Whether a fleet is stored, or something of one is still there though its controller is not."""
+        from shoal.cli.local.away import platform_runs
+
         stored = await self._stored()
         if stored is None:
             return False
         kept = [self.directory / "volumes", self.directory / "platform"] if data else []
         lives = (self.directory / "agents").glob("*/lives/*")
-        return stored.fleet is not None or any(lives) or any(path.exists() for path in kept)
+        there = stored.fleet is not None or any(lives) or any(path.exists() for path in kept)
+        return there or platform_runs(self.directory)
 
 
 class LocalContents:
