@@ -131,9 +131,20 @@ def _kinds(root: type[ShoalError]) -> dict[str, type[ShoalError]]:
 
 def no_such_agent(name: str, known: Iterable[str]) -> NotFound:
     """The error for a name that no agent of the fleet has."""
+    return NotFound(f"no agent {name!r} in this fleet; {likely_meant(name, known)}")
+
+
+def no_such_queue(name: str, known: Iterable[str]) -> NotFound:
+    """The error for a name that no queue of the fleet has."""
+    there = sorted(known)
+    makes = "an agent with `queue` or `publishes` makes one"
+    return NotFound(f"no queue {name!r} in this fleet; {likely_meant(name, there) if there else makes}")
+
+
+def likely_meant(name: str, known: Iterable[str]) -> str:
+    """What is close to a name that is not there, else all that are."""
     from difflib import get_close_matches  # noqa: PLC0415 - for the rare case
 
     there = sorted(known)
     near = get_close_matches(name, there, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"
-    return NotFound(f"no agent {name!r} in this fleet; {hint}")
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"

@@ -96,8 +96,10 @@ async def test_peeking_takes_nothing(broker: Broker) -> None:
     assert first.at is not None
     assert [task.id for task in await broker.admin.peek("images", limit=1)] == ["first"]
     assert await depth(broker) == 2
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no queue 'nothing' in this fleet; there are: "):
         await broker.admin.peek("nothing")
+    with pytest.raises(NotFound, match="no queue 'image' in this fleet; did you mean 'images'"):
+        await broker.admin.redrive("image")
 
 
 async def test_redrive_puts_dead_letters_back(broker: Broker) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from shoal.control.controller import Controller
 from shoal.core.queued import QueueCounts, QueuedTask
 from shoal.core.rabbitmq import RabbitMqAddress, rabbitmq_queues
-from shoal.errors import NotFound
+from shoal.errors import no_such_queue
 from shoal.sources.jetstream_admin import JetStreamAdmin
 from shoal.sources.rabbitmq_admin import RabbitMqAdmin
 
@@ -54,7 +54,7 @@ class QueueAdmins:
             return self._of(self._controller.queues.outside[there.broker])
         embedded = self._embedded()
         if embedded is None:
-            raise NotFound(f"this fleet has no queue {queue!r}; an agent with `queue` or `publishes` makes one")
+            raise no_such_queue(queue, fleet.queues if fleet is not None else ())
         return embedded
 
     async def aclose(self) -> None:

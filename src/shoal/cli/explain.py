@@ -13,6 +13,7 @@ from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pa
 from shoal.cli.output import emit, format_moment, format_number, format_span, say
 from shoal.cli.status import find_agent
 from shoal.cli.status_text import describe_bounds, describe_owner
+from shoal.cli.whole_numbers import WholeNumber
 from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Say why an agent has the count that it has.")
 @click.argument("agent", shell_complete=complete_agents)
-@click.option("-n", "--last", type=click.IntRange(min=1), default=5, show_default=True, help="How many decisions.")
+@click.option("-n", "--last", type=WholeNumber(min=1), default=5, show_default=True, help="How many decisions.")
 @decorate(FLEET_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common

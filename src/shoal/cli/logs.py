@@ -13,6 +13,7 @@ from shoal.cli.agent_names import complete_agents
 from shoal.cli.options import FOLLOW_FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import agent_colour, emit_line, say
 from shoal.cli.since import Since
+from shoal.cli.whole_numbers import WholeNumber
 from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _NULS = re.compile("\0+")  # of a writer that went on at its own place in a file
 @click.option("--since", type=Since(), help="From then on: 10m, or 2025-06-15T02:00.")
 @click.option(
     "--tail",
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     metavar="N",
     help="The last N lines of each replica; without this and --since, 1000.",
 )

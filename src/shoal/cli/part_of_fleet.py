@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from shoal.errors import PlanError
+from shoal.errors import PlanError, likely_meant
 from shoal.spec.cycles import find_cycles
 from shoal.spec.model import Agent, Fleet
 
@@ -16,7 +16,8 @@ def take_agents(old: Fleet | None, new: Fleet, names: Sequence[str]) -> Fleet:
     """
     unknown = [name for name in names if name not in new.agents]
     if unknown:
-        raise PlanError(f"the file has no agent {', '.join(map(repr, unknown))}; it has {', '.join(new.agents)}")
+        said = (f"no agent {name!r} in the file; {likely_meant(name, new.agents)}" for name in unknown)
+        raise PlanError("\n".join(said))
     if old is None:
         return new.model_copy(update={"agents": _with_needed(new, names, ())})
     taken = _with_needed(new, names, old.agents)

@@ -12,6 +12,7 @@ from shoal.cli.consent import ask_before_loss
 from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pass_common
 from shoal.cli.output import NONE, Cell, Column, count_of, emit, format_moment, render_table, terminal_width
 from shoal.cli.own_fleet import require_own_fleet
+from shoal.cli.whole_numbers import WholeNumber
 
 if TYPE_CHECKING:
     from shoal.api.views import QueueView
@@ -54,7 +55,7 @@ def list_queues(common: Common) -> None:
 @queue.command(short_help="Show tasks without taking them.")
 @click.argument("name", metavar="QUEUE", shell_complete=complete_queues)
 @click.option("--dead", is_flag=True, help="Dead letters, with why they failed.")
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many.")
+@click.option("-n", "--limit", type=WholeNumber(1, 1000), default=10, show_default=True, help="How many.")
 @decorate(FLEET_OPTIONS)
 @output_option("text", "json", "yaml")
 @pass_common

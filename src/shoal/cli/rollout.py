@@ -14,6 +14,7 @@ from shoal.cli.options import FLEET_OPTIONS, Common, decorate, output_option, pa
 from shoal.cli.output import NONE, Cell, Column, emit, format_ago, render_table, terminal_width
 from shoal.cli.own_fleet import require_own_fleet
 from shoal.cli.since import WAIT_TIMEOUT
+from shoal.cli.whole_numbers import WholeNumber
 from shoal.errors import ControllerUnavailable, ShoalError, no_such_agent
 
 if TYPE_CHECKING:
@@ -91,9 +92,7 @@ def history(common: Common, agent: str | None) -> None:
 
 @rollout.command(short_help="Bring an earlier version back.")
 @_AGENT
-@click.option(
-    "--to", type=click.IntRange(min=1), metavar="GENERATION", help="Which one; by default the last that served."
-)
+@click.option("--to", type=WholeNumber(min=1), metavar="GENERATION", help="Which one; by default the last that served.")
 @WAIT_TIMEOUT
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @ALLOW_DELETE

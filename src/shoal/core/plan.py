@@ -15,7 +15,7 @@ from shoal.core.drift import Drift
 from shoal.core.ownership import is_native, scaled_by_shoal
 from shoal.core.rabbitmq import RabbitMqQueue, rabbitmq_queues, used_outside
 from shoal.errors import PlanError
-from shoal.spec.model import Agent, Fleet, Kind
+from shoal.spec.model import Agent, Broker, Fleet, Kind
 from shoal.spec.volumes import parse_volume
 
 ChangeClass = Literal["create", "recreate", "rolling", "live", "remove"]
@@ -165,8 +165,16 @@ def _fleet_changes(old: Fleet | None, new: Fleet) -> Iterator[Change]:
         return
     before, after = (fleet.model_dump(mode="json", by_alias=True, include=set(_OF_FLEET)) for fleet in (old, new))
     fields = tuple(_differences(before, after))
+    shown = tuple(each for each in fields if not _is_implicit(each[0], old, new))
     if fields:
-        yield Change(None, "live", fields)
+        yield Change(None, "live", shown or fields)
+
+
+def _is_implicit(path: str, old: Fleet, new: Fleet) -> bool:
+    """Whether it is of the broker that comes and goes with queues, and that nobody wrote."""
+    section, _, below = path.partition(".")
+    name = below.partition(".")[0]
+    return section == "brokers" and all(fleet.brokers.get(name, Broker()) == Broker() for fleet in (old, new))
 
 
 def changed_paths(old: Agent, new: Agent) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from shoal.core.queued import QueueCounts, QueuedTask
 from shoal.core.wiring import CONSUMER, dead_stream_name, dead_subject_name, stream_name, subject_name
-from shoal.errors import NotFound
+from shoal.errors import NotFound, no_such_queue
 from shoal.sources.jetstream import list_streams
 from shoal.sources.jetstream_api import NOT_FOUND, JetStreamApi, Refused
 
@@ -153,7 +153,7 @@ class JetStreamAdmin:
             return await self._api.call(subject)
         except Refused as refused:
             if refused.code in NOT_FOUND:
-                raise NotFound(f"queue {queue!r}: the broker has no such queue of fleet {self._fleet!r}") from None
+                raise no_such_queue(queue, [counts.name for counts in await self.list()]) from None
             raise
 
     def _stream(self, queue: str, *, dead: bool) -> str:

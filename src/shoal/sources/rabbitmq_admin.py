@@ -21,7 +21,7 @@ from pamqp.commands import Basic
 
 from shoal.core.queued import QueueCounts, QueuedTask
 from shoal.core.rabbitmq import RabbitMqAddress, dead_queue_name, exchange_name, queue_name, vhost_of
-from shoal.errors import NotFound
+from shoal.errors import NotFound, no_such_queue
 from shoal.sources.amqp import Amqp
 from shoal.sources.rabbitmq import list_totals, read_waiting
 from shoal.sources.rabbitmq_management import ManagementApi
@@ -171,8 +171,9 @@ class RabbitMqAdmin:
         )
 
     async def _require(self, queue: str) -> None:
-        if queue not in await list_totals(self._management, self._fleet):
-            raise NotFound(f"queue {queue!r}: the broker has no such queue of fleet {self._fleet!r}")
+        known = await list_totals(self._management, self._fleet)
+        if queue not in known:
+            raise no_such_queue(queue, known)
 
 
 def _chunks(messages: list[DeliveredMessage]) -> Iterator[list[DeliveredMessage]]:

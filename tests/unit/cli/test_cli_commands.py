@@ -119,6 +119,17 @@ def test_dashes_before_the_command_of_exec(
     assert done.code == 2 and "Missing argument" in done.err
 
 
+def test_a_number_that_is_none(fake: FakeController, run: Run) -> None:
+    """Is refused in plain words."""
+    for arguments, expected in (
+        (("rollout", "undo", "ingest", "--to", "x"), "found 'x'; expected a whole number from 1 on"),
+        (("explain", "ingest", "-n", "0"), "found '0'; expected a whole number from 1 on"),
+        (("queue", "peek", "tasks", "-n", "1001"), "found '1001'; expected a whole number from 1 to 1000"),
+    ):
+        done = run(*arguments)
+        assert done.code == 2 and expected in done.err
+
+
 def test_explain_says_why(fake: FakeController, run: Run) -> None:
     """The change, what each trigger asked for, what capped it, and when the answer could change."""
     decision = INGEST.decision

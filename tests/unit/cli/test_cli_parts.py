@@ -218,8 +218,11 @@ def test_part_of_a_fleet() -> None:
     assert {name: agent.port for name, agent in taken.agents.items()} == {"c": None, "a": 9, "b": 9}
     taken = take_agents(FLEET, newer, ["a"])
     assert {name: agent.port for name, agent in taken.agents.items()} == {"a": 9, "b": 2, "c": None}
-    with pytest.raises(PlanError, match="no agent 'x'; it has a, b, c"):
+    with pytest.raises(PlanError, match="no agent 'x' in the file; there are: a, b, c"):
         take_agents(FLEET, newer, ["x"])
+    named = FLEET.model_copy(update={"agents": {"hello": FLEET.agents["a"]}})
+    with pytest.raises(PlanError, match="no agent 'helo' in the file; did you mean 'hello'"):
+        take_agents(None, named, ["helo"])
 
 
 def test_part_of_a_fleet_brings_what_it_waits_for() -> None:

@@ -16,7 +16,7 @@ from shoal.core.plan import HIDDEN, Change, make_plan
 from shoal.core.plan_text import format_plan
 from shoal.core.revision import revision_of, template_of
 from shoal.errors import PlanError
-from shoal.spec.model import Fleet, Queue
+from shoal.spec.model import Broker, Fleet, Queue
 
 SERVICE: dict[str, Any] = {"command": "run", "port": 8000, "environment": {"A": "1"}}
 WORKER: dict[str, Any] = {"command": "work", "queue": "q"}
@@ -158,6 +158,23 @@ def test_queues_and_externals_are_the_fleets_own() -> None:
     )
     (change,) = make_plan(old, new, LOCAL).changes
     assert change == Change(None, "live", (("queues.q.max_attempts", 3, 4),))
+
+
+def test_the_broker_that_nobody_wrote_is_not_shown() -> None:
+    """It comes and goes with the queues; one that changes is shown."""
+    none = fleet_of(a=SERVICE)
+    some = none.model_copy(update={"brokers": {"main": Broker()}, "queues": {"q": Queue()}})
+    mine = some.model_copy(update={"brokers": {"main": Broker(type="rabbitmq", url="amqp://h")}})
+    only = none.model_copy(update={"brokers": {"main": Broker()}})
+
+    def shown(old: Fleet, new: Fleet) -> set[str]:
+        (change,) = make_plan(old, new, LOCAL).changes
+        return {path for path, *_ in change.fields if path.startswith("brokers")}
+
+    assert shown(some, none) == shown(none, some) == set()
+    assert shown(some, mine) == {"brokers.main.type", "brokers.main.url"}
+    assert shown(mine, none) == {"brokers.main"}
+    assert shown(only, none) == {"brokers.main"}, "else the plan would be empty"
 
 
 def test_an_image_alone_is_no_command_on_this_machine() -> None:
