@@ -20,6 +20,7 @@ from shoal.errors import EngineUnavailable
 from shoal.spec.model import Kind
 
 WAIT_S = 0.05  # that a pass waits for what it began
+TOGETHER_S = 0.1  # of many that end one by one those within this time are taken up by one pass
 RETRY_S = 1.0
 _AT_ONCE = 16  # agents that are acted upon side by side
 
@@ -66,6 +67,8 @@ class Acting:
         self._ended: set[str] = set()  # since the last look
         self._not_asked: dict[str, Exception] = {}  # by agent: why the engine could not be asked
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._busy = 0
+        self._to_wake: asyncio.TimerHandle | None = None
 
     @property
     def under_way(self) -> bool:
@@ -103,6 +106,7 @@ class Acting:
         self._ended.clear()
 
     async def _act(self, agent: str, outcome: Outcome) -> _Acted:
+        self._busy += 1
         try:
             async with self._slots:
                 self._parts.require_right()
@@ -110,8 +114,22 @@ class Acting:
         except Exception as error:  # noqa: BLE001 - told, and tried again; the others go on
             return _Acted(agent, outcome, error=error)
         finally:
-            self._wake()
+            self._busy -= 1
+            self._wake_for_end()
         return _Acted(agent, outcome, failures)
+
+    def _wake_for_end(self) -> None:
+        """A pass for each of a thousand that end one by one would cost more than they do."""
+        if self._busy:
+            self._to_wake = self._to_wake or asyncio.get_running_loop().call_later(TOGETHER_S, self._wake_now)
+        else:
+            self._wake_now()
+
+    def _wake_now(self) -> None:
+        if self._to_wake is not None:
+            self._to_wake.cancel()
+            self._to_wake = None
+        self._wake()
 
     def _take(self, acted: _Acted, now: float) -> None:
         """An engine that is away is no agent's failure."""

@@ -9,10 +9,12 @@ from typing import NoReturn
 import pytest
 
 from shoal.api.present import is_settled
-from shoal.control.acting import WAIT_S
+from shoal.control.acting import TOGETHER_S, WAIT_S, Acting
+from shoal.control.agent_pass import Outcome
+from shoal.control.agent_state import AgentState
 from shoal.control.controller import LOOK_APART_S
 from shoal.core.action import Action, ActionFailure, Scale
-from shoal.core.observed import Observed
+from shoal.core.observed import AgentObserved, Observed
 from shoal.engines.memory.engine import MemoryEngine
 from shoal.errors import EngineUnavailable
 from tests.simulation.virtual_time import run_virtually
@@ -212,3 +214,30 @@ def test_what_was_decided_on_old_news_is_decided_again(monkeypatch: pytest.Monke
         assert drive.said("refused") == ["no room here"] and len(drive.state("stock").observed.replicas) == 3
 
     with_two_agents(monkeypatch, story)
+
+
+def test_many_that_end_one_by_one_are_taken_up_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass each would cost more than they do; after the last one nothing is waited for."""
+    woken: list[float] = []
+
+    async def run() -> None:
+        async with driving() as drive:
+            clock, began = asyncio.get_running_loop().time, asyncio.get_running_loop().time()
+
+            async def act(actions: Sequence[Action]) -> tuple[ActionFailure, ...]:
+                await asyncio.sleep(int(actions[0].agent) * TOGETHER_S / 4)
+                return ()
+
+            monkeypatch.setattr(drive.engine, "act", act)
+            states = {f"{number}": AgentState(f"{number}", None, AgentObserved(f"{number}")) for number in range(1, 11)}
+            controller = drive.controller
+            acting = Acting(
+                controller.parts, states, controller.problems, note=controller.note,
+                wake=lambda: woken.append((clock() - began) / TOGETHER_S),
+            )  # fmt: skip
+            assert drive.tasks is not None
+            await acting.carry_out({name: Outcome((Scale(name, "r1", 1),)) for name in states}, drive.tasks)
+            await asyncio.sleep(10 * TOGETHER_S)
+
+    run_virtually(run())
+    assert woken == pytest.approx([1.25, 2.25, 2.5])

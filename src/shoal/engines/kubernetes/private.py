@@ -31,7 +31,9 @@ class PrivateSecrets:
         wanted = noted(item)
         name, there = wanted["metadata"]["name"], await self._listed()
         if there.get(name) != _known(wanted["metadata"]):
-            await self._kubernetes.apply(SECRET, wanted, force=True)
+            # Made where it is not known: that costs the API server less than to look for owners of fields.
+            if name in there or await self._kubernetes.make(SECRET, wanted) is None:
+                await self._kubernetes.apply(SECRET, wanted, force=True)
             there[name] = _known(wanted["metadata"])
 
     async def remove(self, agent: str, revision: str | None) -> None:
