@@ -84,7 +84,8 @@ def use_shell(bed: FleetBed) -> int | None:
         shell.setwinsize(20, 60)
         shell.sendline(f"python3 -c '{SAYS_ITS_SIZE.strip().replace('(100, 30)', '(60, 20)')}'")
         shell.expect("sized web")
-        shell.sendline("echo be''gun; sleep 1000")
+        # What says so is in the foreground already: a Ctrl-C while the shell still puts it there is for the shell.
+        shell.sendline("sh -c \"echo be''gun; exec sleep 1000\"")
         shell.expect("begun")
         shell.sendintr()
         shell.sendline("echo ba''ck")
