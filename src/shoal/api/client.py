@@ -6,6 +6,7 @@ Streams are async generators; close them (`contextlib.aclosing`) where you stop 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from shoal.engines.command_line import RemoteCommand
 
 ANSWER_TIMEOUT_S = 30.0
+PAUSE_TO_COST = 10  # who watches a fleet of a thousand agents leaves the machine to them
+PAUSE_MAX_S = 2.0
 
 View = TypeVar("View")
 
@@ -43,9 +46,16 @@ class Client:
         """The fleet as it is now."""
         return decode(StatusView, await self._call("GET", "/v1/status"))
 
-    def watch(self) -> AsyncGenerator[StatusView, None]:
-        """The fleet as it is now, then again whenever something changed."""
-        return self._stream(StatusView, "/v1/watch")
+    async def watch(self) -> AsyncGenerator[StatusView, None]:
+        """The fleet as it is now, then again whenever something changed. Of a fleet whose reading takes this process
+        long some are left out: what they had is in the next, which comes within a second though nothing changes."""
+        async with aclosing(self._lines("/v1/watch")) as lines:
+            due = float("-inf")
+            async for line in lines:
+                began, used = time.monotonic(), time.process_time()
+                if began >= due:
+                    yield decode(StatusView, parse_json(line))
+                    due = time.monotonic() + min(PAUSE_MAX_S, PAUSE_TO_COST * (time.process_time() - used))
 
     async def explain(self, agent: str, last: int | None = None) -> tuple[DecisionView, ...]:
         """The last decisions about an agent's count, the newest first."""
@@ -154,9 +164,14 @@ class Client:
             raise self._line.late(ANSWER_TIMEOUT_S) from error
 
     async def _stream(self, view: type[View], target: str) -> AsyncGenerator[View, None]:
-        async with self._request("GET", target) as response, aclosing(response.lines()) as lines:
+        async with aclosing(self._lines(target)) as lines:
             async for line in lines:
                 yield decode(view, parse_json(line))
+
+    async def _lines(self, target: str) -> AsyncGenerator[bytes, None]:
+        async with self._request("GET", target) as response, aclosing(response.lines()) as lines:
+            async for line in lines:
+                yield line
 
     @asynccontextmanager
     async def _request(self, method: str, target: str, body: object = None) -> AsyncGenerator[Response]:
