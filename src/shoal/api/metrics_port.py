@@ -10,7 +10,6 @@ from aiohttp import web
 
 from shoal.api.metrics import CONTENT_TYPE, render_metrics
 from shoal.control.controller import Controller
-from shoal.engines.local.listening import listener_on
 
 HOST = "127.0.0.1"
 _LOOK_S = 0.5
@@ -64,6 +63,8 @@ async def _listen(controller: Controller, port: int) -> web.AppRunner | None:
 
 
 def _why_refused(error: OSError, port: int) -> str:
+    from shoal.engines.local.listening import listener_on  # noqa: PLC0415 - for the rare case
+
     other = "set metrics.port to another port"
     if error.errno == errno.EADDRINUSE:
         return f"metrics.port: {port} is used by {listener_on(port) or 'another program'}; stop it, or {other}"

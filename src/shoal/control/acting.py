@@ -67,7 +67,7 @@ class Acting:
         self._ended: set[str] = set()  # since the last look
         self._not_asked: dict[str, Exception] = {}  # by agent: why the engine could not be asked
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._busy = 0
+        self._busy = 0  # agents whose actions have not ended
         self._to_wake: asyncio.TimerHandle | None = None
 
     @property

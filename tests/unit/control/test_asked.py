@@ -20,6 +20,11 @@ WEB = {"command": "serve", "port": 80, "scale": {"min": 1, "max": 9}}
 JOB = {"command": "work", "schedule": "0 0 1 1 *"}
 
 
+async def full(records: Mapping[str, AgentRecord | None], decisions: Sequence[Decision]) -> NoReturn:
+    """A store's write."""
+    raise StoreError("the disk is full")
+
+
 def with_a_fleet(story: Callable[[Drive, asyncio.TaskGroup], Awaitable[None]]) -> None:
     """A service with a replica, and a job."""
 
@@ -62,9 +67,6 @@ def test_a_count_is_stored_before_it_is_answered(monkeypatch: pytest.MonkeyPatch
 def test_a_count_that_could_not_be_stored_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds, as far as this controller lives."""
 
-    async def full(records: Mapping[str, AgentRecord | None], decisions: Sequence[Decision]) -> NoReturn:
-        raise StoreError("the disk is full")
-
     async def story(drive: Drive, tasks: asyncio.TaskGroup) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(drive.store, "write", full)
@@ -81,15 +83,12 @@ def test_a_count_that_could_not_be_stored_is_said_to_be_none(monkeypatch: pytest
 
 
 def test_a_store_that_is_back_within_seconds_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def full(records: Mapping[str, AgentRecord | None], decisions: Sequence[Decision]) -> NoReturn:
-        raise StoreError("it is on its way")
-
     async def story(drive: Drive, tasks: asyncio.TaskGroup) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(drive.store, "write", full)
             pinned = tasks.create_task(asked.pin(drive.controller, "web", 3, None))
             await drive.go(2)
-            assert drive.controller.problems == {"pass": "it is on its way"} and not pinned.done()
+            assert drive.controller.problems == {"pass": "the disk is full"} and not pinned.done()
         await drive.go(3, until=pinned.done)
         assert (await drive.store.read_records())["web"].pin == drive.state("web").record.pin
 
