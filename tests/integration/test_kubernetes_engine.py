@@ -195,7 +195,9 @@ async def test_a_command_in_a_replica(rig: Rig) -> None:
             out[stream] = out.get(stream, b"") + piece
         assert (out["stdout"].split(), out["stderr"]) == ([b"got", b"hello", b"300000"], b"bad\n")
         assert await command.exit_code() == 7
-    async with rig.engine.exec(replica.id, ["sh", "-c", "read x; stty size"], tty=True) as command:
+    # The size and the input come by ways of their own: the size may be there after the first line.
+    asks = "read x; for i in $(seq 100); do stty size 2>/dev/null | grep '33 111' && exit 0; sleep 0.1; done; exit 1"
+    async with rig.engine.exec(replica.id, ["sh", "-c", asks], tty=True) as command:
         await command.resize(33, 111)
         await command.write(b"\n")
         said = b"".join([piece async for _, piece in command.output()])
