@@ -179,6 +179,11 @@ async def test_a_right_that_is_missing_is_told() -> None:
     ("said", "remedy"),
     [
         ('pods "a" is forbidden: exceeded quota: q, requested: cpu=1', "kubectl describe quota"),
+        (
+            'pods "a" is forbidden: failed quota: q: must specify limits.cpu for: agent; limits.memory for: agent',
+            "`resources.memory` is its limit of memory too; what no file says, limits of CPU and those of Shoal's own "
+            "pods, has to come from a LimitRange",
+        ),
         ('pods "a" is forbidden: violates PodSecurity "restricted:latest"', "pod-security.kubernetes.io/enforce"),
         ('namespaces "shop" not found', "`shoal up` makes it"),
         ("unable to create new content in namespace shop because it is being terminated", "wait until it is gone"),

@@ -33,6 +33,9 @@ _NOTHING: Mapping[str, Any] = {}
 _AWAY = r"etcdserver|deadline exceeded|timed out|leader changed"
 _REMEDIES: tuple[tuple[str, str], ...] = (
     (r"exceeded quota", "`kubectl describe quota` shows what is used; ask for less, or let the quota be raised"),
+    (r"failed quota: .*must specify", "in the file `resources` of an agent says what it requests, and "
+     "`resources.memory` is its limit of memory too; what no file says, limits of CPU and those of Shoal's own pods, "
+     "has to come from a LimitRange with defaults in this namespace"),
     (r"violates PodSecurity", "ask for less in the file (`user`, `cap_add`, `volumes` that name a path of the host), "
      "or let the namespace's label `pod-security.kubernetes.io/enforce` allow it"),
     (r"attempting to grant RBAC permissions not currently held", "nobody may give the controller rights that he does "
