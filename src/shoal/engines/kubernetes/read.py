@@ -190,7 +190,7 @@ def phase_of(pod: Object, warnings: Warnings = NONE) -> tuple[Phase, str]:
         return Phase.BACKOFF, why_ended(state["terminated"], pod)
     if "running" in state:
         ready = condition(pod, "Ready")
-        reason = "" if ready.get("status") == "True" else _not_ready(pod, container)
+        reason = "" if ready.get("status") == "True" else _not_ready(pod, state["running"])
         return Phase.RUNNING, _again(pod, ended, reason)
     waiting = state.get("waiting") or _NONE
     if waiting.get("reason") == "CrashLoopBackOff" or (ended and waiting.get("reason") not in _BAD_WAITS):
@@ -209,10 +209,10 @@ def _node_lost(pod: Object) -> bool:
     )
 
 
-def _not_ready(pod: Object, container: Object) -> str:
+def _not_ready(pod: Object, running: Object) -> str:
     if _node_lost(pod):
         return _NODE_LOST
-    return "not ready yet" if container.get("started") is not True else "its health check fails"
+    return "not ready yet" if _ready_at(condition(pod, "Ready"), running) is None else "its health check fails"
 
 
 def _again(pod: Object, ended: Object, reason: str) -> str:

@@ -36,6 +36,7 @@ USES_BROKER = "shoal.dev/uses-broker"
 USES_OUTSIDE = "shoal.dev/uses-outside"
 
 _RUN_TIME_VARIABLE = re.compile(r"\$(?:\{(PORT|SHOAL_[A-Z0-9_]+)\}|(PORT|SHOAL_[A-Z0-9_]+)\b)")
+_OFTEN_S = 2  # whoever may be asked so often may be asked every second
 _NODE = "kubernetes.io/hostname"
 _NODE_LOST_S = 20  # after the 50 s in which Kubernetes says so, 40 s before 1.32
 _AT_START = "\0"  # of a variable that is known only then
@@ -195,26 +196,32 @@ def _put_in(word: str, template: Template, environment: Mapping[str, str]) -> st
 
 
 def _probes(template: Template) -> Object:
-    """As the local engine asks: often while it starts, then at `interval`; what counts as failed is its rule too."""
+    """As the local engine asks: often while it starts, then at `interval`; what counts as failed is its rule too.
+
+    Kubelet asks a readiness probe at once when the container runs, a startup probe at its next second only, and no
+    other before that one has passed. So one that is asked nearly every second anyway has none: who does not answer by
+    the end of `start_period` has then failed as often as the end of a replica takes.
+    """
     if template.kind is not Kind.SERVICE:
         return {}
     health = template.health
     by_http = health.path is not None and template.protocol == "http"  # a gRPC server speaks no HTTP/1
     ask: Object = {"httpGet": {"path": health.path, "port": "agent"}} if by_http else {"tcpSocket": {"port": "agent"}}
-    timeout_s, interval_s = max(1, math.ceil(health.timeout_s)), max(1, round(health.interval_s))
+    ask |= {"timeoutSeconds": max(1, math.ceil(health.timeout_s))}
+    interval_s, start_s = max(1, round(health.interval_s)), max(1, math.ceil(health.start_period_s))
+    misses = restarts_after(health.retries)
+    alive = {**ask, "periodSeconds": interval_s, "failureThreshold": misses}
+    left_alone_s = start_s - misses * interval_s
+    if interval_s <= _OFTEN_S and left_alone_s >= 0:
+        return {
+            "readinessProbe": {**ask, "periodSeconds": 1, "failureThreshold": health.retries * interval_s},
+            "livenessProbe": {**alive, "initialDelaySeconds": left_alone_s},
+        }
     return {
-        "startupProbe": {
-            **ask, "periodSeconds": 1, "timeoutSeconds": timeout_s,
-            "failureThreshold": max(1, math.ceil(health.start_period_s)),
-        },
-        "readinessProbe": {
-            **ask, "periodSeconds": interval_s, "timeoutSeconds": timeout_s, "failureThreshold": health.retries,
-        },
-        "livenessProbe": {
-            **ask, "periodSeconds": interval_s, "timeoutSeconds": timeout_s,
-            "failureThreshold": restarts_after(health.retries),
-        },
-    }  # fmt: skip
+        "startupProbe": {**ask, "periodSeconds": 1, "failureThreshold": start_s},
+        "readinessProbe": {**ask, "periodSeconds": interval_s, "failureThreshold": health.retries},
+        "livenessProbe": alive,
+    }
 
 
 def _leaves_s(template: Template) -> int:

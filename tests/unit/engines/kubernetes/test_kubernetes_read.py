@@ -26,7 +26,7 @@ def at(second: int) -> str:
 def pod(
     name: str = "web-r1-abc", *, state: Object | None = None, last: Object | None = None, ready: int | None = None,
     unready: int | None = None, role: Role = Role.REVISION, revision: str = "r1", restarts: int = 0, made: int = 0,
-    status: Object | None = None, ends: bool = False, started: bool = True, **labels: str,
+    status: Object | None = None, ends: bool = False, **labels: str,
 ) -> Object:  # fmt: skip
     """One pod on `n1`; `ready` and `unready` are the seconds since when it is."""
     metadata: Object = {
@@ -38,7 +38,7 @@ def pod(
     condition = {"type": "Ready", "status": "True" if ready is not None else "False"}
     since = unready if ready is None else ready
     container: Object = {
-        "name": "agent", "restartCount": restarts, "started": started,
+        "name": "agent", "restartCount": restarts,
         "state": state or {"running": {"startedAt": at(5)}}, "lastState": {"terminated": last} if last else {},
     }  # fmt: skip
     return {
@@ -71,7 +71,7 @@ def test_a_replica_that_runs() -> None:
 
 def test_who_was_ready_once_is_asked_by_the_gateway_from_then_on() -> None:
     """Kubernetes tells since when it is not ready: from before its start on means that it never was."""
-    starts, missed = replica(pod(unready=1, started=False)), replica(pod(unready=9))
+    starts, missed = replica(pod(unready=1)), replica(pod(unready=9))
     assert (starts.ready, starts.ready_at, starts.reason) == (False, None, "not ready yet")
     assert (missed.ready, missed.ready_at, missed.reason) == (False, epoch_s(at(5)), "its health check fails")
 
@@ -118,7 +118,7 @@ def test_who_ends_is_still_there() -> None:
 )  # fmt: skip
 def test_why_one_does_not_run(state: Object, last: Object | None, phase: Phase, reason: str) -> None:
     """What is in its way, or how it ended."""
-    found = replica(pod(state=state, last=last, unready=0, started=False))
+    found = replica(pod(state=state, last=last, unready=0))
     assert found.phase is phase and found.reason.startswith(reason)
 
 
@@ -154,7 +154,7 @@ def test_what_has_ended_for_good_is_no_replica() -> None:
 
 def test_a_container_beside_the_agents() -> None:
     """A mesh's, say, put in by an admission webhook: before the agent's, or after."""
-    meshed = pod(unready=0, started=False)
+    meshed = pod(unready=0)
     meshed["spec"]["containers"].insert(0, {"name": "a-proxy", "ports": [{"containerPort": 15001}]})
     proxy = {"name": "a-proxy", "restartCount": 9, "state": {"terminated": CRASHED}}
     meshed["status"]["containerStatuses"].insert(0, proxy)

@@ -77,7 +77,6 @@ def test_a_service() -> None:
     }  # fmt: skip
     own = {"shoal.dev/agent": "web", "shoal.dev/revision": revision}
     asks = {"httpGet": {"path": "/healthz", "port": "agent"}, "timeoutSeconds": 2}
-    steady = {**asks, "periodSeconds": 2, "failureThreshold": 3}
     assert deployment == {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -124,9 +123,10 @@ def test_a_service() -> None:
                                 "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
                                 "capabilities": {"drop": ["ALL"]},
                             },
-                            "startupProbe": {**asks, "periodSeconds": 1, "failureThreshold": 60},
-                            "readinessProbe": steady,
-                            "livenessProbe": {**steady, "failureThreshold": 15},
+                            "readinessProbe": {**asks, "periodSeconds": 1, "failureThreshold": 6},
+                            "livenessProbe": {
+                                **asks, "periodSeconds": 2, "failureThreshold": 15, "initialDelaySeconds": 30,
+                            },
                             "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
                             "terminationMessagePolicy": "FallbackToLogsOnError",
                             "volumeMounts": [{"name": "shoal-memory-0", "mountPath": "/tmp"}],
@@ -346,16 +346,39 @@ def test_who_leaves_a_node_that_is_lost() -> None:
 def test_how_a_replica_is_asked(agent: Object, asks: Object) -> None:
     """Where it does not say how, or speaks no HTTP/1, a connection has to be enough."""
     container = container_of({"port": 80, **agent})
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+    for probe in ("readinessProbe", "livenessProbe"):
         assert asks.items() <= container[probe].items()
+
+
+PORT = {"tcpSocket": {"port": "agent"}, "timeoutSeconds": 1}
 
 
 def test_probes_are_of_whole_seconds() -> None:
     health = {"interval": "1500ms", "timeout": "200ms", "retries": 4, "start_period": "90500ms"}
     container = container_of({"port": 80, "health": health})
-    assert (container["startupProbe"]["failureThreshold"], container["startupProbe"]["timeoutSeconds"]) == (91, 1)
-    assert (container["readinessProbe"]["periodSeconds"], container["readinessProbe"]["failureThreshold"]) == (2, 4)
-    assert (container["livenessProbe"]["periodSeconds"], container["livenessProbe"]["failureThreshold"]) == (2, 20)
+    assert container["readinessProbe"] == {**PORT, "periodSeconds": 1, "failureThreshold": 8}
+    alive = {**PORT, "periodSeconds": 2, "failureThreshold": 20, "initialDelaySeconds": 51}
+    assert container["livenessProbe"] == alive
+
+
+@pytest.mark.parametrize(
+    ("health", "starts", "ready", "alive"),
+    [
+        ({"start_period": "29s"}, 29, (2, 3), (2, 15)),  # dead before what a replica's end takes
+        ({"interval": "3s"}, 60, (3, 3), (3, 15)),  # not to be asked every second
+    ],
+)
+def test_who_has_a_startup_probe(health: Object, starts: int, ready: tuple[int, int], alive: tuple[int, int]) -> None:
+    """Else who does not answer by the end of `start_period` fails by being dead: `initialDelaySeconds` and as many
+    misses as that takes."""
+    container = container_of({"port": 80, "health": {"timeout": "1s", **health}})
+
+    def probe(period: int, threshold: int) -> Object:
+        return {**PORT, "periodSeconds": period, "failureThreshold": threshold}
+
+    assert container["startupProbe"] == probe(1, starts)
+    assert (container["readinessProbe"], container["livenessProbe"]) == (probe(*ready), probe(*alive))
+    assert "startupProbe" not in container_of({"port": 80, "health": {"start_period": "30s"}})
 
 
 def test_a_worker_is_not_asked() -> None:
