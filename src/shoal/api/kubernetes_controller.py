@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -31,6 +32,7 @@ from shoal.control.store import StoredFleet
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError, find_access
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD
+from shoal.engines.kubernetes.api.refusals import KubernetesConflict
 from shoal.engines.kubernetes.engine import KubernetesEngine
 from shoal.engines.kubernetes.names import CONTROLLER
 from shoal.engines.kubernetes.own_keys import read_admin_token
@@ -47,7 +49,7 @@ from shoal.engines.kubernetes.render_own import (
     SEED,
     TOKEN,
 )
-from shoal.errors import EngineError
+from shoal.errors import EngineError, EngineUnavailable
 from shoal.pki.authority import Authority
 from shoal.pki.credentials import Credentials
 from shoal.pki.member import keep_issued
@@ -56,6 +58,11 @@ from shoal.proxy.line_keys import LineGuard
 from shoal.proxy.link import serve_gateways
 from shoal.sources.rabbitmq import RabbitMqQueues
 from shoal.spec.model import Fleet
+
+log = logging.getLogger(__name__)
+
+_CONTAINER = "shoal"  # of the controller's pods, the one that the controller runs in
+_AGAIN_S = 0.5
 
 
 async def run_kubernetes_controller(fleet: str, *, certificate_s: float) -> None:
@@ -161,23 +168,44 @@ async def _prune(
 
 
 async def _lead(kubernetes: Kubernetes, fleet: str, holder: str) -> None:
-    """From now on the Service leads to this pod alone."""
+    """From now on the Service leads to this pod alone. While the API server can't serve that is tried again: what comes
+    next can't be had without it either."""
+    told = ""
+    while True:
+        try:
+            await _take_label(kubernetes, fleet, holder)
+        except (EngineUnavailable, KubernetesConflict) as error:
+            if str(error) != told:
+                log.warning("%s; until this pod has the label %s nobody finds it", error, names.LEADER)
+                told = str(error)
+            await asyncio.sleep(_AGAIN_S)
+        else:
+            return
+
+
+async def _take_label(kubernetes: Kubernetes, fleet: str, holder: str) -> None:
     pods, _ = await kubernetes.list(POD, {names.FLEET: fleet, names.LEADER: "true"})
     for pod in pods:
-        if pod["metadata"]["name"] != holder:
-            with contextlib.suppress(KubernetesError):  # it went meanwhile
-                change = {"metadata": {"labels": {names.LEADER: None}}}
-                await kubernetes.patch(POD, pod["metadata"]["name"], change)
+        name = pod["metadata"]["name"]
+        if name == holder:
+            continue
+        try:
+            await kubernetes.patch(POD, name, {"metadata": {"labels": {names.LEADER: None}}})
+        except (EngineUnavailable, KubernetesConflict):
+            raise
+        except KubernetesError as error:
+            if error.status != 404:  # a fleet is better led with calls that go astray than not at all
+                log.warning("%s; as long as %s has the label %s some calls reach nobody", error, name, names.LEADER)
     await kubernetes.patch(POD, holder, {"metadata": {"labels": {names.LEADER: "true"}}})
 
 
 async def _has_ended(kubernetes: Kubernetes, pod: str) -> bool:
-    """Whether its container has. One on a node that does not answer may run on, and so may one whose pod somebody
-    removed by force."""
+    """Whether its container has, whatever became of what a mesh put beside it. One on a node that does not answer may
+    run on, and so may one whose pod somebody removed by force."""
     found = await kubernetes.find(POD, pod)
     if found is None:
         return False
     statuses: list[dict[str, Any]] = found.get("status", {}).get("containerStatuses") or []
     return found["status"].get("phase") in ("Failed", "Succeeded") or any(
-        "terminated" in each.get("state", {}) for each in statuses
+        each["name"] == _CONTAINER and "terminated" in each.get("state", {}) for each in statuses
     )
