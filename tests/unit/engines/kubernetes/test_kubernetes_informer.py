@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ def noted(name: str, version: int) -> Object:
 class Script(FakeKubernetes):
     """Watches tell what a test wrote, one list for each watch; an error ends one. Then nothing happens any more."""
 
-    def __init__(self, *watches: list[tuple[str, Object] | Exception]) -> None:
+    def __init__(self, *watches: Sequence[tuple[str, Object] | Exception]) -> None:
         super().__init__()
         self.watches = list(watches)
         self.begun: list[str] = []
@@ -114,6 +114,42 @@ async def test_a_version_that_is_too_old_is_listed_again(monkeypatch: pytest.Mon
     informer, told = await play(script, monkeypatch)
     assert (script.lists, set(informer.items), told) == (2, {"b"}, [None, "a", None])
     assert informer.away is None
+
+
+async def test_versions_that_go_on_expiring_are_listed_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first, which is listed at once; and so again once they lasted for a while."""
+    waits: list[float] = []
+    script = Script(*[[GONE]] * 7)
+    informer, passed_s, real = Informer(script, POD, LABELS, lambda _: None), 0.0, asyncio.sleep
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: passed_s)
+
+    async def sleep(seconds: float) -> None:
+        nonlocal passed_s
+        waits.append(seconds)
+        passed_s += 60 if len(waits) == 5 else seconds
+        await real(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await until_quiet(informer, script)
+    assert (script.lists, informer.away, len(waits)) == (8, None, 5)  # 7 expired, two of them after a while
+    assert 0.2 <= waits[0] <= 0.4 and 2 <= waits[4] <= 4
+
+
+async def test_a_server_that_is_away_for_days_is_asked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    script = Script()
+    script.away = EngineUnavailable("no route")
+    informer = Informer(script, POD, LABELS, lambda _: None)
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        script.away = None if len(waits) == 1200 else script.away
+        await real(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await until_quiet(informer, script)
+    assert informer.away is None and max(waits) <= 4
 
 
 async def test_a_server_that_was_away_is_back_although_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """All objects of a kind as they are now: listed once, and watched from there.
 
 A watch that ends goes on from the last version seen; one that fails, or whose version is too old for the server, is
-listed again. While the server is away what was known stays, and says so.
+listed again, ever more rarely where that goes on. While the server is away what was known stays, and says so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _BACK_OFF_S = 0.2
 _LONGEST_BACK_OFF_S = 4.0
+_MOST_DOUBLINGS = 10  # a server may be away for days, and no number is as large as what comes of doubling till then
+_EXPIRES_OFTEN_S = 60.0  # versions that last no longer are listed again ever more rarely
 
 Object = Mapping[str, Any]
 
@@ -49,6 +51,8 @@ class Informer:
     async def run(self) -> None:
         """Until cancelled."""
         failures = 0
+        expired, expired_at = 0, float("-inf")
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 if not self._version:
@@ -59,13 +63,17 @@ class Informer:
             except EngineError as error:
                 self._version = ""  # a watch on which nothing happens would not tell that it goes on
                 if isinstance(error, KubernetesError) and error.status == 410:
+                    expired = expired + 1 if loop.time() - expired_at < _EXPIRES_OFTEN_S else 0
+                    expired_at = loop.time()
+                    if expired:
+                        await asyncio.sleep(_pause_s(expired))
                     continue
                 failures += 1
                 if self.away is None:
                     log.warning("%s are not heard of: %s", self._kind.plural, error)
                 self.away = error
                 self._changed(None)
-                await asyncio.sleep(random.uniform(0.5, 1) * min(_LONGEST_BACK_OFF_S, _BACK_OFF_S * 2**failures))
+                await asyncio.sleep(_pause_s(failures))
 
     async def _list(self) -> None:
         items: dict[str, Object] = {}
@@ -105,6 +113,11 @@ class Informer:
         if self._kind == POD:
             item["metadata"].pop("managedFields", None)
         return item
+
+
+def _pause_s(failures: int) -> float:
+    """After so many in a row."""
+    return random.uniform(0.5, 1) * min(_LONGEST_BACK_OFF_S, _BACK_OFF_S * 2.0 ** min(failures, _MOST_DOUBLINGS))
 
 
 def _version_of(item: Object) -> int:
