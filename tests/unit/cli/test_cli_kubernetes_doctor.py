@@ -35,13 +35,14 @@ def fleet(**more: Any) -> Fleet:
 class Cluster(FakeKubernetes):
     """One where some things may not be done, as `list nodes`; `used` is what was done of such."""
 
-    def __init__(self, forbidden: Collection[str] = ()) -> None:
+    def __init__(self, forbidden: Collection[str] = (), version: tuple[int, int] = (1, 34)) -> None:
         super().__init__()
         self.forbidden = forbidden
+        self.is_of = version
         self.used: set[str] = set()
 
     async def version(self) -> tuple[int, int]:
-        return 1, 34
+        return self.is_of
 
     async def request(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         if method != "POST":
@@ -111,6 +112,23 @@ async def test_who_has_the_rights_that_are_named_can_end_the_fleet() -> None:
         cluster.forbidden = [right]
         ends = [(await found(cluster))[check] for check in ("rights_to_end", "rights_to_namespace")]
         assert any(right in each.found and each.result != "ok" for each in ends), right
+
+
+@pytest.mark.parametrize("version", [(1, 30), (1, 36), (2, 0)])
+async def test_a_version_that_is_supported(version: tuple[int, int]) -> None:
+    checks = await found(Cluster(version=version))
+    told = f"{version[0]}.{version[1]} at fake://kubernetes"
+    assert checks["kubernetes"] == Finding("kubernetes", "ok", told) and "namespace" in checks
+
+
+@pytest.mark.parametrize("version", [(1, 29), (0, 99)])
+async def test_a_version_that_is_too_old(version: tuple[int, int]) -> None:
+    """What else is there tells nothing then, and nobody looks for it."""
+    cluster = Cluster(version=version)
+    checks = await found(cluster)
+    told = f"{version[0]}.{version[1]} at fake://kubernetes"
+    assert checks["kubernetes"] == Finding("kubernetes", "failure", told, "expected 1.30 or newer")
+    assert set(checks) == {"kubernetes", "controller"} and not cluster.used
 
 
 async def test_a_namespace_that_one_may_not_remove() -> None:
