@@ -107,7 +107,7 @@ async def _control(
     secrets = KnownSecrets(kubernetes)
     await secrets.read()  # before anything that replicas wrote is looked at or shown
     streams = Kubernetes(kubernetes.access, kubernetes.namespace, connections=0)
-    engine = KubernetesEngine(kubernetes, fleet, streams=streams, mask=secrets.mask)
+    engine = KubernetesEngine(kubernetes, fleet, streams=streams, mask=secrets.mask, told_secret=secrets.take)
     own = await kubernetes.get(DEPLOYMENT, CONTROLLER)
     image = own["spec"]["template"]["spec"]["containers"][0]["image"]
     seed = Path(KEYS_DIRECTORY, SEED).read_bytes()

@@ -27,8 +27,8 @@ class KnownSecrets:
 
     def __init__(self, kubernetes: Kubernetes) -> None:
         self._kubernetes = kubernetes
-        self._contents: Mapping[str, bytes] = {}
-        self._mask = Mask([])
+        self._contents: dict[tuple[str, str], bytes] = {}
+        self._mask: Mask | None = None  # made when it is asked for
         self._wanted = asyncio.Event()
 
     def want(self) -> None:
@@ -36,12 +36,19 @@ class KnownSecrets:
         self._wanted.set()
 
     def mask(self, text: str) -> str:
+        if self._mask is None:
+            self._mask = Mask(self._contents.values())
         return self._mask.apply(text)
+
+    def take(self, secret: Mapping[str, Any]) -> None:
+        """One that is about to be made is masked from now on."""
+        self._contents |= _held(secret)
+        self._mask = None
 
     def content(self, use: SecretUse) -> bytes:
         """Raises NotFound."""
         try:
-            return self._contents[secret_name(use.name, use.digest)]
+            return self._contents[secret_name(use.name, use.digest), use.name]
         except KeyError:
             self.want()
             raise NotFound(
@@ -54,7 +61,7 @@ class KnownSecrets:
         found = await read_contents(self._kubernetes)
         if found == self._contents:
             return False
-        self._contents, self._mask = found, Mask(found.values())
+        self._contents, self._mask = found, None
         return True
 
     async def run(self, problems: Problems, changed: Callable[[], None]) -> None:
@@ -73,13 +80,12 @@ class KnownSecrets:
             await asyncio.sleep(_PAUSE_S)
 
 
-async def read_contents(kubernetes: Kubernetes) -> dict[str, bytes]:
-    """By the names of the Secrets. Raises EngineError."""
+async def read_contents(kubernetes: Kubernetes) -> dict[tuple[str, str], bytes]:
+    """By the names of the Secrets and their keys. Raises EngineError."""
     items, _ = await kubernetes.list(SECRET, {names.ROLE: Role.SECRET.value})
-    return {
-        item["metadata"]["name"]: base64.b64decode(content) for item in items for content in _data(item).values()
-    }  # fmt: skip
+    return {key: content for item in items for key, content in _held(item).items()}
 
 
-def _data(secret: Mapping[str, Any]) -> Mapping[str, str]:
-    return secret.get("data") or {}
+def _held(secret: Mapping[str, Any]) -> dict[tuple[str, str], bytes]:
+    held: Mapping[str, str] = secret.get("data") or {}
+    return {(secret["metadata"]["name"], key): base64.b64decode(content) for key, content in held.items()}

@@ -40,6 +40,23 @@ async def test_they_are_masked_once_they_were_read() -> None:
         secrets.content(SecretUse("OTHER", False, DIGEST))
 
 
+async def test_one_that_is_about_to_be_made_is_masked_at_once() -> None:
+    """With all that it holds; the next look finds the same."""
+    cluster = FakeKubernetes()
+    secrets = KnownSecrets(cluster)
+    urls = {"A": "nats://a:one111@broker", "B": "amqp://b:two222@other"}
+    secret: dict[str, Any] = {
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "web-wiring-r1", "labels": fleet_labels("shop", Role.SECRET)},
+        "data": {name: base64.b64encode(url.encode()).decode() for name, url in urls.items()},
+    }  # fmt: skip
+    assert secrets.mask(urls["A"]) == urls["A"]
+    secrets.take(secret)
+    assert [secrets.mask(f"to {url}") for url in urls.values()] == ["to ***"] * 2
+    await cluster.create(SECRET, secret)
+    assert not await secrets.read() and secrets.mask(urls["B"]) == "***"
+
+
 def test_those_that_could_not_be_read_are_read_later() -> None:
     """That is told; who shows what was masked by the others hears of it, once."""
 

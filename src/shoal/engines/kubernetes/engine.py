@@ -80,6 +80,7 @@ class KubernetesEngine:
         *,
         streams: Kubernetes | None = None,
         mask: Callable[[str], str] = str,
+        told_secret: Callable[[Object], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.capabilities: Capabilities = CAPABILITIES
@@ -93,7 +94,7 @@ class KubernetesEngine:
         self._streams = streams or kubernetes
         self._logs = Logs(self._streams, self._pods)
         self._companions = Companions(kubernetes, fleet, self._inventory)
-        self._private = PrivateSecrets(kubernetes, fleet)
+        self._private = PrivateSecrets(kubernetes, fleet, told_secret)
 
     async def run(self) -> None:
         """Watches the cluster until cancelled."""
@@ -212,7 +213,8 @@ class KubernetesEngine:
         one would restart replicas. What the agent has beside them is put back."""
         private = private_variables(action.agent, action.environment, action.revision)
         if private:
-            await self._private.ensure(render_wiring_secret(self._fleet, action.agent, private))
+            missed = self._inventory.parts(action.agent).lacks_variables
+            await self._private.ensure(render_wiring_secret(self._fleet, action.agent, private), missed=missed)
         name = revision_name(action.agent, action.revision)
         if not (self._inventory.item(DEPLOYMENT, name) or self._inventory.item(CONFIG_MAP, name)):
             for item in render_revision(self._fleet, action, private, self.settings):

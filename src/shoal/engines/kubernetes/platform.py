@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from shoal.engines.kubernetes.wiring import render_broker_secret, wiring_of
 from shoal.spec.model import Fleet
 
 _PLACED_S, _LOOK_S = 5.0, 0.1
+_SECRET_S = 30.0
 
 
 class KubernetesPlatform:
@@ -36,6 +37,8 @@ class KubernetesPlatform:
         self._is_there = is_there
         self._done: tuple[Fleet, Wiring] | None = None
         self._made: list[tuple[Kind, str]] = []
+        self._configuration: str | None = None
+        self._seen_at = 0.0  # by the loop's clock
         self._lock = asyncio.Lock()
 
     async def ensure(self, fleet: Fleet) -> Wiring:
@@ -43,19 +46,21 @@ class KubernetesPlatform:
         one of these: what ends is Kubernetes' to start again. Raises EngineError."""
         async with self._lock:
             there = all(self._is_there(*each) for each in self._made)
+            there = there and await self._is_configured()
             if there and self._done is not None and self._done[0] is fleet:
                 return self._done[1]
             own = Own.of(fleet, self._kubernetes.namespace, self._image)
             items = render_gateway(own)
             configuration = await self._configure_broker(fleet) if broker_users(fleet) else None
             if configuration is not None:
-                items += render_broker(own, configuration)
+                items += render_broker(own, configuration, await self._broker_claims())
             applied = await ensure(self._kubernetes, self._fleet, items)
             if configuration is not None and any(kind_of(item) is STATEFUL_SET for item in applied):
                 await wait_runs(self._kubernetes, BROKER, {names.FLEET: self._fleet, names.ROLE: Role.BROKER.value})
             if configuration is not None:
                 await self._forget_configurations(configuration)
             self._made = [(kind_of(item), item["metadata"]["name"]) for item in items]
+            self._configuration, self._seen_at = configuration, asyncio.get_running_loop().time()
             wiring = replace(wiring_of(fleet, self._password), public_url=await self._reached_at(fleet))
             self._done = (fleet, wiring)
             return wiring
@@ -82,12 +87,25 @@ class KubernetesPlatform:
         await self._kubernetes.delete(SERVICE, BROKER)
         await self._forget_configurations(None)
 
+    async def _broker_claims(self) -> Sequence[dict[str, Any]]:
+        """What the broker's claim was made from: the file may name another size or class by now."""
+        there = await self._kubernetes.find(STATEFUL_SET, BROKER) or {}
+        return there.get("spec", {}).get("volumeClaimTemplates", ())
+
     async def _configure_broker(self, fleet: Fleet) -> str:
         """Makes the Secret that holds its configuration, and gives its name."""
         secret = render_broker_secret(fleet, self._password)
         name = secret["metadata"]["name"]
         await self._kubernetes.make(SECRET, secret)
         return name
+
+    async def _is_configured(self) -> bool:
+        """Whether the broker's Secret is there: it is asked for now and then, as nobody watches Secrets."""
+        now = asyncio.get_running_loop().time()
+        if self._configuration is None or now < self._seen_at + _SECRET_S:
+            return True
+        self._seen_at = now
+        return await self._kubernetes.find(SECRET, self._configuration) is not None
 
     async def _forget_configurations(self, kept: str | None) -> None:
         """All but the one that the broker is started with."""

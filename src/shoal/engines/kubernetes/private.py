@@ -7,7 +7,7 @@ there once the controller knows what it holds, and holds the passwords of now.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from shoal.engines.kubernetes import names
@@ -19,18 +19,21 @@ from shoal.engines.kubernetes.render_pod import Object, wiring_name
 
 
 class PrivateSecrets:
-    """Of one fleet. Methods may raise EngineError."""
+    """Of one fleet; `told` hears of each Secret that is made or changed. Methods may raise EngineError."""
 
-    def __init__(self, kubernetes: Kubernetes, fleet: str) -> None:
-        self._kubernetes, self._fleet = kubernetes, fleet
+    def __init__(self, kubernetes: Kubernetes, fleet: str, told: Callable[[Object], None]) -> None:
+        self._kubernetes, self._fleet, self._told = kubernetes, fleet, told
         self._lock = asyncio.Lock()
         self._there: dict[str, tuple[str, str]] | None = None  # by name the agent, and the hash of what was applied
 
-    async def ensure(self, item: Object) -> None:
-        """Makes it, or brings it to what it has to hold."""
+    async def ensure(self, item: Object, *, missed: bool = False) -> None:
+        """Makes it, or brings it to what it has to hold. `missed`: a pod says that it is not there."""
         wanted = noted(item)
         name, there = wanted["metadata"]["name"], await self._listed()
+        if missed:
+            there.pop(name, None)
         if there.get(name) != _known(wanted["metadata"]):
+            self._told(wanted)  # before anybody can write what it holds into his log
             # Made where it is not known: that costs the API server less than to look for owners of fields.
             if name in there or await self._kubernetes.make(SECRET, wanted) is None:
                 await self._kubernetes.apply(SECRET, wanted, force=True)

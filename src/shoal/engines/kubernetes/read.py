@@ -16,7 +16,7 @@ from shoal.engines.kubernetes.api.kinds import JOB, STATEFUL_SET
 from shoal.engines.kubernetes.api.refusals import remedy_for
 from shoal.engines.kubernetes.names import Role, labels_of, role_of
 from shoal.engines.kubernetes.ownership import aims_at, read_autoscaler, read_owner
-from shoal.engines.kubernetes.render_pod import CONTAINER
+from shoal.engines.kubernetes.render_pod import CONTAINER, wiring_name
 from shoal.engines.kubernetes.stateful import ORDINALS, Ordinals, ordinal_of, read_ordinals
 from shoal.engines.kubernetes.times import epoch_s
 from shoal.engines.kubernetes.warnings import NONE, Warnings
@@ -27,6 +27,9 @@ _NONE: Mapping[str, Any] = {}
 _NODE_LOST = "its node does not answer"
 
 ON_ITS_WAY = "its container is being made"
+_IMAGE_REMEDY = (
+    "push the image to a registry that every node reaches, and name its password under `registries` if it asks for one"
+)
 _BAD_WAITS = frozenset(
     (
         "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
@@ -59,7 +62,16 @@ class Parts:
     @property
     def lacking(self) -> bool:
         """Whether it has not all that it needs beside its replicas."""
-        return (bool(self.stateful_sets) and not self.governed) or (self.several and not self.budgeted)
+        return (
+            (bool(self.stateful_sets) and not self.governed)
+            or (self.several and not self.budgeted)
+            or self.lacks_variables
+        )
+
+    @property
+    def lacks_variables(self) -> bool:
+        """Whether a replica waits for the Secret of its private variables."""
+        return any(_lacks_variables(pod) for pod in self.pods)
 
 
 def read_agent(agent: str, parts: Parts) -> AgentObserved:
@@ -231,17 +243,16 @@ def _why_pending(pod: Object, waiting: Object) -> str:
     reason = str(waiting.get("reason", ""))
     if reason in _BAD_WAITS:
         said = str(waiting.get("message") or "")
-        return f"{reason}: {said}{_image_remedy(reason)}" if said else f"{reason}{_image_remedy(reason)}"
+        remedy = _IMAGE_REMEDY if "Image" in reason else remedy_for(said)
+        return (f"{reason}: {said}" if said else reason) + (f" ({remedy})" if remedy else "")
     return ON_ITS_WAY if reason == "ContainerCreating" else ""
 
 
-def _image_remedy(reason: str) -> str:
-    if "Image" not in reason:
-        return ""
-    return (
-        " (push the image to a registry that every node reaches, and name its password under `registries` if it asks "
-        "for one)"
-    )
+def _lacks_variables(pod: Object) -> bool:
+    labels, waiting = labels_of(pod), (_container(pod).get("state") or _NONE).get("waiting") or _NONE
+    if waiting.get("reason") != "CreateContainerConfigError" or names.REVISION not in labels:
+        return False
+    return f'"{wiring_name(labels[names.AGENT], labels[names.REVISION])}" not found' in waiting.get("message", "")
 
 
 def why_ended(ended: Object, pod: Object) -> str:

@@ -188,8 +188,9 @@ def render_gateway_budget(own: Own) -> Object:
     return _budget(own, Role.GATEWAY, GATEWAY)
 
 
-def render_broker(own: Own, configuration: str) -> list[Object]:
-    """The embedded broker with its claim; `configuration` names the Secret that holds its file."""
+def render_broker(own: Own, configuration: str, claims: Sequence[Object] = ()) -> list[Object]:
+    """The embedded broker with its claim; `configuration` names the Secret that holds its file, `claims` are those of
+    the StatefulSet that is there: nobody can change what these ask for."""
     container = _container(
         own,
         ["python3", "-m", "shoal.engines.nats_server", f"{BROKER_DIRECTORY}/nats.conf"],
@@ -215,15 +216,17 @@ def render_broker(own: Own, configuration: str) -> list[Object]:
             "serviceName": BROKER,
             "selector": {"matchLabels": {names.ROLE: Role.BROKER.value}},
             "template": {"metadata": {"labels": labels}, "spec": pod},
-            "volumeClaimTemplates": [{"metadata": {"name": BROKER_CLAIM, "labels": labels}, "spec": asked}],
+            "volumeClaimTemplates": claims or [{"metadata": {"name": BROKER_CLAIM, "labels": labels}, "spec": asked}],
         },
     }
     return [_service(own, Role.BROKER, BROKER, [("broker", BROKER_PORT, BROKER_PORT)]), noted(stateful)]
 
 
 def noted(item: Object) -> Object:
-    """With the hash of what is applied, by which what is unchanged is known."""
-    content = hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()[:16]
+    """With the hash of what is applied, by which what is unchanged is known; what claims ask for is never applied
+    again."""
+    hashed = {**item, "spec": {**item["spec"], "volumeClaimTemplates": ()}} if item["kind"] == "StatefulSet" else item
+    content = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
     annotations = {**item["metadata"].get("annotations", {}), names.CONTENT: content}
     return {**item, "metadata": {**item["metadata"], "annotations": annotations}}
 

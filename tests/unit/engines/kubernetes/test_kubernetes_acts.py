@@ -97,9 +97,9 @@ def fields_of(item: Mapping[str, Any]) -> Object:
     return {"f:spec": {f"f:{key}": {} for key in item.get("spec", {})}}
 
 
-async def on(cluster: Cluster, act: Any) -> None:
+async def on(cluster: Cluster, act: Any, **more: Any) -> None:
     """Lets an engine act that has listed all of it."""
-    engine = KubernetesEngine(cluster, "shop")
+    engine = KubernetesEngine(cluster, "shop", **more)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(engine.run())
         await engine._inventory.ready()  # pyright: ignore[reportPrivateUsage]
@@ -261,6 +261,29 @@ async def test_private_variables_are_there_whoever_made_the_deployment() -> None
     assert base64.b64decode(held) == b"nats://web:one@broker:4222"
     await on(cluster, act_later)
     assert cluster.applied == ["web-wiring-r1"] and not cluster.of(SECRET)
+
+
+async def test_private_variables_that_somebody_removed_are_made_again() -> None:
+    """Once a replica waits for them, which Kubernetes tells; they are told before they are there, so that nothing that
+    they hold is shown."""
+    cluster, told = Cluster(), list[bool]()
+    await cluster.add(DEPLOYMENT, "web-r1", Role.REVISION, spec={"replicas": 1})
+    about = {"reason": "CreateContainerConfigError", "message": 'secret "web-wiring-r1" not found'}
+
+    async def act(engine: KubernetesEngine) -> None:
+        assert await engine.act([worker("one")]) == ()
+        await cluster.delete(SECRET, "web-wiring-r1")
+        assert await engine.act([worker("one")]) == () and not cluster.of(SECRET)
+        assert not (await engine.observe()).agents["web"].lacking
+        status = {"containerStatuses": [{"name": "agent", "state": {"waiting": about}, "restartCount": 0}]}
+        await cluster.add(POD, "web-r1-a", Role.REVISION, spec={"containers": [{"name": "agent"}]}, status=status)
+        engine._inventory.put(POD, cluster.of(POD)["web-r1-a"])  # pyright: ignore[reportPrivateUsage]
+        found = (await engine.observe()).agents["web"]
+        assert found.lacking and "`shoal up` puts it back" in found.replicas[0].reason
+        assert await engine.act([worker("one")]) == () and list(cluster.of(SECRET)) == ["web-wiring-r1"]
+
+    await on(cluster, act, told_secret=lambda item: told.append(item["metadata"]["name"] in cluster.of(SECRET)))
+    assert told == [False, False]
 
 
 async def test_more_than_one_replica_has_a_budget() -> None:

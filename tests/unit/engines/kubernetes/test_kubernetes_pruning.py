@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from shoal.core.wiring import Wiring
 from shoal.engines.kubernetes.api import Kind
 from shoal.engines.kubernetes.api.kinds import NETWORK_POLICY, POD, SECRET, SERVICE, STATEFUL_SET
@@ -143,6 +145,40 @@ async def test_what_somebody_removes_is_made_again() -> None:
     await cluster.delete(SERVICE, "shoal-gateway")
     await made.ensure(spec)
     assert "shoal-gateway" in cluster.of(SERVICE) and cluster.writes == written + 1
+
+
+def test_a_configuration_that_somebody_removes_is_made_again() -> None:
+    """Secrets are not watched: it is looked for twice a minute."""
+
+    async def run() -> None:
+        cluster = Cluster()
+        made, spec = platform(cluster), fleet(**QUEUES)
+        await made.ensure(spec)
+        (name,) = cluster.of(SECRET)
+        await cluster.delete(SECRET, name)
+        await made.ensure(spec)
+        assert not cluster.of(SECRET)
+        await asyncio.sleep(30.0)
+        await made.ensure(spec)
+        assert list(cluster.of(SECRET)) == [name]
+
+    run_virtually(run())
+
+
+@pytest.mark.parametrize("asks", [{"storage": "2Gi"}, {"storage_class": "fast"}])
+async def test_a_broker_keeps_what_its_claim_was_made_from(asks: Object) -> None:
+    """Nobody can change that; with all else of it that changes it is applied as it was."""
+    cluster = Cluster()
+    made = platform(cluster)
+    await made.ensure(fleet(**QUEUES))
+    first = cluster.of(STATEFUL_SET)["shoal-broker"]
+    written = cluster.writes
+    await made.ensure(fleet(**QUEUES, kubernetes=asks))
+    assert cluster.writes == written and cluster.of(STATEFUL_SET)["shoal-broker"] == first
+    agents = {**QUEUES["agents"], "more": {"image": "acme/more:1", "queue": "tasks"}}
+    await made.ensure(fleet(**{**QUEUES, "agents": agents}, kubernetes=asks))
+    changed = cluster.of(STATEFUL_SET)["shoal-broker"]
+    assert changed != first and changed["spec"]["volumeClaimTemplates"] == first["spec"]["volumeClaimTemplates"]
 
 
 def test_who_takes_over_does_not_wait_for_a_broker_that_is_as_it_was_told_to_be() -> None:

@@ -102,7 +102,7 @@ def test_who_ends_is_still_there() -> None:
         ),
         (
             waiting("CreateContainerConfigError", 'secret "x" not found'), None, Phase.PENDING,
-            'CreateContainerConfigError: secret "x" not found',
+            'CreateContainerConfigError: secret "x" not found (`shoal up` puts it back)',
         ),
         (waiting("CrashLoopBackOff"), CRASHED, Phase.BACKOFF, "exit code 3"),
         (waiting("CrashLoopBackOff"), OOM, Phase.BACKOFF, "out of memory"),
