@@ -21,9 +21,9 @@ from shoal.engines.kubernetes.api import Kubernetes
 from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, NAMESPACE, NETWORK_POLICY, POD, SERVICE, STATEFUL_SET
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
 from shoal.engines.kubernetes.exec import open_command
-from shoal.engines.kubernetes.install import remove_all
 from shoal.engines.kubernetes.names import CONTROLLER, FLEET, LEADER, ROLE, Role
 from shoal.engines.kubernetes.read import replica_id
+from shoal.engines.kubernetes.removal import remove_all
 from shoal.engines.kubernetes.render_pod import CONTAINER
 from shoal.spec.model import Fleet
 from tests.conformance.bed import DEADLINE_S, FleetBed

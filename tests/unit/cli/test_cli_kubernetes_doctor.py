@@ -15,7 +15,7 @@ from shoal.cli.kubernetes.place import KubernetesPlace
 from shoal.engines.kubernetes.api import Kind, Kubernetes
 from shoal.engines.kubernetes.api.kinds import NAMESPACE, NODE, STORAGE_CLASS
 from shoal.engines.kubernetes.api.refusals import refusal
-from shoal.engines.kubernetes.install import remove_all
+from shoal.engines.kubernetes.removal import remove_all
 from shoal.errors import ControllerUnavailable
 from shoal.spec.model import Fleet
 from tests.fake_kubernetes import NO_LABELS, FakeKubernetes

@@ -25,8 +25,9 @@ from shoal.engines.kubernetes.api.kinds import (
     SERVICE_ACCOUNT,
     STORAGE_CLASS,
 )
-from shoal.engines.kubernetes.install import OLDEST, REMOVED
+from shoal.engines.kubernetes.install import OLDEST
 from shoal.engines.kubernetes.names import FLEET, labels_of
+from shoal.engines.kubernetes.removal import REMOVED
 from shoal.engines.kubernetes.render_own import CONTROLLERS_RULES
 from shoal.engines.kubernetes.render_pod import GPU
 from shoal.errors import EngineError, ShoalError

@@ -103,7 +103,7 @@ class KubernetesPlace:
         return Without(self)
 
     async def tidy(self, *, data: bool) -> None:
-        from shoal.engines.kubernetes.install import remove_all
+        from shoal.engines.kubernetes.removal import remove_all
 
         async with self.kubernetes() as kubernetes:
             stays = await remove_all(kubernetes, self.fleet, data=data)

@@ -14,14 +14,18 @@ from shoal.engines.kubernetes.api.kinds import (
     DEPLOYMENT,
     EVENT,
     NAMESPACE,
+    NETWORK_POLICY,
     REPLICA_SET,
+    ROLE,
     SECRET,
+    SERVICE,
     SERVICE_ACCOUNT,
 )
 from shoal.engines.kubernetes.api.refusals import refusal
-from shoal.engines.kubernetes.install import remove_all
 from shoal.engines.kubernetes.names import Role, fleet_labels
-from tests.fake_kubernetes import FakeKubernetes
+from shoal.engines.kubernetes.removal import remove_all
+from shoal.errors import EngineError, EngineUnavailable
+from tests.fake_kubernetes import NO_LABELS, FakeKubernetes
 
 INGRESS = Kind("networking.k8s.io", "v1", "Ingress", "ingresses")
 SCALED = Kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
@@ -34,9 +38,12 @@ class Cluster(FakeKubernetes):
     def __init__(self, forbidden: Collection[tuple[str, str]] = ()) -> None:
         super().__init__()
         self.forbidden = forbidden
+        self.gone_at: tuple[str, str] | None = None
         self.served += [INGRESS, SCALED, METRICS, REPLICA_SET]
 
     def check(self, verb: str, kind: Kind) -> None:
+        if (verb, kind.name) == self.gone_at:
+            raise EngineUnavailable("Kubernetes at fake can't be reached")
         if (verb, kind.name) in self.forbidden:
             said = f'{kind.plural} is forbidden: User "me" cannot {verb} resource "{kind.plural}" in API group ""'
             raise refusal("fake://", f"{verb} {kind.name}", 403, {"reason": "Forbidden", "message": said})
@@ -44,6 +51,12 @@ class Cluster(FakeKubernetes):
     async def get(self, kind: Kind, name: str) -> dict[str, Any]:
         self.check("get", kind)
         return await super().get(kind, name)
+
+    async def list(
+        self, kind: Kind, labels: Mapping[str, str] = NO_LABELS, *, fields: str = ""
+    ) -> tuple[list[dict[str, Any]], str]:
+        self.check("list", kind)
+        return await super().list(kind, labels, fields=fields)
 
     async def list_metadata(self, kind: Kind, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         self.check("list", kind)
@@ -133,3 +146,57 @@ async def test_without_data_it_stays_in_any_case() -> None:
     cluster = await cluster_of("shop")
     assert await remove_all(cluster, "shop", data=False) == ""
     assert cluster.of(NAMESPACE) and "ours" in cluster.of(SECRET)
+
+
+async def cluster_that_runs(**more: Any) -> Cluster:
+    """A fleet of one agent, with what is around it."""
+    made = await cluster_of("shop", **more)
+    for kind, name in ((DEPLOYMENT, "web-r1"), (SERVICE, "web"), (NETWORK_POLICY, "shoal-agents"), (ROLE, "shoal")):
+        await add(made, kind, name, labels=fleet_labels("shop", Role.CONTROLLER))
+    return made
+
+
+@pytest.mark.parametrize("verb", ["list", "delete"])
+async def test_what_may_not_be_removed_is_told_and_the_rest_goes(verb: str) -> None:
+    """With what is gone, what stays, and the command that goes on from there with that right; which it does."""
+    cluster = await cluster_that_runs(forbidden=[(verb, "Role"), (verb, "RoleBinding")])
+    with pytest.raises(EngineError) as told:
+        await remove_all(cluster, "shop", data=True)
+    *refused, rest = str(told.value).splitlines()
+    stays = "rolebindings, roles" if verb == "list" else "roles"
+    assert f'cannot {verb} resource "roles"' in "\n".join(refused)
+    assert rest == (
+        "Gone: the controller, deployments (1), services (1), networkpolicies (1), secrets (1). What stays, as far as "
+        f"there is any: {stays}, the namespace f; `shoal down --volumes` again goes on from there once that is out of "
+        "the way"
+    )
+    assert list(cluster.of(ROLE)) == ["shoal"] and cluster.of(NAMESPACE)
+    cluster.forbidden = ()
+    assert await remove_all(cluster, "shop", data=True) == ""
+    assert not cluster.of(ROLE) and not cluster.of(NAMESPACE)
+
+
+async def test_what_is_around_agents_stays_with_them() -> None:
+    """Their network policies, say, where they may not be removed themselves."""
+    cluster = await cluster_that_runs(forbidden=[("delete", "StatefulSet"), ("list", "StatefulSet")])
+    with pytest.raises(EngineError, match=r"Gone: the controller, deployments \(1\). What stays, .*networkpolicies"):
+        await remove_all(cluster, "shop", data=False)
+    assert cluster.of(NETWORK_POLICY) and cluster.of(SERVICE) and not cluster.of(DEPLOYMENT)
+
+
+async def test_who_may_not_remove_the_controller_removes_nothing() -> None:
+    """It would make again what goes."""
+    cluster = await cluster_that_runs(forbidden=[("delete", "Deployment")])
+    with pytest.raises(EngineError, match=r"Nothing was removed. What stays, .*; `shoal down` again goes on"):
+        await remove_all(cluster, "shop", data=False)
+    assert cluster.of(DEPLOYMENT) and cluster.of(ROLE)
+
+
+async def test_an_api_that_goes_away_half_way() -> None:
+    """What is gone by then is told."""
+    cluster = await cluster_that_runs()
+    cluster.gone_at = ("list", "NetworkPolicy")
+    with pytest.raises(EngineUnavailable) as told:
+        await remove_all(cluster, "shop", data=False)
+    assert "can't be reached\nGone: the controller, deployments (1), services (1). What stays" in str(told.value)
+    assert cluster.of(NETWORK_POLICY) and not cluster.of(SERVICE)
