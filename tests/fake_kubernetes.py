@@ -96,8 +96,10 @@ class FakeKubernetes(Kubernetes):
     async def apply(
         self, kind: Kind, item: Mapping[str, Any], *, force: bool = False, manager: str = MANAGER, dry_run: bool = False
     ) -> dict[str, Any]:
-        assert force and not dry_run and manager == MANAGER
+        assert force and manager == MANAGER
         self._answer()
+        if dry_run:
+            return copy.deepcopy(dict(item))
         self.before_write()
         self._refuse_outdated(kind, item)
         self.writes += 1

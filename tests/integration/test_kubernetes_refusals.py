@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,26 +54,31 @@ def thing(kind: Kind, name: str, **more: Any) -> dict[str, Any]:
     return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": name}, **more}
 
 
-async def test_who_has_few_rights(shoal: Shoal) -> None:
-    """Is told which one is missing, and what to do; nothing was made. `doctor` tells all of them at once."""
+async def be(shoal: Shoal, name: str, role: Mapping[str, str]) -> str:
+    """From now on commands are of a person with this role; gives who that is."""
     api = shoal.kubernetes
-    await api.create(SERVICE_ACCOUNT, thing(SERVICE_ACCOUNT, "reader"))
-    rules = [
-        {"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get", "list"]},
-    ]
-    await api.create(ROLE, thing(ROLE, "reader", rules=rules))
-    rights = {"apiGroup": ROLE.group, "kind": "Role", "name": "reader"}
-    who = {"kind": "ServiceAccount", "name": "reader", "namespace": api.namespace}
-    await api.create(ROLE_BINDING, thing(ROLE_BINDING, "reader", roleRef=rights, subjects=[who]))
-    path = SERVICE_ACCOUNT.path(api.namespace, "reader", "token")
+    await api.create(SERVICE_ACCOUNT, thing(SERVICE_ACCOUNT, name))
+    who = {"kind": "ServiceAccount", "name": name, "namespace": api.namespace}
+    await api.create(ROLE_BINDING, thing(ROLE_BINDING, name, roleRef={"apiGroup": ROLE.group, **role}, subjects=[who]))
+    path = SERVICE_ACCOUNT.path(api.namespace, name, "token")
     token = await api.request("POST", path, json={"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1"})
     config = yaml.safe_load(Path(shoal.environ["KUBECONFIG"]).read_text())
     config["users"] = [{"name": each["name"], "user": {"token": token["status"]["token"]}} for each in config["users"]]
     mine = shoal.directory / "kubeconfig"
     mine.write_text(yaml.safe_dump(config))
     shoal.environ["KUBECONFIG"] = str(mine)
+    return f"system:serviceaccount:{api.namespace}:{name}"
+
+
+async def test_who_has_few_rights(shoal: Shoal) -> None:
+    """Is told which one is missing, and what to do; nothing was made. `doctor` tells all of them at once."""
+    api = shoal.kubernetes
+    rules = [
+        {"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get", "list"]},
+    ]
+    await api.create(ROLE, thing(ROLE, "reader", rules=rules))
+    user = await be(shoal, "reader", {"kind": "Role", "name": "reader"})
     said = await shoal.refused()
-    user = f"system:serviceaccount:{api.namespace}:reader"
     assert f"{user} lacks the right to create secrets" in said and "let a Role with that verb be bound to it" in said
     assert (await api.list(CONFIG_MAP, {"shoal.dev/fleet": FLEET}))[0] == []
     code, said = await shoal.run("doctor", "-o", "json")
@@ -82,6 +87,23 @@ async def test_who_has_few_rights(shoal: Shoal) -> None:
     assert found["rights_to_look"] == "you may not get services/proxy, create services/proxy"
     assert "delete roles.rbac.authorization.k8s.io" in found["rights_to_end"]
     assert "list events" in found["rights_to_grant"] and "get secrets" not in found["rights_to_grant"]
+
+
+async def test_who_may_not_look_at_roles(shoal: Shoal) -> None:
+    """As the built-in role `edit` has it: nothing is stored of an `up`, and of a `down` it is told what stays."""
+    api, admin = shoal.kubernetes, shoal.environ["KUBECONFIG"]
+    await shoal.up({"agents": {"night": {"image": "acme/night:1", "command": ["true"], "schedule": "0 0 1 1 *"}}})
+    user = await be(shoal, "editor", {"kind": "ClusterRole", "name": "edit"})
+    said = await shoal.refused()
+    assert f"{user} lacks the right to list role" in said and "No new generation is stored" in said
+    assert (await shoal.run("plan", "--detailed-exitcode"))[0] == 2
+    assert json.loads((await shoal.run("status", "-o", "json"))[1])["generation"] == 1
+    code, said = await shoal.run("down")
+    assert code == 1 and "Gone: the controller, " in said and f"{user} lacks the right to list rolebindings" in said
+    assert "What stays, as far as there is any: rolebindings, roles; `shoal down` again goes on from there" in said
+    assert (await api.list(ROLE, {"shoal.dev/fleet": FLEET}))[0] != []
+    shoal.environ["KUBECONFIG"] = admin
+    assert (await shoal.run("down"))[0] == 0 and (await api.list(ROLE, {"shoal.dev/fleet": FLEET}))[0] == []
 
 
 async def test_a_context_that_is_not_there(shoal: Shoal) -> None:
@@ -119,7 +141,7 @@ async def test_a_namespace_that_is_going_away(shoal: Shoal) -> None:
 
 
 async def test_what_admission_refuses(shoal: Shoal) -> None:
-    """In the words of the policy; what was made before is told, and a later `up` goes on from there."""
+    """In the words of the policy, before anything is stored or made."""
     api = shoal.kubernetes
     rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["deployments"]}
     here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": api.namespace}}}
@@ -136,8 +158,9 @@ async def test_what_admission_refuses(shoal: Shoal) -> None:
         await api.delete(BINDING, api.namespace)
         await api.delete(POLICY, api.namespace)
     assert "nothing is deployed on Sundays" in said and "an admission controller of this cluster" in said
-    assert "objects that Shoal itself needs were made or changed before" in said
-    assert (await api.list(NETWORK_POLICY, {"shoal.dev/fleet": FLEET}))[0] != []
+    assert "No new generation is stored" in said
+    for kind in (NETWORK_POLICY, CONFIG_MAP):
+        assert (await api.list(kind, {"shoal.dev/fleet": FLEET}))[0] == []
 
 
 async def _until_denied(api: Kubernetes) -> None:

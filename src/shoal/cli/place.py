@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from shoal.api.client import Client
     from shoal.api.views import EventView, LogView, StatusView
-    from shoal.control.store import Store, StoredFleet
+    from shoal.control.store import SecretRecord, Store, StoredFleet
     from shoal.core.drift import Drift
     from shoal.engines.protocol import Capabilities
     from shoal.spec.model import Fleet
@@ -111,6 +111,11 @@ class Place(Protocol):
     async def drift(self, stored: StoredFleet) -> tuple[Drift, ...]:
         """What somebody else changed of what runs of the stored fleet, and `up` puts back; nothing where the engine
         can't tell."""
+        ...
+
+    async def try_out(self, fleet: Fleet, known: Mapping[str, bytes], records: Mapping[str, SecretRecord]) -> None:
+        """Raises ShoalError where `tell_or_start` would be refused, as far as that can be told before the fleet is
+        stored with these secrets; nothing is changed."""
         ...
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:

@@ -17,7 +17,7 @@ from shoal.cli.options import SPEC_OPTIONS, Common, decorate, output_option, pas
 from shoal.cli.output import count_of, emit, say
 from shoal.cli.plan import ADOPT, Intent, colour_plan, make_intent
 from shoal.cli.since import WAIT_TIMEOUT
-from shoal.errors import Conflict, ControllerUnavailable, ShoalError
+from shoal.errors import Conflict, ControllerUnavailable, EngineUnavailable, ShoalError
 from shoal.units import format_duration
 
 if TYPE_CHECKING:
@@ -105,12 +105,31 @@ async def _up(common: Common, intent: Intent, agents: tuple[str, ...], detach: b
 
 
 async def begin(intent: Intent, agents: tuple[str, ...]) -> tuple[Settling, Started | None]:
-    """Store the fleet and see to it that a controller knows: what is begun here is never left half done."""
+    """Store the fleet and see to it that a controller knows: what is begun here is never left half done unsaid."""
     from shoal.cli.secret_values import known_contents
     from shoal.cli.settling import Settling
 
     generation = await _store(intent)
-    return Settling(generation, agents), await intent.place.tell_or_start(intent.fleet, known_contents(intent.secrets))
+    try:
+        started = await intent.place.tell_or_start(intent.fleet, known_contents(intent.secrets))
+    except ShoalError as error:
+        raise ShoalError(f"{error}\n\n{await _what_is_stored(intent.place, generation, error)}") from error
+    return Settling(generation, agents), started
+
+
+async def _what_is_stored(place: Place, generation: int, error: ShoalError) -> str:
+    """What comes of it without this command."""
+    runs = 0
+    if not isinstance(error, ControllerUnavailable | EngineUnavailable):
+        with suppress(ShoalError):
+            runs = (await place.client().status()).observed_generation
+    if runs >= generation:
+        return f"What runs is generation {runs}, which is stored."
+    return (
+        f"Generation {generation} is stored all the same, and a controller rolls it out as soon as it is told or "
+        f"started{f'; until then generation {runs} runs' if runs else ''}. `shoal up` tells it once that is out of the "
+        "way."
+    )
 
 
 async def up_detached(common: Common, intent: Intent, agents: tuple[str, ...], timeout_s: float) -> int:
@@ -147,13 +166,17 @@ async def _store(intent: Intent) -> int:
 
     The contents of secrets go first: a command that dies in between leaves one too many, never a fleet that lacks one.
     """
-    from shoal.cli.secret_values import store_choices
+    from shoal.cli.secret_values import known_contents, store_choices
     from shoal.cli.stored_fleet import who_am_i, write_secrets, write_stored
 
     secrets = await store_choices(await intent.place.contents(make=True), intent.secrets, who_am_i())
     if not intent.plan.changes and intent.generation and intent.adopted_from is None:
         await write_secrets(intent.place, secrets, intent.generation, intent.known_secrets)
         return intent.generation
+    try:
+        await intent.place.try_out(intent.fleet, known_contents(intent.secrets), secrets)
+    except ShoalError as error:
+        raise ShoalError(f"{error}\n\nNo new generation is stored, and nothing that runs changes.") from error
     return await write_stored(
         intent.place,
         intent.fleet,

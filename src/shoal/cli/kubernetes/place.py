@@ -82,6 +82,14 @@ class KubernetesPlace:
         async with self.kubernetes() as kubernetes:
             return await find_drift(kubernetes, stored)
 
+    async def try_out(self, fleet: Fleet, known: Mapping[str, bytes], records: Mapping[str, SecretRecord]) -> None:
+        from shoal.engines.kubernetes.install import try_install
+        from shoal.engines.kubernetes.render_own import Own
+
+        async with self.kubernetes() as kubernetes:
+            pull = await self._passwords(kubernetes, fleet, known, records)
+            await try_install(kubernetes, Own.of(fleet, self.namespace), fleet, pull)
+
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
         """The controller is nobody's to end: it stays when this command goes."""
         async with self.kubernetes() as kubernetes, self.store() as store:

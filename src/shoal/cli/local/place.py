@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shoal.api.views import EventView, LogView, StatusView
     from shoal.cli.local.controller_process import StartedController
     from shoal.control.secret_contents import SecretContents
-    from shoal.control.store import Store, StoredFleet
+    from shoal.control.store import SecretRecord, Store, StoredFleet
     from shoal.core.drift import Drift
     from shoal.engines.protocol import Capabilities
     from shoal.spec.model import Fleet
@@ -69,6 +69,9 @@ class LocalPlace:
 
     async def drift(self, stored: StoredFleet) -> tuple[Drift, ...]:
         return ()
+
+    async def try_out(self, fleet: Fleet, known: Mapping[str, bytes], records: Mapping[str, SecretRecord]) -> None:
+        return  # there is nobody to refuse it
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> StartedController | None:
         from shoal.cli.local.controller_process import tell_or_start

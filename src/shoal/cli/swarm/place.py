@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shoal.api.lines import Preface, WebRoute
     from shoal.api.views import EventView, LogView, StatusView
     from shoal.cli.place import Ender, Started
-    from shoal.control.store import Store, StoredFleet
+    from shoal.control.store import SecretRecord, Store, StoredFleet
     from shoal.control.swarm_contents import SwarmContents
     from shoal.core.drift import Drift
     from shoal.engines.protocol import Capabilities
@@ -85,6 +85,9 @@ class SwarmPlace:
 
     async def drift(self, stored: StoredFleet) -> tuple[Drift, ...]:
         return ()
+
+    async def try_out(self, fleet: Fleet, known: Mapping[str, bytes], records: Mapping[str, SecretRecord]) -> None:
+        return  # Swarm tells of nothing that it does not do
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
         """The controller is nobody's to end: it stays when this command goes."""

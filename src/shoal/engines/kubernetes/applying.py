@@ -6,11 +6,11 @@ What is there is listed once a kind and role, so that a fleet of which nothing c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from shoal.engines.kubernetes import names
-from shoal.engines.kubernetes.api import Kubernetes
+from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import KINDS, SECRET, Kind, kind_of
 from shoal.engines.kubernetes.drift import drift_of
 from shoal.engines.kubernetes.names import labels_of
@@ -25,8 +25,41 @@ _ORDER = list(KINDS)
 async def ensure(kubernetes: Kubernetes, fleet: str, items: Sequence[Object]) -> list[Object]:
     """Applies what differs from what was applied before, or was changed by somebody else, what others refer to first;
     gives what it applied. Raises EngineError where one is of somebody else, KubernetesError where it is refused."""
+    there, differ = await _compare(kubernetes, fleet, items)
+    applied: list[Object] = []
+    for name in sorted({item["kind"] for item in differ}, key=_ORDER.index):
+        done, failures = await _put(kubernetes, fleet, [item for item in differ if item["kind"] == name], there)
+        applied += done
+        if failures:
+            raise _partly(failures, applied, differ)
+    return applied
+
+
+async def try_out(kubernetes: Kubernetes, fleet: str, items: Sequence[Object]) -> None:
+    """Raises what `ensure` would, as far as the API server tells it of what it does not do; nothing is changed."""
+    there, differ = await _compare(kubernetes, fleet, items)
+    _, failures = await _put(kubernetes, fleet, differ, there, dry_run=True)
+    if failures := [each for each in failures if not _is_of_trial(each)]:
+        raise _together(failures)
+
+
+async def _compare(
+    kubernetes: Kubernetes, fleet: str, items: Sequence[Object]
+) -> tuple[Mapping[tuple[str, str], Object], Sequence[Object]]:
+    """What is there, and which of the items differ from that."""
     there = await list_own(kubernetes, fleet, items)
-    differ = [item for item in map(noted, items) if _differs(item, there.get(name_of(item)))]
+    return there, [item for item in map(noted, items) if _differs(item, there.get(name_of(item)))]
+
+
+async def _put(
+    kubernetes: Kubernetes,
+    fleet: str,
+    items: Sequence[Object],
+    there: Container[tuple[str, str]],
+    *,
+    dry_run: bool = False,
+) -> tuple[Sequence[Object], Sequence[EngineError]]:
+    """Those that were applied, and what was said of the others."""
     slots = asyncio.Semaphore(_AT_ONCE)
     applied: list[Object] = []
     failures: list[EngineError] = []
@@ -36,29 +69,37 @@ async def ensure(kubernetes: Kubernetes, fleet: str, items: Sequence[Object]) ->
             try:
                 if name_of(item) not in there:
                     await find_ours(kubernetes, fleet, item)
-                await kubernetes.apply(kind_of(item), item, force=True)  # it carries our label
+                await kubernetes.apply(kind_of(item), item, force=True, dry_run=dry_run)  # it carries our label
             except EngineError as error:
                 failures.append(error)
             else:
                 applied.append(item)
 
-    for name in sorted({item["kind"] for item in differ}, key=_ORDER.index):
-        async with asyncio.TaskGroup() as tasks:
-            for item in differ:
-                if item["kind"] == name:
-                    tasks.create_task(put(item))
-        if failures:
-            raise _partly(failures, applied, differ)
-    return applied
+    async with asyncio.TaskGroup() as tasks:
+        for item in items:
+            tasks.create_task(put(item))
+    return applied, failures
+
+
+def _is_of_trial(error: EngineError) -> bool:
+    """A RoleBinding whose Role was not really made before, or a webhook that is asked only when it is meant."""
+    return isinstance(error, KubernetesError) and (error.status == 404 or "not support dry run" in error.said)
+
+
+def _together(failures: Sequence[EngineError]) -> EngineError:
+    away = next((each for each in failures if isinstance(each, EngineUnavailable)), None)
+    if away is not None or len(failures) == 1:
+        return away or failures[0]
+    return EngineError("\n".join(dict.fromkeys(map(str, failures))))
 
 
 def _partly(failures: Sequence[EngineError], applied: Sequence[Object], of: Sequence[Object]) -> EngineError:
     """With what is done already; what others refer to came first."""
-    away = next((each for each in failures if isinstance(each, EngineUnavailable)), None)
-    if away is not None or (len(failures) == 1 and not applied):
-        return away or failures[0]
-    told = "\n".join(dict.fromkeys(map(str, failures)))
-    return EngineError(
+    told = _together(failures)
+    if not applied:
+        return told
+    kind = EngineUnavailable if isinstance(told, EngineUnavailable) else EngineError
+    return kind(
         f"{told}\n{len(applied)} of the {len(of)} objects that Shoal itself needs were made or changed before; once "
         "that is out of the way it goes on from there"
     )

@@ -12,11 +12,12 @@ from collections.abc import Collection, Mapping
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import NAMESPACE, NETWORK_POLICY, POD, SECRET
-from shoal.engines.kubernetes.applying import ensure
+from shoal.engines.kubernetes.applying import ensure, try_out
 from shoal.engines.kubernetes.names import Role, secret_name
 from shoal.engines.kubernetes.own_keys import Keys, ensure_keys
 from shoal.engines.kubernetes.render_fleet import render_installed
 from shoal.engines.kubernetes.render_own import Own, render_namespace
+from shoal.engines.kubernetes.render_pod import Object
 from shoal.engines.kubernetes.render_pull import render_pull
 from shoal.errors import EngineError
 from shoal.spec.model import Fleet
@@ -57,11 +58,19 @@ async def install(
     """Makes what is not there yet: keys, accounts, policies, controller; and brings it up to date. `keys` are taken
     where the fleet has none; `pull` has user and password by registry. Raises EngineError."""
     await ensure_keys(kubernetes, own.fleet, keys)
-    items = render_installed(own, fleet)
-    if pull:
-        items.append(render_pull(own.fleet, pull))
+    items = _render(own, fleet, pull)
     await ensure(kubernetes, own.fleet, items)
     await _prune_policies(kubernetes, own.fleet, {item["metadata"]["name"] for item in items})
+
+
+async def try_install(kubernetes: Kubernetes, own: Own, fleet: Fleet, pull: Mapping[str, tuple[str, str]]) -> None:
+    """Raises EngineError where `install` would be refused, as far as that can be told before; nothing is changed."""
+    await check_version(kubernetes)
+    await try_out(kubernetes, own.fleet, _render(own, fleet, pull))
+
+
+def _render(own: Own, fleet: Fleet, pull: Mapping[str, tuple[str, str]]) -> list[Object]:
+    return [*render_installed(own, fleet), *([render_pull(own.fleet, pull)] if pull else [])]
 
 
 async def read_content(kubernetes: Kubernetes, name: str, digest: str) -> bytes | None:

@@ -12,21 +12,23 @@ from shoal.engines.kubernetes.api import Kind
 from shoal.engines.kubernetes.api.client import MANAGER
 from shoal.engines.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, SERVICE
 from shoal.engines.kubernetes.api.refusals import refusal
-from shoal.engines.kubernetes.applying import ensure
+from shoal.engines.kubernetes.applying import ensure, try_out
 from shoal.engines.kubernetes.names import Role, fleet_labels
-from shoal.errors import EngineError
+from shoal.errors import EngineError, EngineUnavailable
 from tests.fake_kubernetes import FakeKubernetes
 
 Object = dict[str, Any]
 
 
 class Cluster(FakeKubernetes):
-    """One whose calls are counted; `full` of a kind refuses it."""
+    """One whose calls are counted; `full` of a kind refuses it, and `gone_at` is the kind at which it goes away."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[str] = []
         self.full: Kind | None = None
+        self.gone_at: Kind | None = None
+        self.says: tuple[int, str] = (403, "is forbidden: exceeded quota: small")
 
     async def get(self, kind: Kind, name: str) -> Object:
         self.calls.append(f"get {name}")
@@ -37,9 +39,11 @@ class Cluster(FakeKubernetes):
         return await super().list(kind, labels, fields=fields)
 
     async def apply(self, kind: Kind, item: Mapping[str, Any], **more: Any) -> Object:
+        if kind == self.gone_at:
+            raise EngineUnavailable("Kubernetes at fake can't be reached")
         if kind == self.full:
-            said = {"reason": "Forbidden", "message": f"{item['metadata']['name']} is forbidden: exceeded quota: small"}
-            raise refusal("fake", f"apply {kind.name}", 403, said)
+            status, words = self.says
+            raise refusal("fake", f"apply {kind.name}", status, {"message": f"{item['metadata']['name']} {words}"})
         return await super().apply(kind, item, **more)
 
 
@@ -116,3 +120,34 @@ async def test_what_is_done_before_a_refusal_is_told() -> None:
     assert rest.startswith("2 of the 4 objects that Shoal itself needs were made or changed before")
     cluster.full = None
     assert {item["metadata"]["name"] for item in await ensure(cluster, "shop", items)} == {"d", "e"}
+
+
+async def test_what_is_done_before_the_api_goes_away_is_told() -> None:
+    """As it is before a refusal."""
+    cluster = Cluster()
+    cluster.gone_at = SERVICE
+    with pytest.raises(EngineUnavailable, match="can't be reached") as told:
+        await ensure(cluster, "shop", [{**thing(CONFIG_MAP, "c"), "data": {}}, thing(SERVICE, "s")])
+    assert str(told.value).splitlines()[1].startswith("1 of the 2 objects that Shoal itself needs were made")
+
+
+async def test_a_trial_tells_all_refusals_and_changes_nothing() -> None:
+    """Also those that would come only after others."""
+    cluster = Cluster()
+    cluster.full = DEPLOYMENT
+    items = [{**thing(CONFIG_MAP, "c"), "data": {}}, thing(DEPLOYMENT, "d"), thing(DEPLOYMENT, "e")]
+    with pytest.raises(EngineError) as told:
+        await try_out(cluster, "shop", items)
+    assert [line.count("exceeded quota: small") for line in str(told.value).splitlines()] == [1, 1]
+    assert cluster.writes == 0 and not cluster.of(CONFIG_MAP)
+    cluster.full = None
+    await try_out(cluster, "shop", items)
+    assert cluster.writes == 0 and not cluster.of(CONFIG_MAP)
+
+
+@pytest.mark.parametrize("says", [(404, 'role "shoal" not found'), (400, "webhook: it does not support dry run")])
+async def test_a_trial_passes_over_what_is_refused_only_to_it(says: tuple[int, str]) -> None:
+    """What refers to something that was not really made before, and a webhook that wants to be asked in earnest."""
+    cluster = Cluster()
+    cluster.full, cluster.says = DEPLOYMENT, says
+    await try_out(cluster, "shop", [thing(DEPLOYMENT, "d")])
