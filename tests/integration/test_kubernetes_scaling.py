@@ -1,9 +1,10 @@
-"""Who says how many replicas there are, with the controller on a real Kubernetes: an HPA that measures real use, and a
-person with `kubectl scale`."""
+"""Who says how many replicas there are, with the controller on a real Kubernetes: Shoal by what metrics-server told, an
+HPA that measures real use, and a person with `kubectl scale`."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -63,6 +64,23 @@ async def scale_by_hand(kubernetes: Kubernetes, name: str, count: int) -> None:
 
 def handed_over(agent: AgentView) -> bool:
     return agent.settled and agent.owner is not None and agent.owner.delegated
+
+
+async def test_shoal_scales_by_what_metrics_server_measured(bed: KubernetesBed) -> None:
+    """Real use of CPU, without an HPA; it says by how much that is over the target."""
+    web = bed.http_agent(
+        command=["python3", "-c", BURNS],
+        resources={"cpu": "20m"},
+        scale={"min": 1, "max": 2, "target": {"cpu": "50%"}},
+    )
+    await bed.store({"agents": {"web": web}})
+    await seen(bed, lambda a: a.settled and a.ready == 1)
+    scaled = await seen(bed, lambda a: a.settled and a.ready == 2)
+    assert scaled.owner is None and scaled.cpu_cores is not None and scaled.cpu_cores > 0.01
+    exit_code, said = await bed.shoal("explain", "web", "--last", "20")
+    assert exit_code == 0 and re.search(r"1 -> 2  cpu \d+ % \(target 50 %\) asks for \d+", said), said
+    async with Kubernetes(bed.cluster.access, bed.namespace) as kubernetes:
+        assert await kubernetes.list_metadata(AUTOSCALER, {}) == []
 
 
 async def test_an_hpa_scales_and_a_rollout_goes_under_it(bed: KubernetesBed) -> None:
