@@ -14,7 +14,8 @@ import pytest
 from kubernetes_under_load import REPLICAS, UnderLoad, under_load
 
 from bench.controller_pods import Controllers
-from shoal.engines.kubernetes.api.kinds import POD
+from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD
+from shoal.engines.kubernetes.names import AGENT
 from shoal.errors import ShoalError
 from testbed.kubernetes import control_plane, life
 from testbed.swarm import network
@@ -46,6 +47,20 @@ async def test_the_control_plane_is_away(kubernetes: Cluster, fleet: UnderLoad, 
         assert once.failed == {} and (await bed.replicas("web")).keys() == before.keys()
         await bed.api.scale("web", REPLICAS + 1)
         await fleet.whole_again(REPLICAS + 1)
+
+
+async def test_an_agent_is_restarted_by_kubectl(fleet: UnderLoad) -> None:
+    """`kubectl rollout restart`: one replica after the other, each only once another is ready."""
+    kubernetes, before = fleet.controllers.kubernetes, set(await fleet.bed.replicas("web"))
+    restarted = {"annotations": {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}}
+    async with fleet.loads(await fleet.bed.url()) as (_, once):
+        ((web,), _) = await kubernetes.list(DEPLOYMENT, {AGENT: "web"})
+        await kubernetes.patch(DEPLOYMENT, web["metadata"]["name"], {"spec": {"template": {"metadata": restarted}}})
+        async with asyncio.timeout(REPLACED_S):
+            while before & set(await fleet.bed.replicas("web")):
+                await asyncio.sleep(0.2)
+        await fleet.whole_again()
+    assert once.failed == {}
 
 
 async def test_a_controller_is_cut_off(kubernetes: Cluster, fleet: UnderLoad) -> None:

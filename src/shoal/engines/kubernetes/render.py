@@ -99,7 +99,8 @@ def _deployment(fleet: str, action: EnsureRevision, pod: Object) -> Object:
             "revisionHistoryLimit": 0,
             "progressDeadlineSeconds": _PROGRESS_S,
             "selector": {"matchLabels": own},
-            "strategy": {"type": "Recreate"},  # its pods never change: another version is another Deployment
+            # Another version is another Deployment; this is for who restarts or changes this one by kubectl.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": pod,
         },
     }

@@ -86,7 +86,7 @@ def test_a_service() -> None:
             "revisionHistoryLimit": 0,
             "progressDeadlineSeconds": 2**31 - 1,
             "selector": {"matchLabels": own},
-            "strategy": {"type": "Recreate"},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": {
                 "metadata": {"labels": labels},
                 "spec": {
