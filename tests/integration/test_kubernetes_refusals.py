@@ -31,6 +31,7 @@ from shoal.spec.model import Fleet
 from tests.kubernetes_cluster import Cluster, ClusterImages
 
 QUOTA = Kind("", "v1", "ResourceQuota", "resourcequotas")
+LIMITS = Kind("", "v1", "LimitRange", "limitranges")
 POLICY = Kind(
     "admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False
 )
@@ -232,6 +233,22 @@ async def test_pods_that_a_quota_refuses(rig: Rig) -> None:
         assert "kubectl describe quota" in await rig.until(agent, lambda agent: _reason(agent, "exceeded quota: none"))
     run = await rig.until("night", _refused_run)
     assert "kubectl describe quota" in run.reason
+
+
+async def test_a_quota_that_wants_limits(rig: Rig) -> None:
+    """What is told of it is a way out: defaults of the namespace, for what the file does not say."""
+    hard = {"limits.cpu": "4", "limits.memory": "4Gi"}
+    await rig.kubernetes.create(QUOTA, thing(QUOTA, "limits", spec={"hard": hard}))
+    async with asyncio.timeout(PATIENCE_S):
+        while (await rig.kubernetes.get(QUOTA, "limits")).get("status", {}).get("hard") != hard:
+            await asyncio.sleep(0.1)  # until then it does not hold
+    web = rig.ensure("web", {**SERVICE, "resources": {"memory": "64Mi"}})
+    await rig.act(web, Scale("web", web.revision, 1))
+    reason = await rig.until("web", lambda agent: _reason(agent, "failed quota: limits: must specify"))
+    assert "must specify limits.cpu for: agent (in the file" in reason and "LimitRange with defaults" in reason
+    defaults = {"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "10m"}}
+    await rig.kubernetes.create(LIMITS, thing(LIMITS, "defaults", spec={"limits": [defaults]}))
+    await rig.ready("web", 1)
 
 
 def _reason(agent: AgentObserved, words: str) -> str | None:
