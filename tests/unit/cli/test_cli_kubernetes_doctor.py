@@ -127,7 +127,8 @@ async def test_a_version_that_is_too_old(version: tuple[int, int]) -> None:
     cluster = Cluster(version=version)
     checks = await found(cluster)
     told = f"{version[0]}.{version[1]} at fake://kubernetes"
-    assert checks["kubernetes"] == Finding("kubernetes", "failure", told, "expected 1.30 or newer")
+    lack = "older ones have no native `sleep` before a stop and no exec over WebSockets"
+    assert checks["kubernetes"] == Finding("kubernetes", "failure", told, f"expected 1.30 or newer: {lack}")
     assert set(checks) == {"kubernetes", "controller"} and not cluster.used
 
 

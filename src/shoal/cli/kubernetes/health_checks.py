@@ -94,7 +94,8 @@ async def _check_version(kubernetes: Kubernetes) -> Finding:
     access = kubernetes.access
     words = f"{major}.{minor} at {access.server}{f' (context {access.context})' if access.context else ''}"
     if (major, minor) < OLDEST:
-        return Finding("kubernetes", "failure", words, f"expected {OLDEST[0]}.{OLDEST[1]} or newer")
+        lack = "older ones have no native `sleep` before a stop and no exec over WebSockets"
+        return Finding("kubernetes", "failure", words, f"expected {OLDEST[0]}.{OLDEST[1]} or newer: {lack}")
     return Finding("kubernetes", "ok", words)
 
 
