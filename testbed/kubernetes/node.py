@@ -14,7 +14,7 @@ from testbed.commands import BedError, launch, on_each, run, until
 from testbed.debian_root import make_root
 from testbed.kubernetes.bed import DNS_ADDRESS, KubeBed, kubeconfig_of, pods_of
 from testbed.kubernetes.pod_images import PAUSE, node_images
-from testbed.swarm import cgroups, network
+from testbed.swarm import cgroups, network, registry
 from testbed.swarm import node as machine
 from testbed.swarm.bed import Node
 
@@ -120,6 +120,16 @@ def load_on_each(nodes: Sequence[Node], images: Iterable[Image]) -> None:
     on_each(nodes, lambda node: load(node, wanted))
 
 
+def push(node: Node, image: str, name: str) -> str:
+    """An image of the node, to the bed's registry; gives its name there, by which no node has it yet."""
+    pushed = f"{node.bed.bridge_address}:{registry.PORT}/{name}"
+    run(_ctr(node, ["images", "tag", image, pushed]))
+    who = f"{registry.USER}:{registry.PASSWORD}"
+    run(_ctr(node, ["images", "push", "--plain-http", "--user", who, pushed]), timeout_s=_LOAD_S)
+    run(_ctr(node, ["images", "rm", pushed]))
+    return pushed
+
+
 def name_of(image: Image) -> str:
     """As pods name this one, whichever has the tag `latest` by then."""
     return f"docker.io/{image.tag.rpartition(':')[0]}:{image.image_id.removeprefix('sha256:')[:12]}"
@@ -198,7 +208,10 @@ def _give_files(node: Node, bed: KubeBed, binaries: Path) -> Path:
 def _write_settings(node: Node, bed: KubeBed) -> None:
     directory = node.directory
     (directory / "cni.conflist").write_text(json.dumps(_cni(node)))
-    (directory / "containerd.toml").write_text(_CONTAINERD)
+    (directory / "containerd.toml").write_text(_CONTAINERD + _REGISTRIES.format(directory=directory / "registries"))
+    address = f"{bed.bridge_address}:{registry.PORT}"
+    (directory / "registries" / address).mkdir(parents=True, exist_ok=True)
+    (directory / "registries" / address / "hosts.toml").write_text(f'[host."http://{address}"]\n')
     (directory / "kubelet.json").write_text(json.dumps(_kubelet(node)))
     (directory / "proxy.json").write_text(json.dumps(_proxy(node, bed)))
 
@@ -236,6 +249,11 @@ disabled_plugins = ["io.containerd.snapshotter.v1.zfs", "io.containerd.nri.v1.nr
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "/etc/cni/net.d"
+"""
+# A file for each registry says how it is spoken to: the bed's speaks plain HTTP.
+_REGISTRIES = """\
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{directory}"
 """
 
 

@@ -1,4 +1,7 @@
-"""A registry in the bed's network, `registry:5000`, which asks for a user and a password: for what pulls images."""
+"""A registry in the bed's network, which asks for a user and a password: for what pulls images.
+
+It is at the bridge's address; nodes of a Swarm know it as `registry:5000`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from testbed.debian import Apt, unpack
 from testbed.swarm.bed import Bed
 from testbed.swarm.engine_api import call
 
+PORT = 5000
 USER = "shoal"
 PASSWORD = "testbed"
 _HASH = "$2b$04$xjmIqljkCK7EdcPYClPjienICLZbPaUfu8mx3.Xi8CNhNinnb3b6W"  # bcrypt of it, as htpasswd writes it
@@ -23,7 +27,7 @@ _SETTINGS = """\
 version: 0.1
 log: {{level: warn}}
 storage: {{filesystem: {{rootdirectory: {directory}/images}}, delete: {{enabled: true}}}}
-http: {{addr: "{address}:5000"}}
+http: {{addr: "{address}"}}
 auth: {{htpasswd: {{realm: testbed, path: {directory}/users}}}}
 """
 
@@ -51,7 +55,8 @@ def start(bed: Bed) -> None:
     directory = bed.directory / "registry"
     directory.mkdir(exist_ok=True)
     (directory / "users").write_text(f"{USER}:{_HASH}\n")
-    (directory / "settings.yml").write_text(_SETTINGS.format(directory=directory, address=bed.bridge_address))
+    address = f"{bed.bridge_address}:{PORT}"
+    (directory / "settings.yml").write_text(_SETTINGS.format(directory=directory, address=address))
     serve = [program(bed.cache), "serve", directory / "settings.yml"]
     launch(["ip", "netns", "exec", bed.fabric, *serve], directory / "pid", directory / "log")
     until(lambda: _pid(bed) and _listens(bed), f"the registry, see {directory / 'log'}", timeout_s=10)
@@ -78,7 +83,7 @@ def stop(bed: Bed) -> None:
 
 def _listens(bed: Bed) -> bool:
     try:
-        socket.create_connection((bed.bridge_address, 5000), timeout=1).close()
+        socket.create_connection((bed.bridge_address, PORT), timeout=1).close()
     except OSError:
         return False
     return True
