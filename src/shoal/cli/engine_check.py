@@ -22,8 +22,10 @@ def _problems(loaded: Loaded) -> Iterator[Problem]:
     fleet, origins = loaded.fleet, loaded.origins
     if fleet.engine == "kubernetes":
         from shoal.cli.kubernetes.claims import claims_that_meet
+        from shoal.cli.kubernetes.refused import agents_refused
 
         yield from claims_that_meet(loaded)
+        yield from agents_refused(loaded)
     for name, agent in fleet.agents.items():
         if fleet.engine != "local" and agent.image is None:
             yield Problem(

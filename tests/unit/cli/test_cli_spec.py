@@ -269,6 +269,23 @@ def test_volumes_called_as_those_of_an_identity(home: Path, run: Run) -> None:
     assert run("validate", "--set", "engine=swarm").code == 0
 
 
+def test_what_no_pod_of_an_agent_can_have(home: Path, run: Run) -> None:
+    """A name of a user, a variable that the command is not given: told with its place, and of all agents at once."""
+    agents = [
+        "web: {image: i, command: serve, port: 80, user: root}",
+        "stock: {image: i, command: serve, port: 80, user: '1000:staff'}",
+        "ask: {image: i, command: [serve, '$$SHOAL_ORDINAL'], port: 80}",
+        "fine: {image: i, command: serve, port: 80, user: 1000:1000}",
+    ]
+    (home / "shoal.yaml").write_text("\n  ".join(["fleet: shop\nengine: kubernetes\nagents:", *agents, ""]))
+    for command in ("validate", "plan", "render"):
+        done = run(command)
+        assert done.code == 1 and "3 errors" in done.err
+        assert "shoal.yaml:4:51: agents.web.user: found root; on Kubernetes a user and a group are num" in done.err
+        assert "shoal.yaml:5:53: agents.stock.user: found 1000:staff; on Kubernetes" in done.err
+        assert "shoal.yaml:6:28: agents.ask.command: $SHOAL_ORDINAL is not a variable that this agent is" in done.err
+
+
 def test_agents_called_as_shoals_own(home: Path, run: Run) -> None:
     """Where they would meet: on Kubernetes, and there all of them at once; elsewhere they may be called so."""
     agents = "".join(

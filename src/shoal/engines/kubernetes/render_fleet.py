@@ -43,6 +43,7 @@ from shoal.engines.kubernetes.render_policies import render_policies
 from shoal.engines.kubernetes.render_pull import PULL
 from shoal.engines.kubernetes.stateful import Ordinals
 from shoal.engines.kubernetes.wiring import environments_of, render_broker_secret, unknown_password
+from shoal.errors import EngineError
 from shoal.spec.model import Fleet
 
 _UNKNOWN = "unknown"  # the HMAC of what a secret holds
@@ -87,6 +88,16 @@ def render_fleet(fleet: Fleet, namespace: str) -> RenderedFleet:
     order = list(KINDS)
     placed = sorted(once.values(), key=lambda item: order.index(item["kind"]))
     return RenderedFleet([_in_namespace(item, namespace) for item in placed], left_out)
+
+
+def refused_agents(fleet: Fleet) -> Iterator[tuple[str, EngineError]]:
+    """Agents that ask for what they can't have on Kubernetes, with what is said of the first of it."""
+    for action in _revisions(fleet):
+        private = private_variables(action.agent, action.environment, action.revision)
+        try:
+            list(_agent(fleet, action, private))
+        except EngineError as error:
+            yield action.agent, error
 
 
 def _revisions(fleet: Fleet) -> Iterator[EnsureRevision]:
