@@ -84,3 +84,8 @@ class Without:
                     expected_generation=stored.generation,
                 )
         await self._place.tidy(data=volumes)
+        if not volumes:  # else the state is gone
+            from shoal.control.store import keep_at_end
+
+            async with self._place.store() as store:
+                await keep_at_end(store, pins=True)

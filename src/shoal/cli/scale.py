@@ -46,8 +46,9 @@ class _Count(click.ParamType[int | None]):
 def scale(common: Common, agent: str, count: int | None, for_s: float | None) -> None:
     """Pin an agent to N replicas, or give it back to the autoscaler with `auto`.
 
-    A pin holds over `shoal up` and over a restart of the controller; `shoal status` shows it. On Kubernetes both also
-    take the count back from who set it there, such as by `kubectl scale`.
+    A pin holds over `shoal up`, over a restart of the controller and over `shoal down` without --volumes, until AGENT
+    leaves the file; `shoal status` shows it. On Kubernetes both also take the count back from who set it there, such as
+    by `kubectl scale`.
     """
     if count is None and for_s is not None:
         raise click.UsageError("--for says how long a pin holds; `auto` releases it now")

@@ -58,6 +58,7 @@ class AgentState:
     retry_at: float = 0.0
     ready_seen: dict[tuple[str, float], float] = field(default_factory=dict[tuple[str, float], float])
     saved: AgentRecord | None = None
+    may_return: bool = True  # it is, or was until the end, of the fleet that is stored: that one may be started again
 
     def take_over(self, now: float) -> None:
         """Starts the autoscaler's memory: what is durable, and the wanted count as a first recommendation, so that
@@ -117,6 +118,11 @@ class AgentState:
             due_at = stale_at if due_at is None else min(due_at, stale_at)
         return None if due_at is None else max(due_at, self.retry_at)
 
+    @property
+    def kept_at_end(self) -> AgentRecord | None:
+        """What is known of it on, once it is over."""
+        return self.record.kept_at_end if self.may_return else None
+
     def learn_calls(self, calls: Mapping[str, tuple[str, ...]]) -> None:
         """Whom revisions may call, as far as it is not known yet."""
         self.calls = {**calls, **self.calls}
@@ -126,12 +132,15 @@ class AgentState:
         if self.spec is not None and self.spec.kind is not spec.kind:
             self._forget_kind()
         self.spec = self.last = spec
+        self.may_return = True
         self.calls = {each: self.calls[each] for each in self.running if each in self.calls} | {revision: spec.calls}
         self.revision, self.ensure, self.waits_on = revision, True, ()
 
-    def leave(self) -> None:
-        """It is not in the fleet any more. Should it come back once it has ended, that is a first start."""
+    def leave(self, *, with_fleet: bool) -> None:
+        """It is not in the fleet any more, or that ended. Should it come back once it has ended, that is a first
+        start."""
         self.spec, self.waits_on, self.settled = None, (), False
+        self.may_return = self.may_return and with_fleet
         if self.record.started:
             self.record = replace(self.record, started=False)
 

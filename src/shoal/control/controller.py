@@ -68,6 +68,7 @@ class Controller:
         self._look, self._looked_at, self._reload = True, 0.0, True
         self._closing: bool | None = None  # with or without the data
         self._closed_at = 0  # the generation from which on nothing was to run
+        self._ended: dict[str, AgentRecord] = {}  # what is kept of the agents of a fleet that is down
         self._reopened = asyncio.Event()
         self._loaded, self._load_at = False, 0.0
         self._clock = PassClock(parts.clock)
@@ -299,6 +300,9 @@ class Controller:
 
     def _take_fleet(self, prepared: Prepared, now: float) -> None:
         stored, fleet = prepared.stored, prepared.fleet
+        for name, kept in self._ended.items():  # the fleet may have them again, or not any more
+            self.states[name] = AgentState(name, None, AgentObserved(name), kept)
+        self._ended.clear()
         if stored is not None and fleet is not None and prepared.wiring is not None:
             digests = {name: record.digest for name, record in stored.secrets.items()}
             self._templates = {
@@ -316,7 +320,9 @@ class Controller:
                 self._reopened.set()
         for name, state in self.states.items():
             if fleet is None or name not in fleet.agents:
-                state.leave()
+                state.leave(with_fleet=fleet is None)
+                if fleet is None and self._closing:
+                    state.record = state.record.pinned(None)
         self.stored = stored
         self._dirty.update(self.states)
 
@@ -341,7 +347,8 @@ class Controller:
                 self._dirty.add(name)
                 self.events.extend(events_between(before, state.observed, now))
         for name in sorted(observed.agents.keys() - self.states.keys()):
-            self.states[name] = AgentState(name, None, observed.agents[name])
+            kept = self._ended.pop(name, AgentRecord())
+            self.states[name] = AgentState(name, None, observed.agents[name], kept)
             self._dirty.add(name)
 
     def _step_all(self, now: float) -> dict[str, Outcome]:
@@ -413,8 +420,10 @@ class Controller:
 
     def _take_saved(self) -> None:
         """Takes up what is stored now. Who asked for a change is answered once nothing is left to be."""
-        for name in self._saving.take_ended():
+        for name, kept in self._saving.take_ended().items():
             del self.states[name]
+            if kept is not None:
+                self._ended[name] = kept
             self.tally.retain(self.states)
             self._wake.set()  # its route has to go from the gateways
         if self._saving.at_rest:

@@ -58,24 +58,25 @@ class Saving:
             self._task = tasks.create_task(self._write(self._records, tuple(self._decisions)))
             await asyncio.wait((self._task,), timeout=WAIT_S)
 
-    def take_ended(self) -> list[str]:
-        """Takes up what was stored since the last call. Gives the agents that are forgotten now. Raises what the store
-        did: then it is to be written again."""
+    def take_ended(self) -> Records:
+        """Takes up what was stored since the last call. Gives the agents that are over now, and what is kept of them.
+        Raises what the store did: then it is to be written again."""
         if self._task is None or not self._task.done():
-            return []
+            return {}
         task, self._task = self._task, None
         if (error := task.result()) is not None:
             raise error
         del self._decisions[: self._under_way]
         for name, record in self._records.items():
             self._states[name].saved = record
-        return [name for name, record in self._records.items() if record is None and self._states[name].over]
+        ended = {name: record for name, record in self._records.items() if self._states[name].over}
+        return {name: record for name, record in ended.items() if record == self._states[name].kept_at_end}
 
     def _changed(self) -> Records:
         changed: dict[str, AgentRecord | None] = {}
         for name, state in self._states.items():
             if state.over:
-                changed[name] = None
+                changed[name] = state.kept_at_end
             elif state.spec is not None and state.record is not state.saved:
                 changed[name] = state.record
         return changed

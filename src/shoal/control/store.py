@@ -141,3 +141,11 @@ async def named_digests(store: Store) -> frozenset[str]:
     """The HMACs of the contents that the stored fleet or its history names."""
     kept = (await store.read_secrets()).values()
     return frozenset(record.digest for record in kept) | (await store.read_history()).digests
+
+
+async def keep_at_end(store: Store, *, pins: bool) -> None:
+    """Leaves of the records what still holds once nothing of the fleet runs, where no controller did that."""
+    records = await store.read_records()
+    kept = {name: (record if pins else record.pinned(None)).kept_at_end for name, record in records.items()}
+    if changed := {name: record for name, record in kept.items() if record != records[name]}:
+        await store.write(changed, ())

@@ -43,6 +43,15 @@ class AgentRecord:
             served = (rollout.revision, *(each for each in served if each != rollout.revision))[:SERVED_KEPT]
         return replace(self, rollout=rollout, served=served)
 
+    @property
+    def kept_at_end(self) -> AgentRecord | None:
+        """What still holds once all of it is stopped with its fleet: the count that a person set, and what served.
+        `None`: nothing does."""
+        stable = self.rollout.stable if self.rollout is not None else None
+        missing = (stable,) if stable is not None and stable not in self.served else ()
+        kept = AgentRecord(pin=self.pin, served=(*missing, *self.served)[:SERVED_KEPT])
+        return None if kept == AgentRecord() else kept
+
     def pinned(self, pin: Pin | None) -> AgentRecord:
         """The same with another pin, or none."""
         return replace(self, pin=pin)

@@ -102,6 +102,8 @@ class LocalPlace:
             await self._require_still_down()
             log = self.directory / LOG_FILE
             raise ShoalError(f"everything is stopped, but the controller does not end; see {log}")
+        if data:
+            await self._forget_pins()
         if data and (left := self.directory / "volumes").exists():
             raise ShoalError(
                 f"everything is stopped, but not all of {left} could be deleted: agents left files there that belong "
@@ -173,6 +175,12 @@ class LocalPlace:
         stored = await self._stored()
         if stored is not None and stored.fleet is not None and not agents_run(self.directory):
             await write_stored(self, None, stored.directory, stored.generation)
+
+    async def _forget_pins(self) -> None:
+        from shoal.control.store import keep_at_end
+
+        async with self.store() as store:
+            await keep_at_end(store, pins=False)
 
     async def _anything_left(self, *, data: bool) -> bool:
         """Whether a fleet is stored, or something of one is still there though its controller is not."""
