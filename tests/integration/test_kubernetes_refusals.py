@@ -27,6 +27,7 @@ from shoal.engines.kubernetes.api.kinds import (
     ROLE_BINDING,
     SERVICE_ACCOUNT,
 )
+from shoal.engines.kubernetes.api.kinds import SERVICE as SERVICE_KIND
 from shoal.spec.model import Fleet
 from tests.kubernetes_cluster import Cluster, ClusterImages
 
@@ -162,6 +163,19 @@ async def test_what_admission_refuses(shoal: Shoal) -> None:
     assert "No new generation is stored" in said
     for kind in (NETWORK_POLICY, CONFIG_MAP):
         assert (await api.list(kind, {"shoal.dev/fleet": FLEET}))[0] == []
+
+
+async def test_a_port_that_another_service_has(shoal: Shoal) -> None:
+    """Is told before anything is stored or made, though it is the controller that makes the gateways' Service."""
+    api = shoal.kubernetes
+    theirs = await api.create(
+        SERVICE_KIND, thing(SERVICE_KIND, "theirs", spec={"type": "NodePort", "ports": [{"port": 80}]})
+    )
+    taken = theirs["spec"]["ports"][0]["nodePort"]
+    said = await shoal.refused(service="NodePort", node_port=taken)
+    assert "refused apply Service shoal-gateway" in said and f"nodePort: Invalid value: {taken}" in said
+    assert "provided port is already allocated" in said and "No new generation is stored" in said
+    assert (await api.list(CONFIG_MAP, {"shoal.dev/fleet": FLEET}))[0] == []
 
 
 async def _until_denied(api: Kubernetes) -> None:

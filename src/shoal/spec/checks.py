@@ -28,6 +28,7 @@ from shoal.spec.values import shown
 from shoal.spec.volumes import Volume, parse_volume
 
 MAIN = "main"
+NODE_PORTS = range(30000, 32768)  # of a Kubernetes, by default
 _OF_ENGINES = {"docker_context": "swarm", "context": "kubernetes", "namespace": "kubernetes"}
 
 
@@ -67,6 +68,7 @@ def warn_of_draft(draft: Draft) -> Iterator[Finding]:
     images = [agent.image for agent in draft.agents.values() if agent.image is not None]
     own = [image for engine in ("swarm", "kubernetes") if (image := draft.rest.get(engine, {}).get("image"))]
     yield from warn_of_registries(draft.registries, [*images, *own])
+    yield from _node_port(draft)
     consumed = {agent.queue for agent in draft.agents.values()}
     for name, agent in draft.agents.items():
         for index, queue in enumerate(agent.publishes):
@@ -74,6 +76,17 @@ def warn_of_draft(draft: Draft) -> Iterator[Finding]:
                 remedy = did_you_mean(queue, [name for name in consumed if name])
                 message = f"nobody takes tasks from the queue {queue}, and it is not under `queues`"
                 yield Finding(("agents", name, "publishes", index), message, remedy)
+
+
+def _node_port(draft: Draft) -> Iterator[Finding]:
+    """Which ports a cluster gives is asked of nobody: its API refuses another one in earnest alone."""
+    options = draft.rest.get("kubernetes", {})
+    port = options.get("node_port")
+    used = draft.rest.get("engine") == "kubernetes" and options.get("service", "ClusterIP") != "ClusterIP"
+    if used and isinstance(port, int) and port not in NODE_PORTS:
+        usual = f"{NODE_PORTS[0]} to {NODE_PORTS[-1]}"
+        message = f"found {port}; a cluster gives {usual}, and refuses any other port where it was not set up otherwise"
+        yield Finding(("kubernetes", "node_port"), message, "take one of these, or leave it out to be given one")
 
 
 def finished(draft: Draft) -> Fleet:

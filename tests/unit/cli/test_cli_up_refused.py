@@ -32,13 +32,14 @@ BEFORE = Fleet.model_validate({"fleet": "f", "engine": "kubernetes", "agents": {
 
 
 class Cluster(FakeKubernetes):
-    """Some of what is done there is refused: of `list` the kinds in `unlisted`, and the Deployments that are applied,
-    in a trial too or not before it is meant."""
+    """Some of what is done there is refused: of `list` the kinds in `unlisted`, the Deployments that are applied, in a
+    trial too or not before it is meant, and single objects."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unlisted: set[str] = set()
         self.full: bool | None = None
+        self.refused: dict[tuple[str, str], tuple[int, str]] = {}  # by kind and name
 
     async def version(self) -> tuple[int, int]:
         return 1, 34
@@ -54,6 +55,8 @@ class Cluster(FakeKubernetes):
     async def apply(self, kind: Kind, item: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         if kind == DEPLOYMENT and self.full is not None and (self.full or not more.get("dry_run")):
             raise refusal(SERVER, "apply Deployment", 403, {"message": "exceeded quota: small"})
+        if told := self.refused.get((kind.name, item["metadata"]["name"])):
+            raise refusal(SERVER, f"apply {kind.name}", told[0], {"message": told[1]})
         return await super().apply(kind, item, **more)
 
 
@@ -108,6 +111,25 @@ def test_what_is_refused_in_a_trial_is_not_begun(cluster: Cluster, run: Run) -> 
     done = run("up", "-d")
     assert done.code == 1 and "exceeded quota: small" in done.err and "No new generation is stored" in done.err
     assert stored(cluster).generation == 1 and not cluster.of(NETWORK_POLICY)
+
+
+@pytest.mark.parametrize("refused", [("Service", "shoal-gateway"), ("StatefulSet", "shoal-broker")])
+def test_what_the_controller_makes_is_tried_too(cluster: Cluster, run: Run, refused: tuple[str, str]) -> None:
+    """Gateways and broker: what is wrong with them would be refused to the controller for ever."""
+    cluster.refused[refused] = 422, "nodePort: Invalid value: 30080: provided port is already allocated"
+    done = run("up", "-d", "--set", "agents.web.queue=tasks", "--set", "agents.web.port=null")
+    assert done.code == 1 and "already allocated" in done.err and "No new generation is stored" in done.err
+    assert stored(cluster).generation == 1 and not cluster.of(NETWORK_POLICY)
+
+
+def test_who_may_not_make_what_the_controller_makes(cluster: Cluster, run: Run) -> None:
+    """Has it made by the controller, which may."""
+    cluster.unlisted = {"statefulsets"}
+    said = 'User "me" cannot patch resource "services" in API group ""'
+    cluster.refused["Service", "shoal-gateway"] = 403, said
+    done = run("up", "-d", "--set", "agents.web.queue=tasks", "--set", "agents.web.port=null")
+    assert stored(cluster).generation == 2, done.err
+    assert cluster.of(DEPLOYMENT) and "me lacks the right" not in done.err
 
 
 def test_what_is_refused_only_in_earnest_is_told_with_what_is_stored(cluster: Cluster, run: Run) -> None:

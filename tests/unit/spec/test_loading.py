@@ -252,6 +252,15 @@ def test_a_queue_without_takers_is_a_warning(read: Callable[..., Any]) -> None:
     ]
 
 
+def test_a_port_of_nodes_that_clusters_do_not_give_is_a_warning(read: Callable[..., Any]) -> None:
+    """No cluster is asked, and it may be set up otherwise; where the port is not used there is none."""
+    text = "fleet: f\nengine: kubernetes\nagents: {a: {image: i, port: 1}}\nkubernetes: "
+    (found,) = read(text + "{service: NodePort, node_port: 80}\n").warnings
+    assert str(found).startswith("shoal.yaml:4:44: kubernetes.node_port: found 80; a cluster gives 30000 to 32767, and")
+    for fine in ("{service: NodePort, node_port: 32767}", "{service: LoadBalancer}", "{node_port: 80}"):
+        assert read(f"{text}{fine}\n").warnings == ()
+
+
 def test_a_secret_s_variable_in_a_value_is_a_warning(read: Callable[..., Any]) -> None:
     """Wherever it is put in, it stands in clear. What no secret of an agent comes from is none."""
     text = (

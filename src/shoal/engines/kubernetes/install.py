@@ -7,18 +7,22 @@ own, and has no other keys than those that it finds here.
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 
+from shoal.core.broker import broker_users
 from shoal.engines.kubernetes import names
 from shoal.engines.kubernetes.api import Kubernetes, KubernetesError
 from shoal.engines.kubernetes.api.kinds import NAMESPACE, NETWORK_POLICY, POD, SECRET
 from shoal.engines.kubernetes.applying import ensure, try_out
 from shoal.engines.kubernetes.names import Role, secret_name
 from shoal.engines.kubernetes.own_keys import Keys, ensure_keys
+from shoal.engines.kubernetes.platform import claims_of_broker
 from shoal.engines.kubernetes.render_fleet import render_installed
-from shoal.engines.kubernetes.render_own import Own, render_namespace
+from shoal.engines.kubernetes.render_own import Own, render_broker, render_gateway, render_namespace
 from shoal.engines.kubernetes.render_pod import Object
 from shoal.engines.kubernetes.render_pull import render_pull
+from shoal.engines.kubernetes.wiring import render_broker_secret, unknown_password
 from shoal.errors import EngineError
 from shoal.spec.model import Fleet
 
@@ -67,6 +71,23 @@ async def try_install(kubernetes: Kubernetes, own: Own, fleet: Fleet, pull: Mapp
     """Raises EngineError where `install` would be refused, as far as that can be told before; nothing is changed."""
     await check_version(kubernetes)
     await try_out(kubernetes, own.fleet, _render(own, fleet, pull))
+    with _made_by_the_controller():
+        await try_out(kubernetes, own.fleet, render_gateway(own))
+    if broker_users(fleet):
+        with _made_by_the_controller():
+            configuration = render_broker_secret(fleet, unknown_password)["metadata"]["name"]  # a stand-in
+            broker = render_broker(own, configuration, await claims_of_broker(kubernetes))
+            await try_out(kubernetes, own.fleet, broker)
+
+
+@contextmanager
+def _made_by_the_controller() -> Generator[None]:
+    """By rights of its own: whoever lacks them is not refused for that."""
+    try:
+        yield
+    except KubernetesError as error:
+        if not error.lacks_right:
+            raise
 
 
 def _render(own: Own, fleet: Fleet, pull: Mapping[str, tuple[str, str]]) -> list[Object]:

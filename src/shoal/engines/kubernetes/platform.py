@@ -26,6 +26,12 @@ _PLACED_S, _LOOK_S = 5.0, 0.1
 _SECRET_S = 30.0
 
 
+async def claims_of_broker(kubernetes: Kubernetes) -> Sequence[dict[str, Any]]:
+    """What the broker's claim was made from: the file may name another size or class by now."""
+    there = await kubernetes.find(STATEFUL_SET, BROKER) or {}
+    return there.get("spec", {}).get("volumeClaimTemplates", ())
+
+
 class KubernetesPlatform:
     """Implements `Platform`. `image` is Shoal's own; `seed` is what the broker's passwords are made of; `is_there` says
     of an object by kind and name whether the cluster has it."""
@@ -53,7 +59,7 @@ class KubernetesPlatform:
             items = render_gateway(own)
             configuration = await self._configure_broker(fleet) if broker_users(fleet) else None
             if configuration is not None:
-                items += render_broker(own, configuration, await self._broker_claims())
+                items += render_broker(own, configuration, await claims_of_broker(self._kubernetes))
             applied = await ensure(self._kubernetes, self._fleet, items)
             if configuration is not None and any(kind_of(item) is STATEFUL_SET for item in applied):
                 await wait_runs(self._kubernetes, BROKER, {names.FLEET: self._fleet, names.ROLE: Role.BROKER.value})
@@ -86,11 +92,6 @@ class KubernetesPlatform:
         await self._kubernetes.delete(STATEFUL_SET, BROKER)
         await self._kubernetes.delete(SERVICE, BROKER)
         await self._forget_configurations(None)
-
-    async def _broker_claims(self) -> Sequence[dict[str, Any]]:
-        """What the broker's claim was made from: the file may name another size or class by now."""
-        there = await self._kubernetes.find(STATEFUL_SET, BROKER) or {}
-        return there.get("spec", {}).get("volumeClaimTemplates", ())
 
     async def _configure_broker(self, fleet: Fleet) -> str:
         """Makes the Secret that holds its configuration, and gives its name."""

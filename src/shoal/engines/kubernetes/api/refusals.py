@@ -20,6 +20,11 @@ class KubernetesError(EngineError):
         self.reason = reason
         self.said = said
 
+    @property
+    def lacks_right(self) -> bool:
+        """Whether it is RBAC that refused, and who asked that it lacks a right."""
+        return self.status == 403 and bool(_right(self.said))
+
 
 class KubernetesUnavailable(KubernetesError, EngineUnavailable):
     """It answers, but can't serve now: its etcd is away, it is starting, or it is flooded."""
