@@ -39,7 +39,7 @@ def _command_after_dashes(ctx: click.Context, parameter: click.Parameter, comman
 @click.command(
     "exec",
     short_help="Run a command in a replica.",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
 )
 @click.argument("target", metavar="AGENT", shell_complete=complete_agents)
 @click.argument(
@@ -49,6 +49,14 @@ def _command_after_dashes(ctx: click.Context, parameter: click.Parameter, comman
     required=True,
     type=click.UNPROCESSED,
     callback=_command_after_dashes,
+)
+@click.option(
+    "-i",
+    "-t",
+    "_automatic",
+    is_flag=True,
+    expose_value=False,
+    help="As without: it gets input, and a terminal on one.",
 )
 @click.option("-T", "--no-tty", is_flag=True, help="No terminal for it, though this is one.")
 @decorate(FLEET_OPTIONS)

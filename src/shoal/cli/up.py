@@ -62,11 +62,13 @@ def up(
     where the file says, else from the variables of their names; what `shoal secret set` gave stands until its source
     changes.
 
-    Without -d it stays and shows the fleet; Ctrl-C then, at any moment, drains and stops everything, and a second
-    Ctrl-C hurries. So does a closed terminal, except under nohup. If the fleet was running already, Ctrl-C only ends
-    the view. A version that never gets ready is told with the last lines that it wrote, and the exit code is 1; what
-    served before goes on serving. So is a fleet that can't be started at all, and one that somebody else replaced
-    before it was settled.
+    Without -d it stays and shows the fleet. On one machine Ctrl-C then, at any moment, drains and stops everything, and
+    a second Ctrl-C hurries. So does a closed terminal, except under nohup. On Docker Swarm and Kubernetes, and where
+    the fleet was running already, Ctrl-C only ends the view and the fleet goes on.
+
+    A version that never gets ready is told with the last lines that it wrote, and the exit code is 1; what served
+    before goes on serving. So is a fleet that can't be started at all, and one that somebody else replaced before it
+    was settled.
     """
     intent = asyncio.run(make_intent(common, agents, adopt=adopt))
     if common.output == "text":

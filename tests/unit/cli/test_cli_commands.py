@@ -99,12 +99,18 @@ def test_the_end_of_a_run_is_said_once() -> None:
 
 @pytest.mark.parametrize(
     "written",
-    [("hello", "sh", "-c", "x"), ("hello", "--", "sh", "-c", "x"), ("--", "hello", "sh", "-c", "x")],
+    [
+        ("hello", "sh", "-c", "x"),
+        ("hello", "--", "sh", "-c", "x"),
+        ("--", "hello", "sh", "-c", "x"),
+        ("-it", "hello", "sh", "-c", "x"),
+        ("-i", "-t", "hello", "--", "sh", "-c", "x"),
+    ],
 )
 def test_dashes_before_the_command_of_exec(
     directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch, written: tuple[str, ...]
 ) -> None:
-    """End the options, wherever they stand; a second pair is the command's own."""
+    """End the options, wherever they stand; a second pair is the command's own. Those for a terminal may be given."""
     asked: list[tuple[str, tuple[str, ...]]] = []
 
     async def note(_: object, target: str, argv: tuple[str, ...], tty: bool) -> int:
@@ -117,6 +123,8 @@ def test_dashes_before_the_command_of_exec(
     assert asked == [("hello", ("sh", "-c", "x")), ("hello", ("--", "-x"))]
     done = run("exec", "hello", "--")
     assert done.code == 2 and "Missing argument" in done.err
+    done = run("exec", "-x", "hello", "sh")
+    assert done.code == 2 and "No such option" in done.err
 
 
 def test_a_number_that_is_none(fake: FakeController, run: Run) -> None:
