@@ -131,16 +131,19 @@ def _scale(
     claims = wanted.claims and revision == wanted.revision
     if target > count or (target == count and claims):
         return Scale(wanted.agent, revision, target), frozenset()
+    stateful, there = wanted.template.stateful, live(observed, revision)
+    told = max(0, len(there) - count)  # to end, by a count before, and the engine has not come to it
     if target == count:
-        return None, frozenset()
-    stateful = wanted.template.stateful
+        going = choose_victims(there, told, leaving, stateful=stateful)
+        return None, leaving.intersection(r.id for r in going)
     if not chooses_victims and target and not stateful:
         return Scale(wanted.agent, revision, target), frozenset()
-    victims = choose_victims(live(observed, revision), count - target, leaving, stateful=stateful)
+    victims = choose_victims(there, count - target + told, leaving, stateful=stateful)
     at_once = [r.id for r in victims if not takes_requests(r) or r.id in left]
-    draining = frozenset(r.id for r in victims if takes_requests(r))
+    # One that does not serve may come to before it is ended: it is not sent anything either.
+    draining = frozenset(r.id for r in victims if wanted.template.port is not None)
     # A count above the live replicas (the engine has not made them yet) needs no victim to come down.
-    stop_count = count - len(at_once) - max(0, count - target - len(victims))
+    stop_count = count - max(0, len(at_once) - told) - max(0, count - target - len(victims))
     if stop_count == count or (stop_count > target and not chooses_victims and not stateful):
         return None, draining
     return Scale(wanted.agent, revision, stop_count, tuple(at_once)), draining

@@ -91,10 +91,11 @@ def _rolling(
     new_now, old_now = observed.counts.get(wanted.revision, 0), sum(old.values())
     proven, due_at = _proven(wanted, observed)
     working = {r: [each for each in live(observed, r) if _works(wanted, each)] for r in old}
-    out = {r: sum(1 for each in working[r] if each.id in leaving) for r in old}
-
-    # At least `least` go on serving: who leaves already is not counted on, and comes back if it is needed after all.
-    staying = sum(1 for each in proven if each.id not in leaving) + sum(len(working[r]) - out[r] for r in old)
+    # At least `least` go on serving: who leaves already is not counted on, and comes back if it is needed after all;
+    # nor is who is above the count: the engine was told to end one, and has not come to it.
+    kept = {r: min(count, sum(1 for each in working[r] if each.id not in leaving)) for r, count in old.items()}
+    out = {r: min(count - kept[r], len(working[r]) - kept[r]) for r, count in old.items()}
+    staying = min(new_now, sum(1 for each in proven if each.id not in leaving)) + sum(kept.values())
     if wanted.template.kind is Kind.SERVICE and healthy is not None:
         staying = min(staying, healthy)
     going = max(0, sum(out.values()) + staying - least)
@@ -102,7 +103,7 @@ def _rolling(
     idle = max(0, old_now + len(proven) - least - going)
     idle_out = _spread(idle, {r: max(0, count - len(working[r])) for r, count in old.items()})
     soon_out = _spread(going, out)
-    next_out = _spread(going - sum(soon_out.values()), {r: len(working[r]) - out[r] for r in old})
+    next_out = _spread(going - sum(soon_out.values()), kept)
     targets = {r: max(0, count - idle_out[r] - soon_out[r] - next_out[r]) for r, count in old.items()}
 
     # While no new one has proven itself, capacity that is missing comes from the old revision, in place of new ones,

@@ -24,7 +24,8 @@ class Version:
 
 @dataclass
 class World:
-    """`agent` gives the settings of the rollout. `acknowledged`: the gateways agree to each drain within a second."""
+    """`agent` gives the settings of the rollout. The gateways agree to each drain within a second; the engine notes a
+    count at once, and begins to end who is above it `lag_s` later."""
 
     agent: Agent
     count: int
@@ -39,7 +40,8 @@ class World:
     left: frozenset[str] = frozenset()
     made: int = 0
     generation: int = 1
-    most: int = 0
+    lag_s: int = 0
+    doomed_at: dict[str, float] = field(default_factory=dict[str, float])  # of who is to go, when it was told
 
     @property
     def observed(self) -> AgentObserved:
@@ -56,8 +58,8 @@ class World:
         return [r for r in self.replicas.values() if r.phase is Phase.RUNNING and r.ready]
 
     def serving(self) -> list[Replica]:
-        """Who works and is not taken out."""
-        return [r for r in self.working() if r.id not in self.leaving]
+        """Who works, is not taken out, and is not about to end."""
+        return [r for r in self.working() if r.id not in self.leaving and r.id not in self.doomed_at]
 
     def step(self) -> Step:
         """A second goes by, then one pass."""
@@ -94,21 +96,28 @@ class World:
     def _carry_out(self, step: Step) -> None:
         for action in step.actions:
             if isinstance(action, Scale):
-                for victim in action.victims:
-                    self._stop(victim)
-                alive = [
-                    r for r in self.replicas.values() if r.revision == action.revision and r.phase is Phase.RUNNING
-                ]
-                for extra in sorted(alive, key=lambda r: -(r.ordinal or 0))[: max(0, len(alive) - action.count)]:
-                    self._stop(extra.id)
-                for _ in range(action.count - len(alive)):
-                    self._make(action.revision)
-                self.counts[action.revision] = action.count
+                self._set_count(action)
             elif isinstance(action, Remove):
                 assert action.revision is not None
                 del self.counts[action.revision]
             elif isinstance(action, EnsureRevision):
                 self.counts.setdefault(action.revision, 0)
+
+    def _set_count(self, action: Scale) -> None:
+        """As a Deployment: who is to go is chosen anew with each count, the named ones first."""
+        of = [r for r in self.replicas.values() if r.revision == action.revision and r.phase is Phase.RUNNING]
+        of.sort(key=lambda r: (r.id not in action.victims, r.id not in self.doomed_at, -(r.ordinal or 0)))
+        doomed = {r.id for r in of[: max(0, len(of) - action.count)]}
+        for each in of:
+            if each.id not in doomed:
+                self.doomed_at.pop(each.id, None)
+            elif not self.lag_s:
+                self._stop(each.id)
+            else:
+                self.doomed_at.setdefault(each.id, self.now)
+        for _ in range(action.count - len(of)):
+            self._make(action.revision)
+        self.counts[action.revision] = action.count
 
     def _make(self, revision: str) -> None:
         self.made += 1
@@ -122,11 +131,14 @@ class World:
         )  # fmt: skip
 
     def _stop(self, identity: str) -> None:
+        self.doomed_at.pop(identity, None)
         if self.replicas[identity].phase is not Phase.STOPPING:
             self.replicas[identity] = replace(self.replicas[identity], phase=Phase.STOPPING, ready=False)
             self.stopped_at[identity] = self.now
 
     def _move(self) -> None:
+        for identity in [each for each, at in self.doomed_at.items() if self.now >= at + self.lag_s]:
+            self._stop(identity)
         for identity, replica in list(self.replicas.items()):
             takes = self.ready_s.get(replica.revision)
             if replica.phase is Phase.STOPPING:

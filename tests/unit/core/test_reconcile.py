@@ -78,6 +78,30 @@ def test_scale_down_waits_for_the_gateway() -> None:
     assert second.actions == (Scale("a", "new", 1, ("r1",)),)
 
 
+def test_one_that_was_told_to_end_is_counted_once() -> None:
+    """An engine notes a count before it comes to ending anybody: nobody else goes for that, and who is to go is sent
+    nothing."""
+    out = frozenset({"r1"})
+    there = replace(seen(replica("r0"), replica("r1", created_at=5.0)), counts={"new": 1})
+    again = step(wanted(1), there, leaving=out, left=out, healthy=1)
+    assert (again.actions, again.leaving, [r.id for r in again.serving]) == ((), out, ["r0"])
+    assert not again.settled
+    less = step(wanted(0), there, leaving=out, left=out, healthy=1)
+    assert (less.actions, less.leaving) == ((), {"r0", "r1"})
+    both = step(wanted(0), there, leaving=less.leaving, left=less.leaving, healthy=0)
+    assert both.actions == (Scale("a", "new", 0, ("r1", "r0")),)
+
+
+def test_a_rollout_counts_one_that_was_told_to_end_once() -> None:
+    """Of two old ones one is to go, and is still there: the other one serves on until the second new one does. So it is
+    where the engine chooses who goes."""
+    for out, chooses in ((frozenset({"b"}), True), (NOTHING, False)):
+        old = replica("a", "old"), replica("b", "old", created_at=5.0)
+        there = replace(seen(replica("n0"), *old), counts={"new": 1, "old": 1})
+        found = step(wanted(2), there, leaving=out, left=out, healthy=3 - len(out), chooses=chooses)
+        assert found.actions == (Scale("a", "new", 2),) and found.leaving == out
+
+
 def test_who_never_served_goes_at_once_and_first() -> None:
     """A replica that is not ready yet needs no drain, and goes before one that serves."""
     there = seen(replica("r0"), replica("r1", ready=False))
@@ -228,7 +252,7 @@ def test_stateful_scales_down_only_what_leaves_identities_that_work() -> None:
     assert kept.waiting_for == "the identities that stay to get ready"
     all_ready = seen(*(replica(f"r{ordinal}", ordinal=ordinal) for ordinal in range(3)))
     assert step(wanted(1, stateful=True), all_ready, healthy=3).leaving == {"r1", "r2"}
-    assert step(wanted(0, stateful=True), there, healthy=2).leaving == {"r1", "r2"}
+    assert step(wanted(0, stateful=True), there, healthy=2).leaving == {"r0", "r1", "r2"}
 
 
 def test_capacity_from_the_old_revision_stays_within_the_surge() -> None:

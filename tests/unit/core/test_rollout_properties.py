@@ -24,11 +24,12 @@ EVENTS = st.lists(
     ),
     max_size=8,
 )
+LAGS = st.sampled_from([0, 1, 3])
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 
 
-def settled(update: dict[str, object], count: int) -> World:
-    world = World(service(**update), count, Version("v0"))
+def settled(update: dict[str, object], count: int, lag_s: int = 0) -> World:
+    world = World(service(**update), count, Version("v0"), lag_s=lag_s)
     for _ in range(20):
         if world.step().settled:
             return world
@@ -55,11 +56,11 @@ def happen(world: World, number: int, event: tuple[str, int]) -> None:
         world.crash(sorted(world.replicas)[value % len(world.replicas)])
 
 
-@given(UPDATES, st.integers(1, 9), EVENTS)
+@given(UPDATES, st.integers(1, 9), EVENTS, LAGS)
 @MANY
-def test_capacity_and_surge_hold_whatever_happens(update, count, events) -> None:
+def test_capacity_and_surge_hold_whatever_happens(update, count, events, lag_s) -> None:
     """Scaled, superseded, broken or crashing half way: a step never takes away what is still needed."""
-    world = settled(update, count)
+    world = settled(update, count, lag_s)
     for number, (pause, event) in enumerate(events, 1):
         for _ in range(pause):
             checked_step(world)
@@ -68,11 +69,11 @@ def test_capacity_and_surge_hold_whatever_happens(update, count, events) -> None
         checked_step(world)
 
 
-@given(UPDATES, st.integers(1, 9), EVENTS, st.integers(0, 6))
+@given(UPDATES, st.integers(1, 9), EVENTS, st.integers(0, 6), LAGS)
 @MANY
-def test_a_good_version_gets_through_whatever_came_before(update, count, events, ready_s) -> None:
+def test_a_good_version_gets_through_whatever_came_before(update, count, events, ready_s, lag_s) -> None:
     """The last version is good: in the end it alone is there, in full, and its rollout is complete."""
-    world = settled(update, count)
+    world = settled(update, count, lag_s)
     for number, (pause, event) in enumerate(events, 1):
         for _ in range(pause):
             checked_step(world)
