@@ -123,9 +123,9 @@ class FakeKubernetes(Kubernetes):
             patched["metadata"][key] = {**patched["metadata"].get(key, {}), **value}
         return self._write(kind, patched)
 
-    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> None:
+    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> bool:
         self._answer()
-        self.of(kind).pop(name, None)
+        return self.of(kind).pop(name, None) is not None
 
     def _refuse_outdated(self, kind: Kind, item: Mapping[str, Any]) -> None:
         """What is said of another object or version than there is. A version alone lets what is gone be made anew."""

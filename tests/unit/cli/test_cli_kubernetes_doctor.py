@@ -61,9 +61,9 @@ class Cluster(FakeKubernetes):
         self.note("list", kind)
         return await super().list(kind, labels, fields=fields)
 
-    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> None:
+    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> bool:
         self.note("delete", kind)
-        await super().delete(kind, name, grace_s=grace_s, wait=wait)
+        return await super().delete(kind, name, grace_s=grace_s, wait=wait)
 
     def note(self, verb: str, kind: Kind) -> None:
         self.used.add(f"{verb} {kind.plural}")

@@ -30,6 +30,7 @@ ON_ITS_WAY = "its container is being made"
 _IMAGE_REMEDY = (
     "push the image to a registry that every node reaches, and name its password under `registries` if it asks for one"
 )
+_NAME_REMEDY = "mend its name under `image` in the file; expected [REGISTRY/]NAME[:TAG] in lower case, as in web:1.2"
 _BAD_WAITS = frozenset(
     (
         "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
@@ -244,6 +245,7 @@ def _why_pending(pod: Object, waiting: Object) -> str:
     if reason in _BAD_WAITS:
         said = str(waiting.get("message") or "")
         remedy = _IMAGE_REMEDY if "Image" in reason else remedy_for(said)
+        remedy = _NAME_REMEDY if reason == "InvalidImageName" else remedy
         return (f"{reason}: {said}" if said else reason) + (f" ({remedy})" if remedy else "")
     return ON_ITS_WAY if reason == "ContainerCreating" else ""
 
@@ -331,7 +333,10 @@ def _run(agent: str, job: Object, parts: Parts) -> JobRun:
             phase, reason, exit_code = Phase.BACKOFF, _why_failed(last, ended, _NONE), ended.get("exitCode")
         else:
             replica_phase, reason = phase_of(last, parts.warnings)
-            phase = Phase.RUNNING if replica_phase in (Phase.RUNNING, Phase.STOPPING) else Phase.PENDING
+            runs = ended or replica_phase in (Phase.RUNNING, Phase.STOPPING)
+            phase = Phase.RUNNING if runs else Phase.PENDING
+            if ended and not ended.get("exitCode"):
+                reason = ""  # the Job says a moment later that it is complete
             source = (last.get("status") or _NONE).get("podIP")
     annotations = _annotations(job)
     return JobRun(

@@ -63,8 +63,8 @@ class _Removal:
 
     async def run(self) -> None:
         """Raises EngineError where anything stays."""
-        await self._kubernetes.delete(DEPLOYMENT, CONTROLLER)
-        self._gone.append("the controller")
+        if await self._kubernetes.delete(DEPLOYMENT, CONTROLLER):
+            self._gone.append("the controller")
         await self._wait_gone(POD, **{names.ROLE: Role.CONTROLLER.value})  # it would make again what goes
         for kind in (AUTOSCALER, *_RUNNING):
             await self._remove(kind)

@@ -101,6 +101,10 @@ def test_who_ends_is_still_there() -> None:
             "ImagePullBackOff: Back-off pulling image (push the image to a registry that every node reaches",
         ),
         (
+            waiting("InvalidImageName", 'invalid reference format'), None, Phase.PENDING,
+            "InvalidImageName: invalid reference format (mend its name under `image` in the file; expected",
+        ),
+        (
             waiting("CreateContainerConfigError", 'secret "x" not found'), None, Phase.PENDING,
             'CreateContainerConfigError: secret "x" not found (`shoal up` puts it back)',
         ),
@@ -282,6 +286,13 @@ def test_a_run(status: Object, pods: list[Object], phase: Phase, number: int, ex
     assert (found.phase, found.attempt, found.exit_code) == (phase, number, exit_code)
     assert found.started_at == epoch_s(at(0))
     assert read_agent("web", Parts(jobs=[job()], pods=pods)).replicas == ()
+
+
+@pytest.mark.parametrize(("ended", "reason"), [({"exitCode": 0}, ""), (CRASHED, "exit code 3")])
+def test_a_run_of_which_kubernetes_has_not_noted_the_end(ended: Object, reason: str) -> None:
+    """Its container has ended, its Job not yet: it began, and a success is nothing that is in its way."""
+    found = run(job(), attempt(1, state={"terminated": ended}))
+    assert (found.phase, found.attempt, found.reason) == (Phase.RUNNING, 1, reason)
 
 
 def test_why_a_run_failed() -> None:

@@ -62,9 +62,9 @@ class Cluster(FakeKubernetes):
         self.check("list", kind)
         return await super().list_metadata(kind, labels)
 
-    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> None:
+    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> bool:
         self.check("delete", kind)
-        await super().delete(kind, name, grace_s=grace_s, wait=wait)
+        return await super().delete(kind, name, grace_s=grace_s, wait=wait)
 
 
 async def add(cluster: FakeKubernetes, kind: Kind, name: str, **about: Any) -> None:
@@ -151,7 +151,13 @@ async def test_without_data_it_stays_in_any_case() -> None:
 async def cluster_that_runs(**more: Any) -> Cluster:
     """A fleet of one agent, with what is around it."""
     made = await cluster_of("shop", **more)
-    for kind, name in ((DEPLOYMENT, "web-r1"), (SERVICE, "web"), (NETWORK_POLICY, "shoal-agents"), (ROLE, "shoal")):
+    for kind, name in (
+        (DEPLOYMENT, "shoal-controller"),
+        (DEPLOYMENT, "web-r1"),
+        (SERVICE, "web"),
+        (NETWORK_POLICY, "shoal-agents"),
+        (ROLE, "shoal"),
+    ):
         await add(made, kind, name, labels=fleet_labels("shop", Role.CONTROLLER))
     return made
 
@@ -190,6 +196,13 @@ async def test_who_may_not_remove_the_controller_removes_nothing() -> None:
     with pytest.raises(EngineError, match=r"Nothing was removed. What stays, .*; `shoal down` again goes on"):
         await remove_all(cluster, "shop", data=False)
     assert cluster.of(DEPLOYMENT) and cluster.of(ROLE)
+
+
+async def test_what_was_not_there_is_not_told_as_gone() -> None:
+    """The controller of a fleet of which nothing runs."""
+    cluster = await cluster_of("shop", forbidden=[("list", "Role")])
+    with pytest.raises(EngineError, match=r"Nothing was removed\. What stays, as far as there is any: roles; `shoal"):
+        await remove_all(cluster, "shop", data=False)
 
 
 async def test_an_api_that_goes_away_half_way() -> None:

@@ -237,8 +237,9 @@ class Kubernetes:
             content_type=_MERGE, asked=f"patch {kind.name} {name}",
         )  # fmt: skip
 
-    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> None:
-        """Gone already is fine. What it owns goes with it: in the background, or with `wait` before it."""
+    async def delete(self, kind: Kind, name: str, *, grace_s: int | None = None, wait: bool = False) -> bool:
+        """Gone already is fine; says whether it was there. What it owns goes with it: in the background, or with `wait`
+        before it."""
         options: JSON = {"propagationPolicy": "Foreground" if wait else "Background"}
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
@@ -246,6 +247,8 @@ class Kubernetes:
             await self.request(
                 "DELETE", kind.path(self.namespace, name), json=options, asked=f"delete {kind.name} {name}"
             )
+            return True
+        return False
 
     async def delete_all(self, kind: Kind, labels: Mapping[str, str]) -> None:
         """All of a kind that have the labels."""
