@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
-from shoal.api.views import AgentView, ReplicaView, RolloutView, RunView, StatusView
+from shoal.api.views import AgentView, OwnerView, ReplicaView, RolloutView, RunView, StatusView
 from shoal.cli.output import (
     NONE,
     STATE_COLOURS,
@@ -291,18 +292,23 @@ def describe_trouble(view: StatusView, agents: Sequence[AgentView]) -> str:
 
 def describe_changes(previous: StatusView | None, view: StatusView, only: str | None = None) -> list[str]:
     """What differs between two looks, a plain line each, for where there is no terminal."""
-    before = {agent.name: _line_of(agent) for agent in previous.agents} if previous else {}
+    before = {agent.name: _told_of(agent) for agent in previous.agents} if previous else {}
     moment = format_moment(view.at)
     lines: list[str] = []
     for agent in view.agents if previous else sort_agents(view.agents):
-        line = _line_of(agent)
-        if before.pop(agent.name, None) != line and only in {None, agent.name}:
-            lines.append(f"{moment} {line}")
+        if before.pop(agent.name, None) != _told_of(agent) and only in {None, agent.name}:
+            lines.append(f"{moment} {_line_of(agent)}")
     lines += [f"{moment} {name}: gone" for name in before if only in {None, name}]
     known = previous.problems if previous else ()
     lines += [f"{moment} problem: {problem}" for problem in view.problems if problem not in known]
     lines += [f"{moment} no longer: {problem}" for problem in known if problem not in view.problems]
     return lines
+
+
+def _told_of(agent: AgentView) -> tuple[str, int | None, OwnerView | None]:
+    """What a new line is for. Why one at rest has the count that it has may be another with each request."""
+    line = _line_of(replace(agent, reason="") if agent.state in {"ok", "asleep"} else agent)
+    return line, agent.pin, agent.owner
 
 
 def _line_of(agent: AgentView) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import yaml
 
-from shoal.cli.status_text import render_agent, render_status
+from shoal.cli.status_text import describe_changes, render_agent, render_status
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_controller import IMAGES, INGEST, NOW, STATUS, FakeController
 
@@ -83,6 +83,24 @@ def test_without_anything_it_says_what_to_do(directory: Path, run: Run) -> None:
     done = run("status")
     assert (done.code, done.out) == (1, "")
     assert "shoal up" in done.err
+
+
+def test_a_reason_that_comes_and_goes_at_rest_is_no_change() -> None:
+    """Under traffic it does with each look; of one that is not at rest it is what is waited for."""
+    one = replace(INGEST, reason="kept at 1 by min")
+    for changed, told in (
+        (replace(one, reason="there is no target, as there are no replicas"), 0),
+        (replace(one, reason="pinned to 2 by hand", pin=2), 1),
+        (replace(one, desired=3, reason="concurrency"), 1),
+        (replace(one, state="progressing", reason="its container is being made"), 1),
+    ):
+        before, after = replace(STATUS, agents=(one,)), replace(STATUS, agents=(changed,))
+        lines = describe_changes(before, after)
+        assert len(lines) == told and all(changed.reason in line for line in lines)
+        assert len(describe_changes(after, before)) == told
+    starting = replace(one, state="progressing", reason="not placed on a node yet")
+    pulled = replace(starting, reason="its container is being made")
+    assert describe_changes(replace(STATUS, agents=(starting,)), replace(STATUS, agents=(pulled,)))
 
 
 def test_watching_without_a_terminal_gives_a_line_a_change(fake: FakeController, run: Run) -> None:
