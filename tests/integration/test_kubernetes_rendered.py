@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import yaml
 from kubernetes_namespace import a_namespace
 
 from shoal.engines.kubernetes.api import Kubernetes
-from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, POD, kind_of
+from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, NAMESPACE, POD, kind_of
 from shoal.engines.kubernetes.names import AGENT, FLEET, labels_of
 from tests.kubernetes_cluster import Cluster, ClusterImages
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.kubernetes
 PATIENCE_S = 120
 AGENTS = """
 agents:
-  web: {command: [python3, /agents/http_agent.py], port: 8000, scale: 2}
+  web: {command: [python3, /agents/http_agent.py], port: 8000, scale: 2, resources: {cpu: 1m, memory: 100M}}
   stock: {command: [python3, /agents/http_agent.py], port: 9000, stateful: true}
   work: {command: [sleep, "1000000"], queue: tasks, stop_grace_period: 1s}
   keyed: {command: [python3, /agents/http_agent.py], port: 8000, secrets: [KEY]}
@@ -37,8 +38,9 @@ async def namespace() -> AsyncIterator[Kubernetes]:
         yield kubernetes
 
 
+@pytest.mark.parametrize("server_side", [True, False])
 async def test_up_takes_over_what_was_applied(
-    namespace: Kubernetes, kubernetes: Cluster, kubernetes_images: ClusterImages, tmp_path: Path
+    namespace: Kubernetes, kubernetes: Cluster, kubernetes_images: ClusterImages, tmp_path: Path, *, server_side: bool
 ) -> None:
     """Who ran goes on; who waited for a Secret by its own name starts as the same pod; only who named a stand-in is
     replaced. Once more, `up` finds nothing to do."""
@@ -56,7 +58,10 @@ async def test_up_takes_over_what_was_applied(
         return done.stdout
 
     for item in yaml.safe_load_all(await shoal("render")):
-        await namespace.apply(kind_of(item), item, manager="kubectl")
+        if server_side:
+            await namespace.apply(kind_of(item), item, manager="kubectl")
+        else:
+            await _apply_client_side(namespace, item)
     before = await _running(namespace, {"web": 2, "stock": 1})
     waiting = {each["metadata"]["uid"] for each in await _pods(namespace, "work")}
     await shoal("up", "-d", "--wait-timeout", f"{PATIENCE_S}s")
@@ -67,6 +72,18 @@ async def test_up_takes_over_what_was_applied(
     await shoal("up", "-d")
     assert await _versions(namespace) == versions
     await shoal("down", "--volumes", "-y")
+
+
+async def _apply_client_side(kubernetes: Kubernetes, item: dict[str, Any]) -> None:
+    """As `kubectl apply` makes what is not there: what it said is noted, and all that is filled in is its own."""
+    kind, about = kind_of(item), item["metadata"]
+    if kind == NAMESPACE:
+        return
+    noted = {**(about.get("annotations") or {}), "kubectl.kubernetes.io/last-applied-configuration": json.dumps(item)}
+    await kubernetes.request(
+        "POST", kind.path(about["namespace"]), params={"fieldManager": "kubectl-client-side-apply"},
+        json={**item, "metadata": {**about, "annotations": noted}}, asked=f"create {kind.name} {about['name']}",
+    )  # fmt: skip
 
 
 async def _pods(kubernetes: Kubernetes, agent: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ another way (`0.5` of a CPU as `500m`), and what its controllers keep there are 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +15,7 @@ from typing import Any, cast
 from shoal.core.drift import Drift
 from shoal.engines.kubernetes.api.client import MANAGER
 from shoal.engines.kubernetes.times import epoch_s
+from shoal.engines.kubernetes.usage import parse_quantity
 
 Object = Mapping[str, Any]
 Fields = Mapping[str, Any]
@@ -21,6 +23,9 @@ Fields = Mapping[str, Any]
 _NOT_COMPARED = frozenset(("apiVersion", "kind", "metadata", "stringData", "status"))
 # What people set to have replicas started anew; nothing of them differs by it.
 _NOT_OURS_TO_SAY = ("spec.template.metadata", "spec.replicas")
+_QUANTITIES = (".resources.", ".sizeLimit")
+_CLIENT_SIDE = "kubectl-client-side-apply"
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # an annotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,45 @@ def _called(there: Object) -> str:
 def _owners(there: Object) -> list[_Owner]:
     entries: Sequence[Mapping[str, Any]] = there["metadata"].get("managedFields") or ()
     return [
-        _Owner(str(entry.get("manager", "")), epoch_s(entry.get("time")), entry.get("fieldsV1") or {})
+        _Owner(str(entry.get("manager", "")), epoch_s(entry.get("time")), _said(there, entry))
         for entry in entries
         if entry.get("subresource") != "status"
     ]
+
+
+def _said(there: Object, entry: Object) -> Fields:
+    """What the owner set. Of who applies without `--server-side` what the API server filled in is noted as his too;
+    what he wrote stands in an annotation."""
+    fields: Fields = entry.get("fieldsV1") or {}
+    annotations: Mapping[str, str] = there["metadata"].get("annotations") or {}
+    applied = annotations.get(_APPLIED)
+    if entry.get("manager") != _CLIENT_SIDE or applied is None:
+        return fields
+    try:
+        return _only(fields, json.loads(applied))
+    except ValueError:
+        return fields
+
+
+def _only(fields: Fields, written: object) -> Fields:
+    """Those that are written. One of which no field is left goes too: empty it would be the whole."""
+    kept: dict[str, Any] = {}
+    for key, below in fields.items():
+        inner = _written(key, written)
+        left: Fields = _only(below, inner) if inner is not None else {}
+        if left or (inner is not None and not below):
+            kept[key] = left
+    return kept
+
+
+def _written(key: str, written: object) -> object:
+    """What is written in the place of a key of fields; `None` for nothing."""
+    if key.startswith("f:"):
+        return cast("Object", written).get(key[2:]) if isinstance(written, Mapping) else None
+    if key.startswith("k:"):
+        elements = cast("Sequence[Object]", written) if isinstance(written, Sequence) else ()
+        return next((each for each in elements if _meets(each, json.loads(key[2:]))), None)
+    return written
 
 
 def _others(there: Object) -> list[_Owner]:
@@ -93,8 +133,10 @@ def _changed(where: str, path: str, wanted: object, found: object, owners: Seque
             match = next((each for each in there if _says(each, is_it)), None)
             below = [_within(owner, key or "") for owner in owners]
             yield from _changed(where, f"{path}[{_name_of(element)}]", element, match, below)
-    elif not _says(found, cast("object", wanted)) and not any(
-        owner.name == MANAGER and owner.fields is not None for owner in owners
+    elif not (
+        _says(found, cast("object", wanted))
+        or any(owner.name == MANAGER and owner.fields is not None for owner in owners)
+        or _same_quantity(path, found, cast("object", wanted))
     ):
         by = max(
             (owner for owner in owners if owner.name != MANAGER and owner.fields is not None),
@@ -146,6 +188,16 @@ def _says(found: object, wanted: object) -> bool:
         wants, others = cast("Sequence[object]", wanted), cast("Sequence[object]", found)
         return len(wants) == len(others) and all(map(_says, others, wants))
     return found == wanted or (found is None and not wanted)
+
+
+def _same_quantity(path: str, found: object, wanted: object) -> bool:
+    """`1` of a CPU is `1000m`, as the API server writes it whoever applied the one or the other."""
+    if not (isinstance(found, str) and isinstance(wanted, str) and any(each in path for each in _QUANTITIES)):
+        return False
+    try:
+        return math.isclose(parse_quantity(found), parse_quantity(wanted), rel_tol=1e-9)
+    except ValueError:
+        return False
 
 
 def _name_of(element: Object) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
+
+import pytest
 
 from shoal.core.drift import Drift
 from shoal.engines.kubernetes.drift import additions_of, drift_of, touched_by_others
@@ -150,6 +153,44 @@ def test_a_list_that_is_one_value() -> None:
     assert drift_of(rendered, policy) == []  # an empty list is left out
     policy["spec"]["egress"].append({})
     assert [each.path for each in drift_of(rendered, policy)] == ["spec.egress"]
+
+
+def applied_by_client(applied: Object) -> Object:
+    """As `kubectl apply` without `--server-side` made it: what was filled in is noted as set by who applied it."""
+    item = there()
+    fields = copy.deepcopy(OURS)
+    fields["f:spec"]["f:progressDeadlineSeconds"] = {}
+    pod = fields["f:spec"]["f:template"]["f:spec"]
+    pod |= {"f:dnsPolicy": {}, "f:securityContext": {}}
+    pod["f:containers"][CONTAINER] |= {"f:imagePullPolicy": {}, "f:readinessProbe": {"f:httpGet": {"f:scheme": {}}}}
+    item["metadata"]["managedFields"] = [owner("kubectl-client-side-apply", fields)]
+    item["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(applied)}
+    item["spec"]["template"]["spec"] |= {"dnsPolicy": "ClusterFirst", "securityContext": {}}
+    filled_in = {"imagePullPolicy": "IfNotPresent", "readinessProbe": {"httpGet": {"scheme": "HTTP"}}}
+    container_of(item).update(filled_in)
+    return item
+
+
+def test_what_was_filled_in_for_who_applied_it_is_no_change() -> None:
+    """Nor is what the API server writes in another way; what he wrote himself is one."""
+    rendered = copy.deepcopy(RENDERED)
+    container_of(rendered)["readinessProbe"] = {"httpGet": {}}
+    item = applied_by_client(rendered)
+    assert drift_of(rendered, item) == [] == additions_of(rendered, item)
+    more = copy.deepcopy(rendered)
+    more["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
+    (added,) = additions_of(rendered, applied_by_client(more))
+    assert (added.path, added.by) == ("spec.template.spec.dnsPolicy", "kubectl-client-side-apply")
+    container_of(item)["resources"]["requests"]["cpu"] = "2"
+    assert [(each.found, each.wanted) for each in drift_of(rendered, item)] == [("2", "1000m")]
+
+
+@pytest.mark.parametrize("noted", [{}, {"kubectl.kubernetes.io/last-applied-configuration": "{"}])
+def test_who_applied_without_a_note_owns_what_is_his(noted: Object) -> None:
+    """It may have been taken away, or be none: then everything counts."""
+    item = applied_by_client(RENDERED)
+    item["metadata"]["annotations"] = noted
+    assert "spec.template.spec.dnsPolicy" in [each.path for each in additions_of(RENDERED, item)]
 
 
 def test_how_many_and_a_new_start_are_nothing_that_was_put_in() -> None:
