@@ -15,6 +15,8 @@ from shoal.cli.own_fleet import require_own_fleet
 from shoal.errors import ControllerUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.cli.place import Ender, Place
     from shoal.cli.progress import Progress
 
@@ -36,10 +38,10 @@ def down(common: Common, volumes: bool, yes: bool) -> int:
     if volumes and not yes:
         loss = f"`shoal down --volumes` deletes the volumes and queues of {place.fleet} for good"
         ask_before_loss(loss, f"Delete the volumes and queues of {place.fleet} for good?")
-    return asyncio.run(_down_or_leave(place, volumes))
+    return asyncio.run(_down_or_leave(place, volumes, common.name_environments))
 
 
-async def _down_or_leave(place: Place, volumes: bool) -> int:
+async def _down_or_leave(place: Place, volumes: bool, name_environments: Callable[[], str]) -> int:
     """Until all is stopped or, once the end of the fleet is stored, until Ctrl-C. Gives the exit code."""
     from shoal.cli.interrupts import noted_interrupts
 
@@ -59,7 +61,7 @@ async def _down_or_leave(place: Place, volumes: bool) -> int:
     if ending.result():
         click.echo(f"{place.fleet}: everything is stopped" + (", volumes and queues are deleted" if volumes else ""))
     else:
-        click.echo(f"{place.fleet}: nothing runs here")
+        click.echo(f"{place.fleet}: nothing runs here{name_environments()}")
     return 0
 
 

@@ -70,6 +70,19 @@ class Common:
             )
         return loaded
 
+    def name_environments(self) -> str:
+        """What to add where nothing was found without -e: in which environments of the file it may be. Empty where that
+        can't be."""
+        if self.fleet is not None or self.environment is not None:
+            return ""
+        from shoal.spec.loading import environments_of
+
+        try:
+            names = environments_of(self.paths())
+        except ShoalError:
+            return ""
+        return f"; that is without -e, and the file has environments: {', '.join(names)}" if names else ""
+
     def fleet_name(self) -> str:
         """The name of the fleet, without reading more of the file than it takes."""
         return self.fleet or self._plain_name() or self.load().fleet.fleet

@@ -32,17 +32,24 @@ def status(common: Common, agent: str | None, stay: bool) -> None:
     `-o wide` adds CPU, memory, requests a second, p95, queue depth and restarts.
     """
     place = common.place()
-    if stay:
-        asyncio.run(_watch(place, agent, common.output))
-        return
     try:
+        if stay:
+            asyncio.run(_watch(place, agent, common.output))
+            return
         view = asyncio.run(place.client().status())
-    except ControllerUnavailable:
+    except ControllerUnavailable as error:
+        elsewhere = common.name_environments()
+        if stay and not elsewhere:
+            raise
         found = asyncio.run(place.look())
         if found is None:
+            raise ControllerUnavailable(f"{error}{elsewhere}") from error
+        if stay:
             raise
         view = found
     _show(view, agent, common.output)
+    if not view.agents and not view.controller_pid and (elsewhere := common.name_environments()):
+        say(f"Nothing runs here{elsewhere}")
 
 
 def _show(view: StatusView, agent: str | None, form: str) -> None:

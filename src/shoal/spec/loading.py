@@ -66,6 +66,11 @@ def load(
             gc.enable()
 
 
+def environments_of(paths: Sequence[str | Path]) -> tuple[str, ...]:
+    """The names of the environments that the files have, whatever else is wrong with them."""
+    return _Load(tuple(str(path) for path in paths), None, {}).environments()
+
+
 class _Load:
     """One load. Files are read once; problems are collected until nothing more can be said."""
 
@@ -94,6 +99,12 @@ class _Load:
             self._refuse_if_wrong()
             raise SpecError([Problem(Spot(self._paths[0], 1, 1).place, "", "the file is empty; expected a fleet")])
         return self._judged(tree)
+
+    def environments(self) -> tuple[str, ...]:
+        for path in self._paths:
+            for _ in self._layers(path):
+                pass
+        return tuple(self._environments)
 
     def _judged(self, merged: Block) -> Loaded:
         """The fleet in the merged tree."""

@@ -117,6 +117,16 @@ def test_without_a_context(swarm: Swarm, run: Run) -> None:
     assert run("down", "-e", "staging").out == "warehouse: nothing runs here\n"
 
 
+def test_without_an_environment(swarm: Swarm, run: Run) -> None:
+    """Where nothing is found on this machine, the file's environments are named: the fleet may run in one of them."""
+    named = "; that is without -e, and the file has environments: staging\n"
+    assert run("down").out == f"warehouse: nothing runs here{named}"
+    for arguments in (("status",), ("status", "-w")):
+        done = run(*arguments)
+        assert done.code == 1 and "start the fleet with `shoal up`" in done.err and done.err.endswith(named)
+    assert "-e" not in run("down", "-e", "staging").out
+
+
 def test_down_without_a_controller(swarm: Swarm, run: Run) -> None:
     """What is there is removed by Swarm itself, once the end of the fleet is stored."""
 
