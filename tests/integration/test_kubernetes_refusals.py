@@ -219,6 +219,21 @@ async def test_a_controller_that_can_not_be_run(
     assert "kubectl describe quota" in of_quota
 
 
+async def test_a_next_controller_that_can_not_be_run(shoal: Shoal) -> None:
+    """Whose image can't be had, while the one from before goes on: `up` and `status` say so, until it is taken back."""
+    night = {"agents": {"night": {"image": "acme/night:1", "command": ["true"], "schedule": "0 0 1 1 *"}}}
+    await shoal.up(night)
+    said = await shoal.refused(image="localhost:1/nothing:1", spec=night)
+    assert "a controller does not run: " in said and "localhost:1/nothing:1" in said
+    assert "What ran before goes on meanwhile" in said and "What runs is generation 2, which is stored." in said
+    code, said = await shoal.run("status", spec=night)
+    assert code == 0 and "problem: a controller does not run: " in said
+    await shoal.up(night)
+    async with asyncio.timeout(PATIENCE_S):
+        while "problem: " in (await shoal.run("status", spec=night))[1]:
+            await asyncio.sleep(0.5)
+
+
 @pytest.fixture
 async def rig(kubernetes_images: ClusterImages) -> AsyncIterator[Rig]:
     async with a_rig(kubernetes_images.agents) as rig:

@@ -91,11 +91,18 @@ class KubernetesPlace:
             await try_install(kubernetes, Own.of(fleet, self.namespace), fleet, pull)
 
     async def tell_or_start(self, fleet: Fleet, known: Mapping[str, bytes]) -> Started | None:
-        """The controller is nobody's to end: it stays when this command goes."""
+        """The controller is nobody's to end: it stays when this command goes. Raises EngineError too where one that is
+        to take its place can't run."""
+        from shoal.engines.kubernetes import names
+        from shoal.engines.kubernetes.waiting import wait_replaced
+
         async with self.kubernetes() as kubernetes, self.store() as store:
             pull = await self._passwords(kubernetes, fleet, known, await store.read_secrets())
             await self._install(kubernetes, fleet, pull)
         await tell(self.client(), self.fleet, self._why_silent)
+        controllers = {names.FLEET: self.fleet, names.ROLE: names.Role.CONTROLLER.value}
+        async with self.kubernetes() as kubernetes:
+            await wait_replaced(kubernetes, names.CONTROLLER, controllers)
         return None
 
     async def ender(self, *, data: bool) -> Ender | None:

@@ -86,7 +86,7 @@ def read_agent(agent: str, parts: Parts) -> AgentObserved:
     replicas = [
         _replica(agent, pod, parts, stays=all(each.has(pod) for each in ordinals))
         for pod in parts.pods
-        if role_of(pod) in (Role.REVISION, Role.STATEFUL) and not _is_over(pod)
+        if role_of(pod) in (Role.REVISION, Role.STATEFUL) and not is_over(pod)
     ]
     for item in (*parts.deployments, *parts.stateful_sets):
         replicas += _not_made(agent, item, replicas, parts.warnings)
@@ -145,7 +145,7 @@ def condition(item: Object, kind: str) -> Mapping[str, Any]:
     return next((each for each in conditions if each["type"] == kind), _NONE)
 
 
-def _is_over(pod: Object) -> bool:
+def is_over(pod: Object) -> bool:
     """Whether it has ended for good: another one takes its place."""
     return (pod.get("status") or _NONE).get("phase") in ("Failed", "Succeeded")
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from shoal.engines.kubernetes.api import Kind, Kubernetes
-from shoal.engines.kubernetes.api.kinds import NAMESPACE, POD, STATEFUL_SET
+from shoal.engines.kubernetes.api.kinds import DEPLOYMENT, NAMESPACE, POD, STATEFUL_SET
 from shoal.engines.kubernetes.own_pods import troubles_of
+from shoal.engines.kubernetes.read import why_refused
 from shoal.errors import EngineError
 
 GONE_S = 90.0
@@ -38,6 +39,29 @@ async def wait_runs(kubernetes: Kubernetes, stateful_set: str, pods_of: Mapping[
         if not troubles_of((await kubernetes.list(POD, pods_of))[0]):
             troubled_until = now() + _TROUBLED_S
         await asyncio.sleep(_LOOK_S)
+
+
+async def wait_replaced(kubernetes: Kubernetes, deployment: str, pods_of: Mapping[str, str]) -> None:
+    """Until all its pods are of what it was last told, or for as long as an image may take. Raises EngineError with
+    what has kept them from that for a while."""
+    now = asyncio.get_running_loop().time
+    end, fine_at = now() + _RUNS_S, now()
+    while not is_replaced(there := await kubernetes.get(DEPLOYMENT, deployment)) and now() < end:
+        told = troubles_of((await kubernetes.list(POD, pods_of))[0])
+        if refused := why_refused(there):
+            told = (*told, f"{deployment} has not all of its pods: {refused}")
+        if not told:
+            fine_at = now()
+        elif now() >= fine_at + _TROUBLED_S:
+            raise EngineError(f"{'; '.join(told)}. What ran before goes on meanwhile")
+        await asyncio.sleep(_LOOK_S)
+
+
+def is_replaced(deployment: Mapping[str, Any]) -> bool:
+    """Whether none of its pods is of what it was told before."""
+    told: Mapping[str, Any] = deployment.get("status") or {}
+    heard = told.get("observedGeneration") == deployment["metadata"].get("generation")
+    return heard and told.get("updatedReplicas", 0) == told.get("replicas", 0)
 
 
 def runs_as_told(stateful_set: Mapping[str, Any]) -> bool:

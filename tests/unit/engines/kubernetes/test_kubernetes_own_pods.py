@@ -30,6 +30,20 @@ def test_what_keeps_them_from_running_is_told_once() -> None:
     assert told.startswith("the gateway does not run: ImagePullBackOff: no such image")
 
 
+def test_a_controller_that_does_not_run_is_told_by_the_other() -> None:
+    """One that ran before goes on; nobody else would say that the next one can't."""
+    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    (told,) = troubles_of([pod(Role.CONTROLLER, running, ready=True), pod(Role.CONTROLLER, PULL)])
+    assert told.startswith("a controller does not run: ImagePullBackOff: no such image")
+
+
+def test_one_that_another_took_the_place_of_is_no_trouble() -> None:
+    """As it is left for a while where a node had no more memory, or was shut down."""
+    evicted = pod(Role.CONTROLLER, {"terminated": {"exitCode": 137, "reason": "Error"}})
+    evicted["status"] |= {"phase": "Failed", "reason": "Evicted"}
+    assert troubles_of([evicted]) == ()
+
+
 def test_a_gateway_is_reached_once_its_pod_is_ready() -> None:
     """One is enough, two seconds later, when the nodes' proxies have learned of it; nobody else's pod is one."""
     running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
