@@ -46,6 +46,7 @@ from shoal.engines.kubernetes.render_own import (
     JOIN_DIRECTORY,
     KEYS_DIRECTORY,
     LINK_PORT,
+    OWN_CONTAINER,
     SEED,
     TOKEN,
 )
@@ -61,7 +62,6 @@ from shoal.spec.model import Fleet
 
 log = logging.getLogger(__name__)
 
-_CONTAINER = "shoal"  # of the controller's pods, the one that the controller runs in
 _AGAIN_S = 0.5
 
 
@@ -207,5 +207,5 @@ async def _has_ended(kubernetes: Kubernetes, pod: str) -> bool:
         return False
     statuses: list[dict[str, Any]] = found.get("status", {}).get("containerStatuses") or []
     return found["status"].get("phase") in ("Failed", "Succeeded") or any(
-        each["name"] == _CONTAINER and "terminated" in each.get("state", {}) for each in statuses
+        each["name"] == OWN_CONTAINER and "terminated" in each.get("state", {}) for each in statuses
     )

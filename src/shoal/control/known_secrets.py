@@ -28,6 +28,7 @@ class KnownSecrets:
     def __init__(self, kubernetes: Kubernetes) -> None:
         self._kubernetes = kubernetes
         self._contents: dict[tuple[str, str], bytes] = {}
+        self._made: dict[tuple[str, str], bytes] = {}  # what no look has found yet
         self._mask: Mask | None = None  # made when it is asked for
         self._wanted = asyncio.Event()
 
@@ -42,7 +43,9 @@ class KnownSecrets:
 
     def take(self, secret: Mapping[str, Any]) -> None:
         """One that is about to be made is masked from now on."""
-        self._contents |= _held(secret)
+        held = _held(secret)
+        self._made |= held
+        self._contents |= held
         self._mask = None
 
     def content(self, use: SecretUse) -> bytes:
@@ -59,6 +62,8 @@ class KnownSecrets:
     async def read(self) -> bool:
         """Reads them now, and says whether they are others than before. Raises EngineError."""
         found = await read_contents(self._kubernetes)
+        self._made = {key: content for key, content in self._made.items() if key not in found}
+        found |= self._made  # the list may be older than they are
         if found == self._contents:
             return False
         self._contents, self._mask = found, None

@@ -9,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from shoal.api.kubernetes_controller import (
-    _CONTAINER,  # pyright: ignore[reportPrivateUsage]
     _control,  # pyright: ignore[reportPrivateUsage]
     _has_ended,  # pyright: ignore[reportPrivateUsage]
     _lead,  # pyright: ignore[reportPrivateUsage]
@@ -18,7 +17,7 @@ from shoal.engines.kubernetes.api import Kind, KubernetesError
 from shoal.engines.kubernetes.api.kinds import POD
 from shoal.engines.kubernetes.api.refusals import refusal
 from shoal.engines.kubernetes.names import LEADER, Role, fleet_labels
-from shoal.engines.kubernetes.render_own import Own, render_controller
+from shoal.engines.kubernetes.render_own import OWN_CONTAINER, Own, render_controller
 from shoal.errors import EngineUnavailable
 from shoal.spec.engine_options import KubernetesOptions
 from tests.fake_kubernetes import NO_LABELS, FakeKubernetes
@@ -138,7 +137,7 @@ async def test_a_controller_has_ended_when_its_own_container_has(states: Mapping
 
 def test_the_controllers_own_container_is_the_one_that_is_looked_at() -> None:
     deployment = render_controller(Own("shop", "shop", "shoal:1", KubernetesOptions()))[-1]
-    assert [each["name"] for each in deployment["spec"]["template"]["spec"]["containers"]] == [_CONTAINER]
+    assert [each["name"] for each in deployment["spec"]["template"]["spec"]["containers"]] == [OWN_CONTAINER]
 
 
 async def test_secrets_are_known_before_anything_is_shown() -> None:

@@ -41,7 +41,7 @@ async def test_they_are_masked_once_they_were_read() -> None:
 
 
 async def test_one_that_is_about_to_be_made_is_masked_at_once() -> None:
-    """With all that it holds; the next look finds the same."""
+    """With all that it holds; so it is after a look that came too early for it, and the next one finds the same."""
     cluster = FakeKubernetes()
     secrets = KnownSecrets(cluster)
     urls = {"A": "nats://a:one111@broker", "B": "amqp://b:two222@other"}
@@ -52,6 +52,7 @@ async def test_one_that_is_about_to_be_made_is_masked_at_once() -> None:
     }  # fmt: skip
     assert secrets.mask(urls["A"]) == urls["A"]
     secrets.take(secret)
+    assert not await secrets.read()
     assert [secrets.mask(f"to {url}") for url in urls.values()] == ["to ***"] * 2
     await cluster.create(SECRET, secret)
     assert not await secrets.read() and secrets.mask(urls["B"]) == "***"

@@ -34,6 +34,7 @@ CA_CERTIFICATE, CA_KEY, SEED, TOKEN = "ca.pem", "ca-key.pem", "seed", "token"
 
 _GATEWAY_LEAVES_S = 3  # until the cluster's proxies have learned that it goes
 _GATEWAY_GRACE_S = 15
+OWN_CONTAINER = "shoal"  # of Shoal's own pods, the one that is not somebody else's addition
 _ANY = {"app.kubernetes.io/managed-by": "shoal"}
 
 CONTROLLERS_RULES: Sequence[Mapping[str, Sequence[str]]] = (
@@ -275,7 +276,7 @@ def _container(
     own: Own, command: Sequence[str], mounts: Sequence[tuple[str, str]], ports: Sequence[tuple[str, int]]
 ) -> Object:
     return {
-        "name": "shoal",
+        "name": OWN_CONTAINER,
         "image": own.image,
         "imagePullPolicy": "IfNotPresent",
         "command": list(command),

@@ -151,3 +151,6 @@ async def test_a_trial_passes_over_what_is_refused_only_to_it(says: tuple[int, s
     cluster = Cluster()
     cluster.full, cluster.says = DEPLOYMENT, says
     await try_out(cluster, "shop", [thing(DEPLOYMENT, "d")])
+    with pytest.raises(EngineError, match=says[1]):
+        await ensure(cluster, "shop", [thing(DEPLOYMENT, "d")])
+    assert not cluster.of(DEPLOYMENT)

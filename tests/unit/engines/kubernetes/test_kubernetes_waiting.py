@@ -88,3 +88,4 @@ async def test_what_takes_long_is_no_trouble(monkeypatch: pytest.MonkeyPatch) ->
     cluster = FakeKubernetes()
     await make_controllers(cluster, STUCK, {"waiting": {"reason": "ContainerCreating"}})
     await wait_replaced(cluster, CONTROLLER, fleet_labels("shop", Role.CONTROLLER))
+    assert not is_replaced(await cluster.get(DEPLOYMENT, CONTROLLER))
