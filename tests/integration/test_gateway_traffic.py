@@ -137,6 +137,22 @@ async def test_a_failing_replica_is_ejected(gateway: Rig) -> None:
     assert 5 <= bad.hits <= 10
 
 
+async def test_a_replica_that_fails_its_check_is_sent_nothing_unless_all_do(gateway: Rig) -> None:
+    """A machine that is too busy makes all of them late at once, and late answers are better than refusals."""
+    good, bad = await gateway.replica("good"), await gateway.replica("bad")
+    await gateway.push(gateway.snapshot(agent("a", good, bad)))
+    await until(lambda: gateway.traffic("a").healthy == 2)
+    bad.healthy = False
+    await until(lambda: gateway.traffic("a").healthy == 1)
+    assert {str(seen(await gateway.get("/a/"))["replica"]) for _ in range(20)} == {"good"}
+    good.healthy = False
+    await until(lambda: gateway.traffic("a").healthy == 0)
+    assert {str(seen(await gateway.get("/a/"))["replica"]) for _ in range(40)} == {"good", "bad"}
+    good.healthy = True
+    await until(lambda: gateway.traffic("a").healthy == 1)
+    assert {str(seen(await gateway.get("/a/"))["replica"]) for _ in range(20)} == {"good"}
+
+
 async def test_the_breaker_is_this_gateways_share(gateway: Rig) -> None:
     """Eight at a time for four gateways are two for this one; more get 503 at once, marked as such."""
     slow = await gateway.replica("slow")

@@ -58,8 +58,10 @@ def render_agent_cluster(route: AgentRoute, gateways: int) -> Json:
         "type": "EDS",
         "eds_cluster_config": {"eds_config": ADS},
         "connect_timeout": "1s",
-        # Envoy's threads would be told of a replica that became healthy only a second later.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
+        # Where every replica fails its check, all are asked as if none did: on a machine that is too busy all are slow
+        # at once, and to refuse what they would answer late helps nobody. With one that is well the others get nothing.
+        # Without a merge window of 0, Envoy's threads would hear of one that became healthy only a second later.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
         "ignore_health_on_host_removal": True,
         "health_checks": [_health_check(route.health, h2=route.protocol == "grpc")],
         "outlier_detection": _OUTLIERS,

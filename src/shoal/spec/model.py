@@ -65,7 +65,8 @@ class Health(Model):
         default=3,
         ge=1,
         le=1000,
-        description="Failures in a row until a replica is sent nothing; after five times as many it is started anew.",
+        description="Failures in a row until a replica is sent nothing, as long as another is well; after five times "
+        "as many it is started anew.",
     )
     start_period_s: DurationS = Field(default=60.0, alias="start_period", description="How long a start may take.")
 

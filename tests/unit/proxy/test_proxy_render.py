@@ -53,7 +53,7 @@ def test_an_agents_cluster() -> None:
     """What keeps a removed replica from traffic, a new one from waiting, and a dead one from failing requests."""
     cluster = render(route()).clusters["agent-a"]
     assert cluster["ignore_health_on_host_removal"] is True
-    assert cluster["common_lb_config"] == {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"}
+    assert cluster["common_lb_config"] == {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"}
     assert cluster["health_checks"] == [
         {
             "timeout": "1.5s",
