@@ -117,11 +117,12 @@ async def _heal(fleet: KubernetesFleet, plain: Plain) -> None:
 
 
 async def _surviving_gateway(fleet: KubernetesFleet) -> str:
-    """That on the first node."""
+    """One on the first node: there are two where the last node killed had the other."""
     async with fleet.place.kubernetes() as kubernetes:
         pods, _ = await kubernetes.list(POD, {ROLE: Role.GATEWAY.value})
     first = fleet.bed.node(1).name
-    (address,) = [pod["status"]["podIP"] for pod in pods if pod["spec"]["nodeName"] == first]
+    staying = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    address, *_ = (pod["status"]["podIP"] for pod in staying if pod["spec"]["nodeName"] == first)
     return f"http://{address}:{PUBLIC_PORT}"
 
 
