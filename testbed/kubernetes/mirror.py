@@ -38,19 +38,26 @@ class Mirror:
             try:
                 self._follow()
             except _BROKEN as error:
-                print(f"{self._path}: {error!r}", flush=True)
+                self._say(repr(error))
                 time.sleep(_AGAIN_S)
 
     def _follow(self) -> None:
         items, version = self._api.list(self._path, timeout_s=_LIST_S)
+        listed = {each["metadata"]["uid"]: _without_history(each) for each in items}
         with self._lock:
-            self._objects = {each["metadata"]["uid"]: _without_history(each) for each in items}
+            unheard = set[str]() if self._objects is None else listed.keys() ^ self._objects.keys()
+            self._objects = listed
+        if unheard:
+            self._say(f"a list told of {len(unheard)} that came or went, of which no watch had told")
         self._changed.set()
         for event in self._api.watch(self._path, version):
             if event["type"] == "ERROR":  # the version is too old: listed again
                 return
             if event["type"] != "BOOKMARK":
                 self._take(event["type"], event["object"])
+
+    def _say(self, what: str) -> None:
+        print(f"{time.strftime('%X')} {self._path}: {what}", flush=True)
 
     def _take(self, kind: str, changed: Object) -> None:
         with self._lock:
