@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +313,34 @@ async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
         async with Kubernetes(access, "shop") as kubernetes:
             with pytest.raises(EngineUnavailable, match=r"its certificate is not trusted: .*certificate-authority"):
                 await kubernetes.get(POD, "a")
+
+
+async def test_a_watch_that_is_left_leaves_no_connection(tmp_path: Path) -> None:
+    """Of a server that is too busy to end TLS with it: the client's end is closed with the client."""
+    keys = make_keys(tmp_path / "keys")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(keys / "cert.pem", keys / "key.pem")
+    line = json.dumps({"type": "ADDED", "object": {}}).encode() + b"\n"
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def serve() -> None:
+        accepted, _ = listener.accept()
+        with tls.wrap_socket(accepted, server_side=True) as connection:
+            connection.recv(1 << 16)
+            connection.sendall(head + f"{len(line):x}\r\n".encode() + line + b"\r\n")
+            with socket.socket(fileno=os.dup(connection.fileno())) as below:
+                below.settimeout(10)
+                while below.recv(1 << 16):
+                    pass
+
+    async with asyncio.TaskGroup() as tasks:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            serving = tasks.create_task(asyncio.to_thread(serve))
+            url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+            access = Access(url, ssl.create_default_context(cafile=keys / "ca.pem"), StaticToken(None))
+            async with Kubernetes(access, "shop") as kubernetes, aclosing(kubernetes.watch(POD, {}, "1")) as events:
+                assert await anext(events) == ("ADDED", {})
+            await serving
 
 
 async def test_a_token_that_was_renewed_meanwhile(tmp_path: Path) -> None:

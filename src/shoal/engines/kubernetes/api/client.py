@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json as json_format
 import socket
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _CONNECTIONS = 64
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
+_CLOSE_S = 1.0
 _WATCH_S = 300  # then the server ends it, and another one goes on from there
 _PAGE = 500  # objects of a list that come at once
 _TRIES = 4  # of what the server was too busy for
@@ -61,9 +63,12 @@ class Kubernetes:
         self._before_write = before_write
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._sockets = weakref.WeakSet[socket.socket]()
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(ssl=self.access.tls or False, socket_factory=_socket, limit=self._connections)
+        connector = aiohttp.TCPConnector(
+            ssl=self.access.tls or False, socket_factory=self._socket, limit=self._connections
+        )
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=_ANSWER_S, sock_connect=_CONNECT_S),
@@ -78,6 +83,7 @@ class Kubernetes:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            await self._cut()
 
     # Any call
 
@@ -294,6 +300,27 @@ class Kubernetes:
 
     # Within.
 
+    def _socket(self, address: tuple[Any, ...]) -> socket.socket:
+        """One on which a peer that vanished is noticed."""
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._sockets.add(made)
+        return made
+
+    async def _cut(self) -> None:
+        """What aiohttp has let go of and TLS keeps: a watch that was left waits for the server's goodbye."""
+        left = [each for each in self._sockets if each.fileno() != -1]
+        for each in left:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                while any(each.fileno() != -1 for each in left):  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0)
+
     @asynccontextmanager
     async def _open(
         self,
@@ -391,16 +418,6 @@ def _parse(body: bytes) -> object:
         return json_format.loads(body)
     except ValueError:
         return body.decode(errors="replace")[:500]
-
-
-def _socket(address: tuple[Any, ...]) -> socket.socket:
-    """One on which a peer that vanished is noticed."""
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        made.setsockopt(socket.IPPROTO_TCP, option, value)
-    return made
 
 
 def _selector(labels: Mapping[str, str]) -> str:
