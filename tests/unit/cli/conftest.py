@@ -36,6 +36,7 @@ def directory(home: Path) -> Path:
 @pytest.fixture
 def fake(directory: Path) -> Iterator[FakeController]:
     """A controller of the fleet `warehouse` that answers."""
+    directory.mkdir(parents=True)  # the socket is elsewhere where the path would be too long for one
     controller = FakeController()
     with serve(controller, socket_path(directory)):
         yield controller
