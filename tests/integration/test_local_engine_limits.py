@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 from local_fleet import (
     PYTHON,
     QUICK,
@@ -24,6 +25,7 @@ from shoal.core.action import Remove, RunJob, Scale
 from shoal.core.observed import Phase
 from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.guard import find_excess
+from shoal.engines.local.state import ReplicaState, load_life, store_life
 from shoal.spec.model import Resources
 
 MIB = 2**20
@@ -116,9 +118,10 @@ async def test_a_restart_leaves_nothing_of_the_start_before(engine: LocalEngine,
     assert not any(map(still_runs, before))
 
 
-async def test_what_a_dead_controller_s_dead_leader_left_is_killed(directory: Path) -> None:
-    """Both were killed before the start was noted: the mark tells what belongs to the replica, and it is ended before
-    another is started in its place."""
+@pytest.mark.parametrize("noted", [True, False])
+async def test_what_a_dead_controller_s_dead_leader_left_is_killed(directory: Path, noted: bool) -> None:
+    """It is ended before another is started in its place. Where both were killed before the start was noted, only the
+    mark tells what belongs to the replica."""
     async with local_engine(directory) as engine:
         await engine.act(wanted(template((*PYTHON, DAEMON)), 1))
         await eventually("it has begun", lambda: begun(engine))
@@ -126,6 +129,12 @@ async def test_what_a_dead_controller_s_dead_leader_left_is_killed(directory: Pa
     leader = next(process for process in before if process.pid == os.getsid(process.pid) and process.name() == "sh")
     leader.kill()
     await eventually("the leader is dead", lambda: not still_runs(leader))  # a busy machine takes its time to end it
+    if not noted:
+        path = directory / "agents" / "a" / "lives" / "a-1" / "state.json"
+        state = load_life(path)
+        assert isinstance(state, ReplicaState) and state.start is not None
+        state.start.process, state.phase, state.ready, state.started_at = None, Phase.PENDING, False, None
+        store_life(path, state)
     async with local_engine(directory) as engine:
         await ready(engine, 1)
         assert not any(map(still_runs, before))
