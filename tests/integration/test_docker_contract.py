@@ -148,7 +148,12 @@ async def test_a_config_can_be_read(things: Things):
 async def test_a_network_is_created_once(things: Things):
     network = await things.docker.create_network(things.name("net"), things.labels)
     assert await things.docker.create_network(things.name("net"), things.labels) == network
-    (listed,) = await things.docker.networks(things.labels)
+
+    async def allocated() -> Any:
+        (listed,) = await things.docker.networks(things.labels)
+        return listed if listed["Driver"] else None  # Swarm answers before it has allocated the network
+
+    listed = await eventually(allocated)
     assert (listed["Id"], listed["Driver"], listed["Attachable"]) == (network, "overlay", False)
     await things.docker.remove_network(network)
     await things.docker.remove_network(network)
