@@ -164,6 +164,32 @@ async def test_the_longer_it_is_away_the_rarer_it_is_asked(monkeypatch: pytest.M
     assert 0.2 <= waits[0] <= 0.4 and 2 <= waits[5] <= 4 and max(waits) <= 4 and informer.away is None
 
 
+async def test_watches_that_go_on_failing_are_listed_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each list in between is answered, as without the right to watch; one that lasted is forgiven."""
+    waits: list[float] = []
+    script = Script(*[[EngineUnavailable("may not watch")]] * 7)
+    informer, passed_s, real = Informer(script, POD, LABELS, lambda _: None), 0.0, asyncio.sleep
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: passed_s)
+    listed = script.list
+
+    async def list_later(
+        kind: Kind, labels: Mapping[str, str] = LABELS, *, fields: str = ""
+    ) -> tuple[list[Object], str]:
+        nonlocal passed_s
+        passed_s += 100 if script.lists == 6 else 0  # the seventh list and its watch take long
+        return await listed(kind, labels, fields=fields)
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr(script, "list", list_later)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await until_quiet(informer, script)
+    assert (script.lists, informer.away, len(waits)) == (8, None, 7)
+    assert 0.2 <= waits[0] <= 0.4 and 2 <= waits[5] <= 4 and 0.2 <= waits[6] <= 0.4
+
+
 def test_what_is_later_holds() -> None:
     """Whichever of a write and its watch is heard first."""
     informer = Informer(FakeKubernetes(), POD, LABELS, lambda _: None)

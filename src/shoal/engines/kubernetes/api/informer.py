@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _BACK_OFF_S = 0.2
 _LONGEST_BACK_OFF_S = 4.0
 _MOST_DOUBLINGS = 10  # a server may be away for days, and no number is as large as what comes of doubling till then
+_LASTED_S = 10.0  # what held so long and then fails is no failure in a row
 _EXPIRES_OFTEN_S = 60.0  # versions that last no longer are listed again ever more rarely
 
 Object = Mapping[str, Any]
@@ -54,11 +55,12 @@ class Informer:
         expired, expired_at = 0, float("-inf")
         loop = asyncio.get_running_loop()
         while True:
+            begun_at = loop.time()
             try:
                 if not self._version:
                     await self._list()
-                    failures = 0
                 await self._watch()
+                failures = 0
                 await asyncio.sleep(_BACK_OFF_S)  # whoever ends watches as soon as they begin is not flooded
             except EngineError as error:
                 self._version = ""  # a watch on which nothing happens would not tell that it goes on
@@ -68,7 +70,7 @@ class Informer:
                     if expired:
                         await asyncio.sleep(_pause_s(expired))
                     continue
-                failures += 1
+                failures = failures + 1 if loop.time() - begun_at < _LASTED_S else 1
                 if self.away is None:
                     log.warning("%s are not heard of: %s", self._kind.plural, error)
                 self.away = error
