@@ -20,7 +20,7 @@ from shoal.errors import ControllerUnavailable
 from tests.unit.control.drive import Drive, driving
 
 WEB = {"command": "serve", "port": 80, "scale": {"min": 2, "max": 4}}
-PATIENCE_S = 5
+PATIENCE_S = 30
 
 
 @asynccontextmanager

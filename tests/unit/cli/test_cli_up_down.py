@@ -85,18 +85,18 @@ def test_up_gives_up_after_the_timeout(fake: FakeController, file: Path, run: Ru
     slow = replace(INGEST, state="progressing", ready=1, reason="ingest-r1-1 is not ready yet")
     fake.watched = [replace(STATUS, generation=1, observed_generation=1, settled=False, agents=(slow,))]
     fake.stays = True
-    done = run("up", "-d", "--wait-timeout", "300ms")
+    done = run("up", "-d", "--wait-timeout", "2s")
     assert done.code == 1
-    assert "not settled after 300ms:\ningest: progressing, 1 of 2 ready: ingest-r1-1 is not ready yet" in done.err
+    assert "not settled after 2s:\ningest: progressing, 1 of 2 ready: ingest-r1-1 is not ready yet" in done.err
     assert "It goes on, and may settle yet: `shoal status -w` shows it." in done.err
     for gateways, why in (
         (("n1", "n2"), "(there are: n1, n2)"),
         ((), "(there is none)"),
     ):
         fake.watched = [replace(fake.watched[0], agents=(INGEST,), gateways=gateways, routed=False)]
-        done = run("up", "-d", "--wait-timeout", "300ms")
+        done = run("up", "-d", "--wait-timeout", "2s")
         rule = "all agents are as wished, but not every gateway is there and routes by it"
-        assert f"not settled after 300ms:\n{rule} {why}\n" in done.err
+        assert f"not settled after 2s:\n{rule} {why}\n" in done.err
         assert "It goes on, and may settle yet" in done.err
 
 

@@ -131,7 +131,7 @@ async def _watch(link: GatewayLink, missed: list[bool]) -> None:
 
 async def test_a_stream_ends_with_its_certificate(caplog: pytest.LogCaptureFixture) -> None:
     """Who does not renew it in time is let in no more, not even on the line that he has."""
-    address, keys = free_address(), GivenKeys(gateway(age_s=3600 - 3))
+    address, keys = free_address(), GivenKeys(gateway(age_s=3600 - 8))
     async with serve_gateways(address, line_guard()) as link, connecting(keys, address):
         await until(lambda: link.live == ("one",))
         await until(lambda: link.live == ())
@@ -143,15 +143,15 @@ async def test_a_stream_ends_with_its_certificate(caplog: pytest.LogCaptureFixtu
 async def test_the_controllers_own_certificate_changes_while_it_listens() -> None:
     """Who connects later is shown the new one; here the first one has expired by then."""
     address, now = free_address(), time.time()
-    credentials = Credentials(FLEET.issue("controller", "one", now=now - 3598, ttl_s=3600))
+    credentials = Credentials(FLEET.issue("controller", "one", now=now - 3590, ttl_s=3600))
     async with serve_gateways(address, LineGuard(credentials)) as link:
         async with connecting(GivenKeys(gateway()), address):
             await until(lambda: link.live == ("one",))
         credentials.replace(FLEET.issue("controller", "one", now=now, ttl_s=3600))
-        await until(lambda: time.time() > now + 2 and link.live == ())
+        await until(lambda: time.time() > now + 10 and link.live == ())
         async with connecting(GivenKeys(gateway()), address):
             await until(lambda: link.live == ("one",))
-            assert link.live == ("one",) and time.time() > now + 2, "by the new one: the first has expired"
+            assert link.live == ("one",) and time.time() > now + 10, "by the new one: the first has expired"
 
 
 async def test_a_try_that_failed_leaves_nothing_behind() -> None:
