@@ -144,6 +144,7 @@ class NodeAgents:
     async def _follow(self, name: str, node: _Node, address: str) -> None:
         silent = False
         while True:
+            broken: Exception | None = None
             try:
                 async with self._get(address, "/v1/state", _STREAM) as answer:
                     silent, lines = False, LineSplitter()
@@ -152,11 +153,13 @@ class NodeAgents:
                             if node.take(json.loads(line), self._steady()):
                                 self._changed()
             except _BROKEN as error:
-                if not silent and self._steady() - max(_last_s(node), node.expected_s) >= SILENT_S:
-                    silent = True
-                    logger.warning("the agent of node %s at %s is silent: %s", name, address, error or type(error))
-                    self._changed()
+                broken = error
+            # Only then: a read may give up a moment before what it read last was taken `SILENT_S` ago.
             await asyncio.sleep(_AGAIN_S)
+            if broken and not silent and self._steady() - max(_last_s(node), node.expected_s) >= SILENT_S:
+                silent = True
+                logger.warning("the agent of node %s at %s is silent: %s", name, address, broken or type(broken))
+                self._changed()
 
     async def _usage(self, name: str, address: str) -> Mapping[str, Any]:
         try:
