@@ -14,7 +14,7 @@ import psutil
 
 from tests.docs.guide import Command, File, Step
 
-PATIENCE_S = 40.0  # a busy machine of two cores
+PATIENCE_S = 60.0  # a busy machine of two cores
 COMMAND_TIMEOUT_S = 60.0
 LOOK_AGAIN_S = 0.3
 ENDING_S = 10.0
