@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 from dataclasses import dataclass
 
@@ -11,14 +12,14 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION =
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 
 
-async def talk(port: int, data: bytes, *, answer_s: float = 2.0) -> bytes:
-    """Sends bytes on a connection of their own; what came back until its end, or until nothing came for a while."""
+async def talk(port: int, data: bytes, *, answer_s: float = 10.0) -> bytes:
+    """Sends bytes on a connection of their own; what came back until its end, or until no other answer follows."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     got = b""
     try:
         writer.write(data)
         while True:
-            async with asyncio.timeout(answer_s if not got else 0.2):
+            async with asyncio.timeout(0.2 if _are_whole(got) else answer_s):
                 part = await reader.read(65536)
             if not part:
                 return got
@@ -27,6 +28,14 @@ async def talk(port: int, data: bytes, *, answer_s: float = 2.0) -> bytes:
         return got
     finally:
         writer.close()
+
+
+def _are_whole(answers: bytes) -> bool:
+    """Whether there is one at least, and of each all that its length says."""
+    head, end, rest = answers.partition(b"\r\n\r\n")
+    length = re.search(rb"\ncontent-length: *(\d+)", head.lower())
+    body = int(length[1]) if length else 0
+    return bool(end) and len(rest) >= body and (len(rest) == body or _are_whole(rest[body:]))
 
 
 def statuses(answer: bytes) -> list[int]:
@@ -80,12 +89,12 @@ class H2:
             self.closed = True
         return not self.closed
 
-    async def frames(self, within_s: float = 2.0) -> list[tuple[int, int, int, bytes]]:
-        """Kind, flags, stream, payload of what comes until the end or for so long."""
+    async def frames(self, within_s: float = 2.0, until: int | None = None) -> list[tuple[int, int, int, bytes]]:
+        """Kind, flags, stream, payload of what comes until the end, a frame of kind `until`, or for so long."""
         found: list[tuple[int, int, int, bytes]] = []
         try:
             async with asyncio.timeout(within_s):
-                while True:
+                while not found or found[-1][0] != until:
                     head = await self.reader.readexactly(9)
                     payload = await self.reader.readexactly(int.from_bytes(head[:3], "big"))
                     found.append((head[3], head[4], int.from_bytes(head[5:], "big"), payload))

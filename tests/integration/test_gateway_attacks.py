@@ -71,11 +71,17 @@ class Target:
                 await asyncio.sleep(0.5)
 
     async def serves_others(self) -> None:
-        """The same Envoy, at once."""
+        """The same Envoy, at once. The agent is this process, which may itself be late: one of three tells."""
+        took = [await self.asks()]
+        while min(took) >= 2.0 and len(took) < 3:
+            took.append(await self.asks())
+        assert min(took) < 2.0, took
+        assert [process.pid for process in self.rig.envoys()] == [self.envoy.pid]
+
+    async def asks(self) -> float:
         began = time.monotonic()
         assert (await self.rig.get("/a/others")).status == 200
-        assert time.monotonic() - began < 2.0
-        assert [process.pid for process in self.rig.envoys()] == [self.envoy.pid]
+        return time.monotonic() - began
 
     async def setup(self) -> None:
         self.rig_replica = await self.rig.replica("r")
@@ -219,6 +225,7 @@ def _resets(count: int) -> list[bytes]:
 )
 async def test_floods_of_frames_end_their_connection(target: Target, frames: list[bytes]) -> None:
     """While nobody reads the answers: neither the memory nor the others' time is spent on it."""
+    target.asked.clear()
     before = target.envoy.memory_info().rss
     connection = await open_h2(target.rig.port)
     for at in range(0, len(frames), 500):
@@ -226,6 +233,8 @@ async def test_floods_of_frames_end_their_connection(target: Target, frames: lis
             break
         if at % 5_000 == 0:
             await target.serves_others()
+    if "/slow" in target.asked:
+        await target.has_taken_all()
     await target.serves_others()
     await connection.frames(0.5)
     connection.writer.close()
@@ -238,7 +247,7 @@ async def test_a_small_block_can_not_become_large_headers(target: Target) -> Non
     bomb = b"\x40" + literal(b"x", b"z" * 3_900)[1:] + b"\xbe" * 10_000
     connection = await open_h2(target.rig.port)
     await connection.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, request_block(b"/a/bomb") + bomb))
-    answers = await connection.frames(0.5)
+    answers = await connection.frames(20.0, until=RST_STREAM)
     connection.writer.close()
     assert RST_STREAM in {kind for kind, *_ in answers}
     await target.serves_others()
@@ -267,7 +276,7 @@ async def test_what_http1_would_read_otherwise_does_not_get_there(target: Target
     connection.writer.close()
     assert HEADERS not in {kind for kind, *_ in answers}
     await target.serves_others()
-    assert target.asked == ["/others"]
+    assert set(target.asked) == {"/others"}
 
 
 async def test_streams_of_one_connection_are_limited(target: Target) -> None:
@@ -346,7 +355,7 @@ async def test_a_flood_of_connections_leaves_the_agents_their_own(tmp_path: Path
 
         async def serves() -> bool:
             with suppress(OSError):
-                return statuses(await talk(gateway.port, GET + b"Connection: close\r\n\r\n")) == [200]
+                return statuses(await talk(gateway.port, GET + b"Connection: close\r\n\r\n", answer_s=2.0)) == [200]
             return False
 
         end = time.monotonic() + 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, TCPConnector, WSMsgType, web
-from gateway_rig import Got, Rig, agent, free_port, rig, until
+from gateway_rig import DEADLINE_S, Got, Rig, agent, free_port, rig, until
 
 from shoal.core.routing import AgentRoute, Caller, Endpoint, HealthCheck
 
@@ -88,8 +89,10 @@ async def test_only_what_is_idempotent_is_retried_on_503(gateway: Rig) -> None:
 
     bad.answer = unavailable
     await gateway.push(gateway.snapshot(agent("a", good, bad, retry_methods=("GET", "PUT"))))
-    posts = [(await gateway.get("/a/", method="POST")).status for _ in range(6)]
-    assert 503 in posts
+    posts: list[int] = []
+    while 503 not in posts:
+        assert len(posts) < 40
+        posts.append((await gateway.get("/a/", method="POST")).status)
     for method in ("GET", "PUT"):
         assert [(await gateway.get("/a/", method=method)).status for _ in range(10)] == [200] * 10
 
@@ -125,6 +128,7 @@ async def test_no_retry_clings_to_a_dead_replica_because_it_is_idle(gateway: Rig
 
 
 async def test_a_failing_replica_is_ejected(gateway: Rig) -> None:
+    """By its fifth failure, though those that are on their way until Envoy has heard of it may fail too."""
     good, bad = await gateway.replica("good"), await gateway.replica("bad")
 
     async def fail(_: web.Request) -> web.StreamResponse:
@@ -132,9 +136,13 @@ async def test_a_failing_replica_is_ejected(gateway: Rig) -> None:
 
     bad.answer = fail
     await gateway.push(gateway.snapshot(agent("a", good, bad)))
-    for _ in range(60):
+    last, end = 0, time.monotonic() + DEADLINE_S
+    while (spared := good.hits - last) < 32:  # in a row: by chance once in 4 billion
+        assert time.monotonic() < end, (bad.hits, spared)
+        hits = bad.hits
         await gateway.get("/a/")
-    assert 5 <= bad.hits <= 10
+        last = last if bad.hits == hits else good.hits
+    assert bad.hits >= 5
 
 
 async def test_a_replica_that_fails_its_check_is_sent_nothing_unless_all_do(gateway: Rig) -> None:
