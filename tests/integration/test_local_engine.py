@@ -3,12 +3,15 @@
 import asyncio
 import os
 import socket
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from local_fleet import (
     PYTHON,
+    QUICK,
     SLEEPER,
     collect,
     eventually,
@@ -30,6 +33,13 @@ from shoal.engines.local.layout import Layout
 from shoal.errors import EngineUnavailable
 from shoal.spec.engine_options import LocalOptions
 from shoal.spec.model import Health, Placement, Resources
+
+
+@pytest.fixture
+async def patient(directory: Path) -> AsyncIterator[LocalEngine]:
+    """An engine whose first BACKOFF lasts long enough to be seen."""
+    async with local_engine(directory, timing=replace(QUICK, backoff_s=2.0, backoff_max_s=2.0)) as engine:
+        yield engine
 
 
 async def test_a_service_becomes_ready_on_a_port_of_its_own(engine: LocalEngine) -> None:
@@ -71,12 +81,12 @@ async def test_sigterm_that_is_ignored_becomes_sigkill(engine: LocalEngine) -> N
     await engine.act(wanted(template(ignores, stop_grace_period_s=0.5), 1))
     await ready(engine, 1)
     await eventually("it ignores SIGTERM", lambda: _wrote(engine, "deaf"))
+    began = _now(engine)
     await engine.act([Scale("a", "r1", 0)])
     stopping = await in_phase(engine, Phase.STOPPING)
     assert not stopping.ready
-    began = _now(engine)
     await until(engine, "it is gone", lambda view: not view.replicas)
-    assert _now(engine) - began > 0.3
+    assert _now(engine) - began >= 0.5
 
 
 async def test_sigterm_is_enough_for_what_heeds_it(engine: LocalEngine) -> None:
@@ -91,35 +101,38 @@ async def test_sigterm_is_enough_for_what_heeds_it(engine: LocalEngine) -> None:
 async def test_a_crash_loop_is_explained(engine: LocalEngine) -> None:
     """Exit code, how often in a row, and what it wrote last."""
     await engine.act(wanted(template((*PYTHON, "import sys; sys.exit('boom')")), 1))
-    view = await until(engine, "it has failed thrice", lambda view: any(r.restarts >= 3 for r in view.replicas))
-    (replica,) = view.replicas
-    assert not replica.ready
-    assert replica.exit_code == 1
-    assert replica.last_log == ("boom",)
-    backoff = await in_phase(engine, Phase.BACKOFF)
+    view = await until(
+        engine,
+        "it has failed thrice",
+        lambda view: any(r.restarts >= 3 and r.phase is Phase.BACKOFF for r in view.replicas),
+    )
+    (backoff,) = view.replicas
+    assert not backoff.ready
+    assert backoff.exit_code == 1
+    assert backoff.last_log == ("boom",)
     assert backoff.id == "a-1"
     assert backoff.reason.startswith("exit code 1 (")
     assert "times in a row, next start after 0." in backoff.reason
 
 
-async def test_a_signal_has_a_name(engine: LocalEngine) -> None:
+async def test_a_signal_has_a_name(patient: LocalEngine) -> None:
     """137 is what containers call a SIGKILL, so it is here."""
-    await engine.act(wanted(template(("/bin/sh", "-c", "kill -9 $$")), 1))
-    replica = await in_phase(engine, Phase.BACKOFF)
+    await patient.act(wanted(template(("/bin/sh", "-c", "kill -9 $$")), 1))
+    replica = await in_phase(patient, Phase.BACKOFF)
     assert (replica.exit_code, replica.reason) == (137, "killed by SIGKILL (exit code 137)")
 
 
-async def test_a_missing_command_is_named(engine: LocalEngine) -> None:
+async def test_a_missing_command_is_named(patient: LocalEngine) -> None:
     """Before anything is started."""
-    await engine.act(wanted(template(("no-such-program", "--flag")), 1))
-    replica = await in_phase(engine, Phase.BACKOFF)
+    await patient.act(wanted(template(("no-such-program", "--flag")), 1))
+    replica = await in_phase(patient, Phase.BACKOFF)
     assert replica.reason.startswith("agents.a.command: 'no-such-program' was not found")
 
 
-async def test_a_missing_directory_is_named(engine: LocalEngine) -> None:
+async def test_a_missing_directory_is_named(patient: LocalEngine) -> None:
     """The same for `working_dir`."""
-    await engine.act(wanted(template(working_dir="nowhere"), 1))
-    replica = await in_phase(engine, Phase.BACKOFF)
+    await patient.act(wanted(template(working_dir="nowhere"), 1))
+    replica = await in_phase(patient, Phase.BACKOFF)
     assert "agents.a.working_dir: " in replica.reason
     assert replica.reason.endswith("nowhere is no directory")
 
@@ -154,20 +167,20 @@ async def test_a_port_that_is_taken_is_chosen_anew(engine: LocalEngine, director
         assert somebody.getsockname()[1] == taken
 
 
-async def test_what_stops_answering_is_started_anew(engine: LocalEngine, directory: Path) -> None:
+async def test_what_stops_answering_is_started_anew(patient: LocalEngine, directory: Path) -> None:
     """Liveness: five times as many failures in a row as it takes not to be ready."""
     health = Health(path="/healthz", interval=0.05, retries=2)
-    await engine.act(wanted(template(port=8000, health=health), 1))
-    (before,) = await ready(engine, 1)
+    await patient.act(wanted(template(port=8000, health=health), 1))
+    (before,) = await ready(patient, 1)
     status = directory.parent / "status"
     status.write_text("500 Oh")
-    view = await until(engine, "it is not ready", lambda view: not view.replicas[0].ready)
+    view = await until(patient, "it is not ready", lambda view: not view.replicas[0].ready)
     assert (view.replicas[0].phase, view.replicas[0].ready_at) == (Phase.RUNNING, before.ready_at)
     assert "health check failed 2 times in a row: /healthz answered 500" in view.replicas[0].reason
-    ended = await in_phase(engine, Phase.BACKOFF)
+    ended = await in_phase(patient, Phase.BACKOFF)
     assert "health check failed 10 times in a row: /healthz answered 500" in ended.reason
     status.unlink()
-    (after,) = await ready(engine, 1)
+    (after,) = await ready(patient, 1)
     assert (after.id, after.restarts >= 1, after.reason) == (before.id, True, "")
 
 
@@ -267,13 +280,13 @@ async def test_tmpfs_is_empty_at_each_start_and_ends_with_its_replica(directory:
         assert not place.exists()
 
 
-async def test_shared_memory_that_is_too_small_is_told(engine: LocalEngine) -> None:
+async def test_shared_memory_that_is_too_small_is_told(patient: LocalEngine) -> None:
     """Before the start, as nothing would be said in the middle of the work; one that is large enough is no obstacle."""
-    await engine.act([*wanted(template(shm_size_bytes=2**59), 1), *wanted(template(agent="b", shm_size_bytes=1), 1)])
+    await patient.act([*wanted(template(shm_size_bytes=2**59), 1), *wanted(template(agent="b", shm_size_bytes=1), 1)])
     if shared_memory_bytes() is not None:
-        replica = await in_phase(engine, Phase.BACKOFF)
+        replica = await in_phase(patient, Phase.BACKOFF)
         assert "agents.a.shm_size: /dev/shm of this machine holds " in replica.reason
-    await ready(engine, 1, "b")
+    await ready(patient, 1, "b")
 
 
 async def test_secrets_volumes_and_variables(directory: Path) -> None:
@@ -305,10 +318,10 @@ async def test_secrets_volumes_and_variables(directory: Path) -> None:
         assert (directory / "volumes" / "owned" / "a" / "0" / "data").is_dir()
 
 
-async def test_secrets_without_a_source_are_refused(engine: LocalEngine) -> None:
+async def test_secrets_without_a_source_are_refused(patient: LocalEngine) -> None:
     """The default says what is missing."""
-    await engine.act(wanted(template(secrets=(SecretUse("KEY", True, ""),)), 1))
-    replica = await in_phase(engine, Phase.BACKOFF)
+    await patient.act(wanted(template(secrets=(SecretUse("KEY", True, ""),)), 1))
+    replica = await in_phase(patient, Phase.BACKOFF)
     assert "the secret KEY can't be read" in replica.reason
 
 

@@ -32,6 +32,7 @@ from shoal.engines.local.census import Census, Look
 from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.launch import _working_directory
 from shoal.engines.local.platform import LocalPlatform
+from shoal.engines.local.process import session_members
 from shoal.errors import EngineError
 from shoal.spec.engine_options import LocalOptions
 from shoal.spec.model import Agent, Fleet, Health
@@ -149,6 +150,7 @@ async def test_a_life_of_which_nothing_is_left_is_made_anew(directory: Path) -> 
         session = life.session
     assert session is not None
     os.killpg(session, 9)
+    await eventually("it is dead", lambda: not session_members(session))
     corrupt(lives(directory, "a-1") / "state.json")
     corrupt(directory / "agents" / "a" / "agent.json")
     async with local_engine(directory) as engine:
@@ -290,11 +292,11 @@ async def test_the_wrong_port_is_told_to_the_end(engine: LocalEngine) -> None:
     elsewhere = (
         "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1]); time.sleep(600)"
     )
-    health = Health(start_period=1.0, interval=0.1)
+    health = Health(start_period=5.0, interval=0.1)
     await engine.act(wanted(template((*PYTHON, elsewhere), port=8000, health=health), 1))
     view = await until(engine, "it is started anew", lambda view: any(r.restarts for r in view.replicas))
     first = (await collect(engine.logs("a")))[0].text
-    assert f"not ready within 1s: listens on {first}, expected " in view.replicas[0].reason
+    assert f"not ready within 5s: listens on {first}, expected " in view.replicas[0].reason
     assert "put $PORT into its command" in view.replicas[0].reason
     view = await until(
         engine, "it runs again", lambda view: view.replicas[0].phase is Phase.RUNNING and view.replicas[0].restarts > 0

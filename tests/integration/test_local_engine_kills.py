@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from local_fleet import PYTHON, local_engine, processes_below, template, until, wanted
+from local_fleet import DEADLINE_S, PYTHON, local_engine, processes_below, template, until, wanted
 
 from shoal.core.action import Remove, Scale
-from shoal.engines.local.census import Census
+from shoal.engines.local.census import Census, read_member
 from shoal.engines.local.engine import LocalEngine
 from shoal.engines.local.render import LEADER_NAME
 from shoal.engines.local.state import ReplicaState, load_agent, load_life
@@ -83,22 +83,32 @@ def expected(directory: Path) -> dict[str, int]:
     return kept
 
 
-def kill_something(draw: random.Random, directory: Path) -> None:
-    """A command, its leader, both one after the other, or the group."""
+def kill_something(draw: random.Random, directory: Path) -> set[int]:
+    """A command, its leader, both one after the other, or the group; whom it ends: no leader outlives its command."""
     alive = leaders(directory)
     if not alive:
-        return
+        return set()
     leader = alive[draw.choice(sorted(alive))]
+    ending = {leader}
     with contextlib.suppress(psutil.Error, OSError):
         commands = psutil.Process(leader).children()
         what = draw.choice(["command", "leader", "both", "group"])
         if what in {"command", "both"}:
             for command in commands:
                 command.kill()
+                ending.add(command.pid)
         if what in {"leader", "both"}:
             os.kill(leader, signal.SIGKILL)
         if what == "group":
             os.killpg(leader, signal.SIGKILL)
+    return ending
+
+
+def wait_until_dead(pids: set[int]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while left := [pid for pid in pids if read_member(pid) is not None]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.005)
 
 
 def run_controller_and_kill_it(draw: random.Random, directory: Path) -> None:
@@ -108,16 +118,18 @@ def run_controller_and_kill_it(draw: random.Random, directory: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
     assert controller.stdout is not None
+    killed: set[int] = set()
     try:
         assert controller.stdout.readline() == b"open\n"
         for _ in range(draw.randint(0, 3)):
             time.sleep(draw.random() * 0.3)
-            kill_something(draw, directory)
+            killed |= kill_something(draw, directory)
         time.sleep(draw.random() * 0.3)
     finally:
         controller.kill()
         controller.wait()
         controller.stdout.close()
+    wait_until_dead(killed)
 
 
 def sessions(engine: LocalEngine) -> dict[str, int | None]:
@@ -131,8 +143,7 @@ async def test_whatever_is_killed_the_next_controller_finds_the_rest(directory: 
     for _ in range(ROUNDS):
         run_controller_and_kill_it(draw, directory)
         if draw.random() < 0.5:
-            kill_something(draw, directory)
-            time.sleep(0.05)
+            wait_until_dead(kill_something(draw, directory))
         before = expected(directory)
         async with local_engine(directory) as engine:
             adopted = sessions(engine)
