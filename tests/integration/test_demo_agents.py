@@ -106,7 +106,8 @@ async def test_every_effect_is_there_once(warehouse: Warehouse) -> None:
         for _ in range(2):
             url = f"{warehouse.url('ingest')}/readings/b{number}"
             await asyncio.to_thread(call, "PUT", url, make_batch(number)[0])
-    await until(lambda: set(warehouse.ids("metadata")) >= set(tasks), "all pictures to be read")
+    done = {"image", "metadata"}
+    await until(lambda: all(set(warehouse.ids(kind)) >= set(tasks) for kind in done), "all pictures to be read")
     assert sorted(warehouse.ids("image")) == sorted(warehouse.ids("metadata")) == sorted(tasks)
     assert sorted(warehouse.ids("stock")) == [f"b{number}" for number in range(BATCHES)]
 

@@ -23,7 +23,7 @@ from tests.swarm_bed import Swarm
 
 PORT = random.randint(17000, 17999)  # others may test on the same nodes
 STATE_DIRECTORY = "/var/lib/shoal/node"
-CHECK = {"port": 8000, "protocol": "http", "path": "/", "interval_s": 0.3, "timeout_s": 0.3, "retries": 2}
+CHECK = {"port": 8000, "protocol": "http", "path": "/", "interval_s": 0.3, "timeout_s": 2.0, "retries": 2}
 # Answers until there is a file /tmp/ill; told to end, it stops answering at once and takes three seconds for it.
 SERVER = """
 import http.server, os, pathlib, signal, threading, time
@@ -188,11 +188,11 @@ async def test_who_is_stopped_by_swarm_has_its_own_time_to_end(fleet: Fleet):
     service = await fleet.serve("slow")
     task = await fleet.ready_task(service)
 
-    def none(spec: dict[str, Any]) -> dict[str, Any]:
-        spec["Mode"]["Replicated"]["Replicas"] = 0
+    def newer(spec: dict[str, Any]) -> dict[str, Any]:
+        spec["TaskTemplate"]["ForceUpdate"] = 1  # scaled to 0, its task would be forgotten as soon as it has ended
         return spec
 
-    await fleet.docker.update_service(service, none)
+    await fleet.docker.update_service(service, newer)
 
     async def ended() -> dict[str, Any] | None:
         found = await fleet.task(task["ID"])
