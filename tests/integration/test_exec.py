@@ -73,8 +73,8 @@ async def everything(command: RemoteCommand, pause_s: float = 0.0) -> bytes:
 
 async def test_a_command_that_reads_late_loses_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats are answered meanwhile, and what is sent ahead has a bound."""
-    monkeypatch.setattr(command_line, "HEARTBEAT_S", 0.5)
-    async with served(directory) as (_, run), run("sh", "-c", "sleep 2; cat | wc -c") as command:
+    monkeypatch.setattr(command_line, "HEARTBEAT_S", 2.0)
+    async with served(directory) as (_, run), run("sh", "-c", "sleep 5; cat | wc -c") as command:
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
             counted = tasks.create_task(everything(command))
             await command.write(b"x" * (13 * MIB))
@@ -83,9 +83,9 @@ async def test_a_command_that_reads_late_loses_nothing(directory: Path, monkeypa
 
 
 async def test_who_reads_late_loses_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(command_line, "HEARTBEAT_S", 2.0)
     async with served(directory) as (_, run), run("head", "-c", str(5 * MIB), "/dev/zero") as command:
-        assert len(await everything(command, pause_s=2.0)) == 5 * MIB
+        assert len(await everything(command, pause_s=5.0)) == 5 * MIB
 
 
 async def test_a_terminal_that_nobody_reads_holds_up_nobody(directory: Path) -> None:

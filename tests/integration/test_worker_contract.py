@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "workers.md"
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Nats]:
-    async with running(Nats(tmp_path, a_fleet(ack_wait_s=1.0, max_attempts=2))) as broker:
+    async with running(Nats(tmp_path, a_fleet(ack_wait_s=3.0, max_attempts=2))) as broker:
         yield broker
 
 
@@ -28,7 +28,7 @@ async def test_the_worker_on_the_page_works(broker: Nats) -> None:
     try:
         with environment(broker.environment("front")):
             await publish("images", "0", id="quick")
-            await publish("images", "1.8", id="long")
+            await publish("images", "5", id="long")
             await publish("images", "poison", id="poisoned")
 
         async def all_answered() -> bool:
