@@ -146,13 +146,15 @@ class FleetBed(ABC):
             await asyncio.sleep(0.02)
         raise AssertionError(f"waited for {what}, but: {status}\ncontroller: {await self.controller_log()}")
 
-    async def until_agent(self, name: str, holds: Callable[[AgentView], bool], what: str) -> AgentView:
+    async def until_agent(
+        self, name: str, holds: Callable[[AgentView], bool], what: str, within_s: float = DEADLINE_S
+    ) -> AgentView:
         """Waits for a condition of one agent."""
 
         def found(status: StatusView) -> bool:
             return any(agent.name == name and holds(agent) for agent in status.agents)
 
-        status = await self.until(found, what)
+        status = await self.until(found, what, within_s)
         return next(agent for agent in status.agents if agent.name == name)
 
     async def replicas(self, name: str) -> dict[str, ReplicaView]:

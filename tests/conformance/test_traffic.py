@@ -31,6 +31,8 @@ async def test_deploy(bed: FleetBed) -> None:
     """A public service answers under its path once the fleet is settled; other paths are 404."""
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, scale={"min": 2, "max": 2})}})
     answers = [await bed.get("/web/hello?x=1") for _ in range(8)]
+    while len(answers) < 100 and len({body["replica"] for _, body in answers}) < 2:  # of idle ones any may be asked
+        answers.append(await bed.get("/web/hello?x=1"))
     assert {status for status, _ in answers} == {200}
     assert {body["path"] for _, body in answers} == {"/hello?x=1"}
     assert len({body["replica"] for _, body in answers}) == 2
@@ -57,7 +59,7 @@ async def test_bad_version_leaves_the_old_one_serving(bed: FleetBed) -> None:
     await bed.up({"agents": {"web": bed.http_agent(**web)}})
     async with load(f"{await bed.url()}/web/", 20) as seen:
         await bed.store({"agents": {"web": bed.http_agent(**web, environment={"BROKEN": "1"})}})
-        agent = await bed.until_agent("web", lambda a: a.state == "failed", "the bad version to be told")
+        agent = await bed.until_agent("web", lambda a: a.state == "failed", "the bad version to be told", 120)
     assert seen.failed == {} and set(seen.versions) == {"1"}
     assert "this version is broken" in agent.reason
 
@@ -93,7 +95,7 @@ async def test_drain_with_a_stream_in_flight(bed: FleetBed) -> None:
     await bed.until_agent("web", lambda a: a.ready == 3, "three replicas")
 
     async def stream() -> int:
-        status, body = await bed.get("/web/stream?n=30&ms=100")
+        status, body = await bed.get("/web/stream?n=100&ms=100")
         assert status == 200
         return body.count("data:")
 
@@ -102,7 +104,7 @@ async def test_drain_with_a_stream_in_flight(bed: FleetBed) -> None:
         await bed.until_agent("web", lambda a: (a.concurrency or 0) >= 4, "the streams to be seen")
         await bed.api.scale("web", 1)
         await bed.until_agent("web", lambda a: a.ready == 1, "the others to drain")
-    assert [each.result() for each in streams] == [30] * 6
+    assert [each.result() for each in streams] == [100] * 6
 
 
 async def test_sticky(bed: FleetBed) -> None:
@@ -111,7 +113,7 @@ async def test_sticky(bed: FleetBed) -> None:
     await bed.up({"agents": {"web": web}})
     reached: dict[str, set[str]] = {}
     for _ in range(4):
-        for user in range(20):
+        for user in range(60):
             _, body = await bed.get("/web/", headers={"x-user": f"user-{user}"})
             reached.setdefault(f"user-{user}", set()).add(body["replica"])
     assert all(len(replicas) == 1 for replicas in reached.values())
@@ -122,7 +124,7 @@ async def test_breaker(bed: FleetBed) -> None:
     """More requests in flight than declared are refused at once, and those within are answered."""
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, max_requests=6)}})
     gateways = itertools.cycle(await bed.urls())  # each has its share of the limit
-    answers = await asyncio.gather(*(bed.get("/web/?ms=1500", base=next(gateways)) for _ in range(20)))
+    answers = await asyncio.gather(*(bed.get("/web/?ms=4000", base=next(gateways)) for _ in range(20)))
     statuses = [status for status, _ in answers]
     assert statuses.count(503) >= 10 and statuses.count(200) >= 5
     assert set(statuses) == {200, 503}
@@ -163,6 +165,6 @@ async def test_replicas_killed_under_load(bed: FleetBed) -> None:
                 "web", lambda a, kills=kills: a.ready == 3 and sum(r.restarts for r in a.replicas) == kills, "it back"
             )
     assert repeatable.failed == {}
-    noticed_s = 0.2  # until each of Envoy's threads knows
+    noticed_s = 1.0  # until each of Envoy's threads knows
     assert [at for at in others.lost_at if not any(-1 < at - gone < noticed_s for gone in gone_at)] == []
     assert len(others.lost_at) <= 12 < others.outcomes["200"]
