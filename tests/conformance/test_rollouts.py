@@ -16,7 +16,7 @@ def web(bed: FleetBed, version: str, *, broken: bool = False) -> dict[str, Any]:
     """A version; a broken one is given up soon, while others have all the time that a busy machine needs."""
     update, environment = {"min_ready_time": "500ms"}, {"VERSION": version}
     if broken:
-        update["progress_deadline"], environment["BROKEN"] = "6s", "1"
+        update["progress_deadline"], environment["BROKEN"] = "20s", "1"
     return {"agents": {"web": bed.http_agent(**WEB, update=update, environment=environment)}}
 
 

@@ -9,8 +9,9 @@ from contextlib import aclosing
 import pexpect
 import pytest
 
+from shoal.api.views import LogView
 from shoal.errors import NotFound
-from tests.conformance.bed import FleetBed
+from tests.conformance.bed import DEADLINE_S, FleetBed
 
 SAYS_ITS_SIZE = """
 import os, time
@@ -24,9 +25,12 @@ async def test_logs(bed: FleetBed) -> None:
     """What a replica writes to either stream can be read, with its agent and replica."""
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"})}})
     await bed.get("/web/say?text=hello-from-inside")
-    lines = [line async for line in bed.api.logs(["web"])]
-    found = [line for line in lines if "hello-from-inside" in line.text]
-    assert found and found[0].agent == "web" and found[0].replica.startswith("web")
+    found: list[LogView] = []
+    async with asyncio.timeout(DEADLINE_S):
+        while not found:  # it may be on its way to where the engine reads it
+            await asyncio.sleep(0.1)
+            found = [line async for line in bed.api.logs(["web"]) if "hello-from-inside" in line.text]
+    assert found[0].agent == "web" and found[0].replica.startswith("web")
 
 
 async def test_explain(bed: FleetBed) -> None:

@@ -80,7 +80,7 @@ async def test_poison_task_becomes_a_dead_letter(bed: FleetBed, sink: Sink) -> N
 async def test_worker_killed_in_the_middle_of_a_task(bed: FleetBed, sink: Sink) -> None:
     """kill -9 of a worker: its task is given to another one after `ack_wait`, and done."""
     await bed.up(queue_fleet(bed, sink, {"min": 1, "max": 1}, ack_wait="2s"))
-    await bed.get("/web/publish?queue=tasks&name=long&ms=1000")
+    await bed.get("/web/publish?queue=tasks&name=long&ms=5000")
     await until(lambda: effects(sink), bed, "the task to start")
     (replica,) = (await bed.replicas("worker")).values()
     await bed.kill_replica(replica, effects(sink)[0]["pid"])
@@ -141,11 +141,11 @@ async def test_timeout(bed: FleetBed, sink: Sink, exit_code: int | None) -> None
     """A run that takes too long is told to end and has failed, whatever its program makes of that; it is not begun
     again."""
     environment = {"SINK": sink.url(), "LASTS_S": "600"} | ({} if exit_code is None else {"AT_SIGTERM": f"{exit_code}"})
-    job = bed.program("job_agent.py", schedule={"cron": "0 0 1 1 *"}, timeout="3s", environment=environment)
+    job = bed.program("job_agent.py", schedule={"cron": "0 0 1 1 *"}, timeout="10s", environment=environment)
     await bed.up({"agents": {"job": job}})
     run_id = await bed.api.run("job")
     agent = await bed.until_agent("job", lambda a: any(r.phase == "failed" for r in a.runs), "the run to fail")
-    assert [run.run_id for run in agent.runs] == [run_id] and "timed out after 3s" in agent.runs[0].reason
+    assert [run.run_id for run in agent.runs] == [run_id] and "timed out after 10s" in agent.runs[0].reason
     await asyncio.sleep(3.0)  # in which it would be begun again
     (run,) = (run for each in (await bed.api.status()).agents for run in each.runs)
     assert run.phase == "failed" and len(sink.said()) == 1
