@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -19,6 +21,8 @@ COMMAND_TIMEOUT_S = 60.0
 LOOK_AGAIN_S = 0.3
 ENDING_S = 10.0
 PORT = "8080"  # what the pages say
+# Each reader's own, and below those that replicas are given, and any connection before the page's fleet is there.
+_PORTS = iter(random.sample(range(10_000, 17_000), 1_000))
 
 _CURL = """\
 #!{python}
@@ -126,9 +130,11 @@ class Reader:
             time.sleep(LOOK_AGAIN_S)
 
     def _run(self, line: str) -> tuple[int, str]:
-        """The shell's exit code and all output. `cd` lasts; `&` leaves a job until the page ends."""
-        script = f"{line.removesuffix('&')}\ncode=$?\npwd > {self._place}\nexit $code"
-        output = self._home / "output"
+        """The shell's exit code and all output. `cd` lasts; `&` leaves a job until the page ends, with an output and a
+        place of its own."""
+        job = line.endswith("&")
+        script = line.removesuffix("&") if job else f"{line}\ncode=$?\npwd > {self._place}\nexit $code"
+        output = self._home / (f"output-{len(self._jobs)}" if job else "output")
         with output.open("wb") as stream:
             shell = subprocess.Popen(
                 ["bash", "-c", script],
@@ -139,7 +145,7 @@ class Reader:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        if line.endswith("&"):
+        if job:
             self._jobs.append(shell)
             return 0, ""
         try:
@@ -162,6 +168,8 @@ class Reader:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
