@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from kubernetes_rig import SERVICE, Rig, a_rig
+from kubernetes_rig import PATIENCE_S, SERVICE, Rig, a_rig
 
 from shoal.core.action import RunJob, Scale
 from shoal.core.observed import Phase
 from shoal.engines.kubernetes.api import KubernetesError
-from shoal.engines.kubernetes.api.kinds import POD
+from shoal.engines.kubernetes.api.kinds import DISRUPTION_BUDGET, POD
 from shoal.engines.kubernetes.names import labels_of
 from tests.kubernetes_cluster import ClusterImages
 
@@ -31,6 +32,16 @@ async def evict(rig: Rig, pod: str) -> None:
     await rig.kubernetes.request("POST", POD.path(rig.kubernetes.namespace, pod, "eviction"), json=eviction)
 
 
+async def budgeted(rig: Rig) -> None:
+    """Once the cluster has counted the replicas: it refuses evictions until it has."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            (budget,), _ = await rig.kubernetes.list(DISRUPTION_BUDGET)
+            if budget.get("status", {}).get("disruptionsAllowed"):
+                return
+            await asyncio.sleep(0.1)
+
+
 @pytest.mark.parametrize("stateful", [False, True])
 async def test_one_replica_at_a_time(rig: Rig, stateful: bool) -> None:
     """Whichever revision it is of; the next only once another one is ready."""
@@ -44,6 +55,7 @@ async def test_one_replica_at_a_time(rig: Rig, stateful: bool) -> None:
             "web", lambda agent: agent.replicas if [r.ready for r in agent.replicas] == [True, True]
             and len({r.revision for r in agent.replicas}) == 2 else None,
         )  # fmt: skip
+    await budgeted(rig)
     await evict(rig, first.id.split(".")[0])
     with pytest.raises(KubernetesError) as refused:
         await evict(rig, second.id.split(".")[0])
