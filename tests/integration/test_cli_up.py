@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).serve_forever()
+"""
+# Python itself, interrupted before it is ready to run anything, ends with 1.
+TELLS_ITS_BEGIN = """
+import runpy
+print("begun", flush=True)
+runpy.run_module("shoal.cli", run_name="__main__", alter_sys=True)
 """
 SPEC = """\
 fleet: trial
@@ -78,11 +84,11 @@ class Project:
             check=False,
         )
 
-    def terminal(self, *arguments: str) -> pexpect.spawn[str]:
+    def terminal(self, *arguments: str, program: Sequence[str] = ("-m", "shoal.cli")) -> pexpect.spawn[str]:
         """Runs it on a terminal, whose end it hears of though the tests themselves run under `nohup`."""
         return pexpect.spawn(
             sys.executable,
-            ["-m", "shoal.cli", *arguments],
+            [*program, *arguments],
             cwd=str(self.path),
             env=self.environment,
             dimensions=(30, 100),
@@ -170,7 +176,8 @@ def test_foreground_drains_at_ctrl_c(project: Project) -> None:
 @pytest.mark.parametrize("moment_s", [0.3, 0.9, 1.3, 1.8, 2.5])
 def test_ctrl_c_at_any_moment_leaves_nothing(project: Project, moment_s: float) -> None:
     """Before the fleet is stored, while the controller starts, while agents do."""
-    child = project.terminal("up")
+    child = project.terminal("up", program=("-c", TELLS_ITS_BEGIN))
+    child.expect("begun")
     time.sleep(moment_s)
     child.sendintr()
     child.expect(pexpect.EOF)
