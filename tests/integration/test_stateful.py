@@ -56,7 +56,7 @@ agents:
     scale: {count}
     volumes: ["data:/data"]
     sticky: {{header: x-key}}
-    health: {{path: /, interval: 200ms, timeout: 300ms, retries: 2}}
+    health: {{path: /, interval: 200ms, timeout: 1s, retries: 2}}
     stop_grace_period: 1s
     environment: {{VERSION: "{version}", SLOWLY: "{slowly}"}}
 """

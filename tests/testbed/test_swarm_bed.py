@@ -236,7 +236,7 @@ def test_three_managers_are_a_quorum(bed: Bed) -> None:
     assert (life.left_of(bed), life.status(bed), bed.nodes()) == ([], [], [])
     life.down(bed)
     life.up(bed, Shape(managers=3, workers=0, heartbeat_s=1.0))
-    assert sorted(state.role for state in life.status(bed)) == ["manager"] * 3
+    wait_until(lambda: [state.role for state in life.status(bed)] == ["manager"] * 3, "three managers")
     assert {image["RepoTags"][0] for image in call(bed.node(1), "GET", "/images/json")} == {
         "shoal-testbed/agents:latest"
     }
