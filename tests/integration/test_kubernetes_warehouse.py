@@ -17,13 +17,12 @@ from typing import Any
 
 from kubernetes_objects import versions_of
 from typed import Typed
-from warehouse_on_cluster import BATCHES, EXAMPLE, WITHIN_S, ask, batches, stays, works
+from warehouse_on_cluster import BATCHES, EVERY_S, EXAMPLE, WITHIN_S, ask, batches, settled, stays, works
 
 from tests.kubernetes_cluster import Cluster, ClusterImages
 
 PROD = ("-e", "prod")
 CLIENTS = 6
-EVERY_S = 1.0  # a command takes a processor that the fleet wants too
 SMALL = {"resources": {"cpu": "50m"}}  # for two nodes on one machine, where the file is meant for larger ones
 
 
@@ -51,7 +50,7 @@ def test_the_warehouse(kubernetes: Cluster, kubernetes_images: ClusterImages) ->
                 works(typed, PROD, [gateway])
                 grows(typed, gateway)
                 each_once(done)
-            settled(typed)
+            settled(typed, PROD)
             before = versions_of(kubernetes, namespace)
             stays(typed, PROD)
             assert versions_of(kubernetes, namespace) == before
@@ -115,11 +114,3 @@ def each_once(written: Path) -> None:
         assert time.monotonic() < deadline, of_kind
         time.sleep(0.5)
     assert set(done.values()) == {1}
-
-
-def settled(typed: Typed) -> None:
-    """Until nothing is on its way any more."""
-    deadline = time.monotonic() + WITHIN_S
-    while not json.loads(typed("status", "-o", "json", *PROD))["settled"]:
-        assert time.monotonic() < deadline, typed("status", *PROD)
-        time.sleep(EVERY_S)

@@ -16,6 +16,7 @@ from examples.warehouse.warehouse_demo.traffic import BATCHES_AN_HOUR, make_batc
 EXAMPLE = Path(__file__).parents[2] / "examples" / "warehouse"
 BATCHES = 27  # every third names a picture
 WITHIN_S = 60.0
+EVERY_S = 1.0  # a command takes a processor that the fleet wants too
 
 
 def batches() -> Iterator[bytes]:
@@ -48,9 +49,18 @@ def works(typed: Typed, words: Sequence[str], gateways: Sequence[str]) -> None:
 
 def stays(typed: Typed, words: Sequence[str]) -> None:
     """To type `up` again changes and restarts nothing."""
+    settled(typed, words)
     before = replicas(typed, words)
     assert "No changes" in typed("up", "-d", "-y", *words)
     assert replicas(typed, words) == before
+
+
+def settled(typed: Typed, words: Sequence[str]) -> None:
+    """Until nothing is on its way any more."""
+    deadline = time.monotonic() + WITHIN_S
+    while not json.loads(typed("status", "-o", "json", *words))["settled"]:
+        assert time.monotonic() < deadline, typed("status", *words)
+        time.sleep(EVERY_S)
 
 
 def replicas(typed: Typed, words: Sequence[str]) -> dict[str, int]:
