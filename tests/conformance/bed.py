@@ -173,14 +173,14 @@ class FleetBed(ABC):
             return answer.status, text
 
     async def url(self) -> str:
-        """Where a gateway is."""
-        return (await self.urls())[0]
-
-    async def urls(self) -> list[str]:
-        """Where each gateway is."""
+        """Where the gateways are reached."""
         url = (await self.api.status()).gateway_url
         assert url is not None
-        return [url]
+        return url
+
+    async def every_gateway(self) -> list[str]:
+        """The URLs that together lead to every gateway, once they do: of several, `up` waits for one alone."""
+        return [await self.url()]
 
 
 async def end_of(process: asyncio.subprocess.Process, given: bytes = b"") -> tuple[int, str]:

@@ -30,7 +30,8 @@ from shoal.engines.kubernetes.api.kinds import (
 from shoal.engines.kubernetes.api.refusals import KubernetesError
 from shoal.engines.kubernetes.capabilities import CAPABILITIES
 from shoal.engines.kubernetes.exec import open_command
-from shoal.engines.kubernetes.names import CONTROLLER, FLEET, LEADER, ROLE, Role
+from shoal.engines.kubernetes.names import CONTROLLER, FLEET, GATEWAY, LEADER, ROLE, Role
+from shoal.engines.kubernetes.own_pods import gateway_ready
 from shoal.engines.kubernetes.read import replica_id
 from shoal.engines.kubernetes.removal import remove_all
 from shoal.engines.kubernetes.render_pod import CONTAINER
@@ -147,6 +148,18 @@ class KubernetesBed(FleetBed):
             ):
                 said = [piece async for piece in output]
             assert await command.exit_code() in (0, 137), said
+
+    async def every_gateway(self) -> list[str]:
+        """The one URL of their Service, which leads to a gateway only a while after it has called the controller."""
+        async with self._kubernetes() as kubernetes, asyncio.timeout(DEADLINE_S):
+            asked = (await kubernetes.get(DEPLOYMENT, GATEWAY))["spec"]["replicas"]
+            while True:
+                pods, _ = await kubernetes.list(POD, {FLEET: self.fleet, ROLE: Role.GATEWAY.value})
+                if sum(gateway_ready([pod], time.time()) for pod in pods) == len(pods) == asked:
+                    break
+                await asyncio.sleep(0.1)
+        await self.until(lambda status: len(status.gateways) == asked, "the gateways to have called")
+        return [await self.url()]
 
     async def left_behind(self) -> list[str]:
         async with self._kubernetes() as kubernetes:

@@ -149,7 +149,15 @@ class SwarmBed(FleetBed):
         async with Docker(self.swarm.endpoint) as docker:
             return (await self._said_by(docker, own_name(self.fleet, Role.CONTROLLER.value)))[-3000:]
 
-    async def urls(self) -> list[str]:
+    async def url(self) -> str:
+        return self._urls()[0]
+
+    async def every_gateway(self) -> list[str]:
+        urls = self._urls()
+        await self.until(lambda status: len(status.gateways) == len(urls), "the gateway of each node")
+        return urls
+
+    def _urls(self) -> list[str]:
         return [f"http://{address}:{self.port}" for address in self.swarm.addresses.values()]
 
     async def close(self) -> None:

@@ -123,7 +123,7 @@ async def test_sticky(bed: FleetBed) -> None:
 async def test_breaker(bed: FleetBed) -> None:
     """More requests in flight than declared are refused at once, and those within are answered."""
     await bed.up({"agents": {"web": bed.http_agent(public={"path": "/web"}, max_requests=6)}})
-    gateways = itertools.cycle(await bed.urls())  # each has its share of the limit
+    gateways = itertools.cycle(await bed.every_gateway())  # each has its share of the limit
     answers = await asyncio.gather(*(bed.get("/web/?ms=4000", base=next(gateways)) for _ in range(20)))
     statuses = [status for status, _ in answers]
     assert statuses.count(503) >= 10 and statuses.count(200) >= 5
